@@ -1,0 +1,192 @@
+"""Batched decoding: one prefill per prompt, any number of answers to it, and no work on rows that have ended.
+
+A row's answer does not depend on what else is in the batch: prompts are padded on the left and masked, positions count
+real tokens only, and every row draws from its own generator.
+"""
+
+# B prompts  R rows (answers still being written)  L prompt tokens  D width  V vocabulary  S steps
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache
+
+from avcap.model.features import MediaTokens
+from avcap.model.salmonn2 import Salmonn2ForCaptioning
+
+Prompt = tuple[Sequence[int], MediaTokens | None]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One answer: its token ids without the end token, and whether the model ended it itself."""
+
+    ids: list[int]
+    finished: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """How the next token is chosen from logits."""
+
+    temperature: float
+    top_p: float
+    repetition_penalty: float
+
+
+@dataclass(kw_only=True)
+class _Rows:
+    """The rows that are still being written: all tensors have them first, in the same order."""
+
+    cache: DynamicCache
+    mask_RL: torch.Tensor
+    length_R: torch.Tensor
+    logits_RV: torch.Tensor
+    uniform_RS: torch.Tensor
+    was_generated_RV: torch.Tensor
+
+    def keep(self, still_R: torch.Tensor) -> None:
+        """Drops the rows that have ended."""
+        self.cache.batch_select_indices(still_R.nonzero().squeeze(1))
+        self.mask_RL, self.length_R = self.mask_RL[still_R], self.length_R[still_R]
+        self.uniform_RS, self.was_generated_RV = self.uniform_RS[still_R], self.was_generated_RV[still_R]
+
+
+@torch.no_grad()
+def generate(
+    model: Salmonn2ForCaptioning,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    eos_ids: Collection[int],
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seeds: Sequence[int] | None = None,
+    repetition_penalty: float = 1.0,
+    answers_per_prompt: int = 1,
+    rows_at_once: int = 64,
+) -> list[Generated]:
+    """Prompts (ids with placeholders, media tokens) -> answers, those to the same prompt next to each other.
+
+    Temperature 0 is greedy; above it `seeds` has one seed per answer. The repetition penalty counts generated ids only.
+    """
+    num_answers = len(prompts) * answers_per_prompt
+    if temperature > 0 and len(seeds or ()) != num_answers:
+        raise ValueError(f"seeds: got {len(seeds or ())}, wanted one for each of {num_answers} answers")
+    if model.training:
+        raise ValueError("the model is in training mode, dropout would change its answers; call model.eval()")
+    choice = _Choice(temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty)
+    answers: dict[int, Generated] = {}
+    # prompts of like length share a batch, so that little is padded
+    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i][0]))
+    prompts_at_once = max(1, rows_at_once // answers_per_prompt)
+    for first in range(0, len(prompts), prompts_at_once):
+        batch = by_length[first : first + prompts_at_once]
+        rows = [i * answers_per_prompt + answer for i in batch for answer in range(answers_per_prompt)]
+        drawn = _draw([seeds[row] for row in rows] if seeds else [0] * len(rows), num_steps=max_new_tokens)
+        started = _prefill(model, [prompts[i] for i in batch], answers_per_prompt=answers_per_prompt, uniform_RS=drawn)
+        written = _write(model, started, choice=choice, max_new_tokens=max_new_tokens, eos_ids=eos_ids)
+        answers.update(zip(rows, written, strict=True))
+    return [answers[row] for row in range(num_answers)]
+
+
+def _draw(seeds: Sequence[int], *, num_steps: int) -> torch.Tensor:
+    """Seeds -> (R, S) uniform numbers, each row from its own generator: all the randomness of an answer."""
+    return torch.stack(
+        [torch.rand(num_steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
+    )
+
+
+def _prefill(
+    model: Salmonn2ForCaptioning, prompts: Sequence[Prompt], *, answers_per_prompt: int, uniform_RS: torch.Tensor
+) -> _Rows:
+    """Prompts -> rows ready for their first token; a prompt is read once however many answers it gets."""
+    longest = max(len(ids) for ids, _ in prompts)
+    length_B = torch.tensor([len(ids) for ids, _ in prompts], device=model.device)
+    ids_BL = torch.tensor([[0] * (longest - len(ids)) + list(ids) for ids, _ in prompts], device=model.device)
+    mask_BL = (torch.arange(longest, device=model.device) >= longest - length_B[:, None]).long()
+    output = model.language_model(
+        inputs_embeds=model.embed(ids_BL, [media for _, media in prompts]),
+        attention_mask=mask_BL,
+        position_ids=(mask_BL.cumsum(dim=1) - 1).clamp(min=0),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    output.past_key_values.batch_repeat_interleave(answers_per_prompt)
+    logits_RV = output.logits[:, -1].float().repeat_interleave(answers_per_prompt, dim=0)
+    return _Rows(
+        cache=output.past_key_values,
+        mask_RL=mask_BL.repeat_interleave(answers_per_prompt, dim=0),
+        length_R=length_B.repeat_interleave(answers_per_prompt),
+        logits_RV=logits_RV,
+        uniform_RS=uniform_RS.to(model.device),
+        was_generated_RV=torch.zeros_like(logits_RV, dtype=torch.bool),
+    )
+
+
+def _write(
+    model: Salmonn2ForCaptioning, rows: _Rows, *, choice: _Choice, max_new_tokens: int, eos_ids: Collection[int]
+) -> list[Generated]:
+    """Prefilled rows -> their answers."""
+    written: list[list[int]] = [[] for _ in rows.length_R]
+    finished = [False] * len(written)
+    active = list(range(len(written)))
+    for step in range(max_new_tokens):
+        next_R = _choose(rows, choice=choice, step=step)
+        next_ids = next_R.tolist()
+        for row, token_id in zip(active, next_ids, strict=True):
+            if token_id in eos_ids:
+                finished[row] = True
+            else:
+                written[row].append(token_id)
+        still = [not finished[row] for row in active]
+        active = [row for row in active if not finished[row]]
+        if not active or step == max_new_tokens - 1:
+            break
+        rows.was_generated_RV.scatter_(1, next_R[:, None], True)
+        if not all(still):
+            still_R = torch.tensor(still, device=next_R.device)
+            rows.keep(still_R)
+            next_R = next_R[still_R]
+        _step(model, rows, next_R)
+    return [Generated(ids=ids, finished=ended) for ids, ended in zip(written, finished, strict=True)]
+
+
+def _step(model: Salmonn2ForCaptioning, rows: _Rows, next_R: torch.Tensor) -> None:
+    """Reads one token per row; leaves the logits of the one after it in `rows`."""
+    rows.mask_RL = torch.cat([rows.mask_RL, torch.ones_like(rows.mask_RL[:, :1])], dim=1)
+    output = model.language_model(
+        input_ids=next_R[:, None],
+        attention_mask=rows.mask_RL,
+        position_ids=rows.length_R[:, None],
+        past_key_values=rows.cache,
+        use_cache=True,
+    )
+    rows.length_R = rows.length_R + 1
+    rows.logits_RV = output.logits[:, -1].float()
+
+
+def _choose(rows: _Rows, *, choice: _Choice, step: int) -> torch.Tensor:
+    """Logits of the rows -> next token of each (R,)."""
+    logits_RV = rows.logits_RV
+    if choice.repetition_penalty != 1.0:
+        weaker_RV = torch.where(
+            logits_RV > 0, logits_RV / choice.repetition_penalty, logits_RV * choice.repetition_penalty
+        )
+        logits_RV = torch.where(rows.was_generated_RV, weaker_RV, logits_RV)
+    if choice.temperature == 0:
+        return logits_RV.argmax(dim=-1)
+    probs_RV = (logits_RV.double() / choice.temperature).softmax(dim=-1)
+    return sample_nucleus(probs_RV, uniform_R=rows.uniform_RS[:, step], top_p=choice.top_p)
+
+
+def sample_nucleus(probs_RV: torch.Tensor, *, uniform_R: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Probabilities, one uniform number per row -> tokens (R,) out of the fewest that hold `top_p` of the mass."""
+    sorted_RV, order_RV = probs_RV.sort(dim=-1, descending=True, stable=True)
+    mass_before_RV = sorted_RV.cumsum(dim=-1) - sorted_RV
+    nucleus_RV = sorted_RV.masked_fill(mass_before_RV >= top_p, 0.0)
+    cumulative_RV = nucleus_RV.cumsum(dim=-1)
+    threshold_R1 = uniform_R[:, None] * cumulative_RV[:, -1:]
+    place_R1 = torch.searchsorted(cumulative_RV, threshold_R1, right=True).clamp(max=probs_RV.shape[-1] - 1)
+    return order_RV.gather(1, place_R1).squeeze(1)

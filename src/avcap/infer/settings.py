@@ -1,0 +1,101 @@
+"""What a checkpoint folder says about its own use: avcap.json beside the weights. No torch.
+
+Prompts, limits and frame rate belong to a checkpoint as much as its weights do: with other ones it is another captioner.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from avcap.errors import UserError
+from avcap.records import from_json
+
+SETTINGS_FILE = "avcap.json"
+FINGERPRINT_BYTES = 2**20  # from either end of a weight file: trained weights differ everywhere
+
+OFFICIAL_PROMPT = (
+    "Provide a comprehensive description of all the content in the video, leaving out no details. Be sure to include as "
+    "much of the audio information as possible, and ensure that your descriptions of the audio and video are closely "
+    "aligned."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """What is asked when the user gives no prompt. The defaults suit the released checkpoints."""
+
+    global_caption: str = OFFICIAL_PROMPT
+    interval_caption: str = "Describe what happens from {start}s to {end}s."
+    """For a part of a video; {start} and {end} are seconds of the whole video."""
+    picture_only: str = "Provide a comprehensive description of all that is seen in the video, leaving out no details."
+    sound_only: str = "Provide a comprehensive description of all that is heard, leaving out no details."
+
+    def choose(self, *, interval_s: tuple[float, float] | None, sees: bool, hears: bool) -> str:
+        """What the model is shown -> the prompt that asks for it."""
+        if interval_s is not None:
+            start, end = (format_seconds(time_s) for time_s in interval_s)
+            return self.interval_caption.replace("{start}", start).replace("{end}", end)
+        if not hears:
+            return self.picture_only
+        return self.global_caption if sees else self.sound_only
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionerSettings:
+    """The fields of avcap.json; one that is left out has its value from here."""
+
+    name: str = ""
+    """How the checkpoint is called in captions; the folder's path if empty."""
+    describes: str = ""
+    """What the model was made for, where that is less than any video: said to users whose video is something else."""
+    prompts: Prompts = field(default_factory=Prompts)
+    max_new_tokens: int = 1024
+    fps: float = 1.0
+    max_frames: int = 110
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.max_frames < 1 or not 0 < self.fps < math.inf:
+            raise UserError(
+                f"got max_new_tokens={self.max_new_tokens}, max_frames={self.max_frames}, fps={self.fps}; "
+                "wanted all above 0"
+            )
+
+
+def read_settings(folder: Path) -> CaptionerSettings:
+    """Checkpoint folder -> its settings, the defaults where it has no avcap.json. UserError for a wrong file."""
+    path = folder / SETTINGS_FILE
+    if not path.exists():
+        return CaptionerSettings()
+    try:
+        return from_json(path.read_text(encoding="utf-8"), CaptionerSettings)
+    except (UserError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def write_settings(folder: Path, settings: CaptionerSettings) -> None:
+    """Settings -> avcap.json in the checkpoint folder."""
+    (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+
+
+def checkpoint_name(folder: Path, settings: CaptionerSettings) -> str:
+    """Checkpoint folder -> "name@fingerprint", so that captions of two trainings under one name are told apart."""
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with open(path, "rb") as handle:
+            digest.update(handle.read(FINGERPRINT_BYTES))
+            handle.seek(max(0, size - FINGERPRINT_BYTES))
+            digest.update(handle.read(FINGERPRINT_BYTES))
+    return f"{settings.name or folder}@{digest.hexdigest()[:8]}"
+
+
+def format_seconds(time_s: float) -> str:
+    """Seconds -> as they are written in prompts and ids: milliseconds at most, no trailing zeros.
+
+    >>> format_seconds(7.0), format_seconds(2.5)
+    ('7', '2.5')
+    """
+    return f"{time_s:.3f}".rstrip("0").rstrip(".")

@@ -1,0 +1,50 @@
+"""The models inside the package, and how a name or a path becomes a checkpoint folder. No torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from avcap.errors import UserError
+
+MODELS_FOLDER = Path(__file__).parent.parent / "models"
+ALIASES = {"tiny": "tiny-sft"}
+"""The one place that says which model a short name means."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShippedModel:
+    """A model of the package; `headline` is the first line of its card."""
+
+    name: str
+    folder: Path
+    headline: str
+
+
+def shipped_models() -> list[ShippedModel]:
+    """-> the models of this installation, by name."""
+    folders = sorted(path.parent for path in MODELS_FOLDER.glob("*/config.json"))
+    return [ShippedModel(name=folder.name, folder=folder, headline=_headline(folder)) for folder in folders]
+
+
+def find_checkpoint(model: str | Path) -> Path:
+    """Name of a shipped model, or path of a checkpoint folder -> the folder. UserError that lists the names otherwise."""
+    names = {shipped.name: shipped.folder for shipped in shipped_models()}
+    name = ALIASES.get(str(model), str(model))
+    if name in names:
+        return names[name]
+    path = Path(model)
+    if (path / "config.json").is_file():
+        return path
+    known = ", ".join([*names, *(alias for alias, of in ALIASES.items() if of in names)]) or "none in this installation"
+    got = "a folder without config.json" if path.is_dir() else "no model of that name and no such folder"
+    raise UserError(f"model {str(model)!r}: {got}; wanted the path of a checkpoint folder or a shipped model ({known})")
+
+
+def _headline(folder: Path) -> str:
+    """Model folder -> the first line of text of its card: front matter and the sign of a heading left out."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return ""
+    text = card.read_text(encoding="utf-8")
+    if text.startswith("---\n"):
+        text = text.partition("\n---\n")[2]
+    return next((line.lstrip("# ").strip() for line in text.splitlines() if line.strip()), "")

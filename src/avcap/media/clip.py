@@ -1,0 +1,124 @@
+"""What the rest of avcap sees of a media file: a Clip; `load_clip` makes one safely, `read_clip` in this process.
+
+T frames   H height   W width   C = 3 colours (RGB)   S samples of sound
+"""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from avcap.errors import UserError
+
+SAMPLE_RATE_HZ = 16000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """The decoded part of one media file that a model looks at and listens to.
+
+    All times are seconds on one origin for picture and sound: the start of the stream that starts first. Frame k is
+    the picture a player shows at the instant `frame_times_T[k]`, that is the last frame at or before it.
+    """
+
+    path: str
+    frames_THWC: np.ndarray
+    """uint8 RGB, upright: the rotation a phone writes beside the picture is applied."""
+    frame_times_T: np.ndarray
+    """float64: the instants looked at (a frame may have come on screen earlier)."""
+    lead_in_frame_HWC: np.ndarray | None
+    """The picture one sampling step before the first instant, when asked for and the span starts after 0."""
+    waveform_S: np.ndarray
+    """float32 mono in [-1, 1] from `start_s` on: zeros before late sound and in gaps, none after sound that ends early.
+    It counts as kept memory: 64 kB a second."""
+    sample_rate_hz: int
+    start_s: float
+    end_s: float
+    """`start_s`..`end_s` is the span seen: the interval asked for, cut to the file; of a damaged file, up to where it
+    could be read."""
+    duration_s: float
+    """Of the whole file, as its header says (measured where it says nothing)."""
+    has_picture: bool
+    has_sound: bool
+    """Whether the file has such a stream, asked for or not. Cover art is no picture."""
+    num_bad_packets: int
+    """Packets that could not be read or decoded, and frames that were decoded with errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRequest:
+    """Which part of a file to decode, and how: the arguments of `load_clip` as one value."""
+
+    path: str
+    fps: float = 1.0
+    max_frames: int = 110
+    interval_s: tuple[float, float] | None = None
+    frame_size: tuple[int, int] | None = None
+    """(height, width) every frame is squashed to while decoding; None keeps the size in the file."""
+    want_picture: bool = True
+    want_sound: bool = True
+    lead_in: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.fps > 0 and self.max_frames >= 1):
+            raise UserError(f"{self.path}: got fps={self.fps} and max_frames={self.max_frames}, wanted both above 0")
+        if not (self.want_picture or self.want_sound):
+            raise UserError(f"{self.path}: got want_picture=False and want_sound=False, wanted one of them")
+
+
+def load_clip(
+    path: str | os.PathLike[str],
+    *,
+    fps: float = 1.0,
+    max_frames: int = 110,
+    interval_s: tuple[float, float] | None = None,
+    frame_size: tuple[int, int] | None = None,
+    want_picture: bool = True,
+    want_sound: bool = True,
+    lead_in: bool = False,
+    deadline_s: float = 120.0,
+) -> Clip:
+    """Media file -> Clip, decoded in a worker process that is killed when it takes longer than `deadline_s`.
+
+    A file that crashes the decoder or never ends is a MediaError like any other bad file; this process goes on.
+    """
+    from avcap.media.pool import decode  # here: starting processes is not needed by those who only hold a Clip
+
+    request = ClipRequest(
+        path=os.fsdecode(path),
+        fps=fps,
+        max_frames=max_frames,
+        interval_s=None if interval_s is None else (float(interval_s[0]), float(interval_s[1])),
+        frame_size=frame_size,
+        want_picture=want_picture,
+        want_sound=want_sound,
+        lead_in=lead_in,
+    )
+    return decode(request, deadline_s=deadline_s)
+
+
+def read_clip(
+    path: str | os.PathLike[str],
+    *,
+    fps: float = 1.0,
+    max_frames: int = 110,
+    interval_s: tuple[float, float] | None = None,
+    frame_size: tuple[int, int] | None = None,
+    want_picture: bool = True,
+    want_sound: bool = True,
+    lead_in: bool = False,
+) -> Clip:
+    """Media file -> Clip, decoded in this process and without a deadline: for files you trust."""
+    from avcap.media.reader import read_request  # here: PyAV loads FFmpeg, 100 MB
+
+    request = ClipRequest(
+        path=os.fsdecode(path),
+        fps=fps,
+        max_frames=max_frames,
+        interval_s=None if interval_s is None else (float(interval_s[0]), float(interval_s[1])),
+        frame_size=frame_size,
+        want_picture=want_picture,
+        want_sound=want_sound,
+        lead_in=lead_in,
+    )
+    return read_request(request)

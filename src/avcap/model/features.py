@@ -1,0 +1,70 @@
+"""What passes between encoders, aligners and the language model."""
+
+# T frames  N cells (or patches) of a frame  V vision width  K sound chunks  P positions of a chunk  A sound width
+# U sound tokens of all chunks  Q Q-Former width  M media tokens in time order  D language-model width
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaFeatures:
+    """What the frozen encoders made of one clip; small enough to be cached on disk by the caller.
+
+    Frames, sound or both must be there. Times are seconds of the video; the sound begins at `start_s`.
+    """
+
+    vision_TNV: torch.Tensor | None = None
+    frame_times_T: Sequence[float] = ()
+    lead_in_NV: torch.Tensor | None = None
+    """Features of the frame before the first one, for `frame_difference`; None: the first difference is zero."""
+    sound_KPA: torch.Tensor | None = None
+    sound_queries_UQ: torch.Tensor | None = None
+    """Instead of `sound_KPA`: what `qform_sound` made of it, for as long as the Q-Former is frozen."""
+    audio_seconds: float = 0.0
+    """Length of the real sound, without padding."""
+    start_s: float = 0.0
+    time_text_ids: Sequence[Sequence[int]] | None = None
+    """Token ids of each frame's time as text, padded with ZERO_ID; only for pictures without sound."""
+
+    def __post_init__(self) -> None:
+        num_frames = 0 if self.vision_TNV is None else len(self.vision_TNV)
+        if num_frames != len(self.frame_times_T):
+            raise ValueError(f"frame_times_T: got {len(self.frame_times_T)} times for {num_frames} frames")
+        if self.sound_KPA is not None and self.sound_queries_UQ is not None:
+            raise ValueError("sound_KPA and sound_queries_UQ are the same sound: give one of them")
+        if num_frames == 0 and not self.has_sound:
+            raise ValueError("a clip needs frames or sound, this one has neither")
+        if self.has_sound and self.audio_seconds <= 0:
+            raise ValueError(f"audio_seconds: got {self.audio_seconds}, wanted the length of the sound that was given")
+        if self.time_text_ids is not None and (self.has_sound or len(self.time_text_ids) != num_frames):
+            raise ValueError(
+                f"time_text_ids: got {len(self.time_text_ids)} texts, wanted one for each of {num_frames} frames"
+                " of a clip without sound"
+            )
+
+    @property
+    def has_sound(self) -> bool:
+        return self.sound_KPA is not None or self.sound_queries_UQ is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaTokens:
+    """The media tokens of one clip, in time order.
+
+    `ids` are placeholders (VISUAL_ID, AUDIO_ID) and, for time text, real token ids and ZERO_ID. The tensors have one
+    row per visual or sound token: M = num_visual + num_audio.
+    """
+
+    ids: list[int]
+    embeds_MD: torch.Tensor
+    content_MD: torch.Tensor
+    """`embeds_MD` before the time vector was added: what a token says without when."""
+    seconds_M: torch.Tensor
+    """Whole second of the video to which each token belongs."""
+    types_M: torch.Tensor
+    """Place of each token: cell of the grid, newline, sound token within its second (`interleave.TokenTypes`)."""
+    num_visual: int
+    num_audio: int

@@ -1,0 +1,245 @@
+"""Everything that avcap writes to disk, as frozen dataclasses with a JSON round trip; standard library only.
+
+A record is one line of a JSONL file. Unknown fields and missing fields are errors that name the file and the line,
+so a file of another version is never half understood. docs/data.md shows each record.
+"""
+
+import dataclasses
+import json
+import os
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from avcap.errors import UserError
+
+Modality = Literal["visual", "audio", "both"]
+EventLabel = Literal["correct", "missing", "incorrect"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One atomic event: the smallest fact of a video that can be checked."""
+
+    event_id: str
+    text: str
+    modality: Modality
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question about a video with its one right answer. `needs` names the modality without which it is a guess."""
+
+    question_id: str
+    kind: str
+    text: str
+    answer: str
+    needs: Modality
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A video with a prompt and what is known about it. `interval_s` None: the whole video (a global caption)."""
+
+    sample_id: str
+    video: str
+    prompt: str
+    interval_s: tuple[float, float] | None = None
+    reference_caption: str | None = None
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What the model really saw of a video; counted where the tokens enter the language model."""
+
+    frames: int
+    audio_seconds: float
+    visual_tokens: int
+    audio_tokens: int
+    bad_packets: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How a caption was decoded. Temperature 0 is greedy."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caption:
+    """A model's text for a sample. `finished`: the model ended it itself, instead of running into the token limit.
+
+    `in_world` and `world_score` are set only by models that know what they were trained on (the embedded ones):
+    the score is how unlike that world the video looks and sounds, 1.0 being the border.
+    """
+
+    caption_id: str
+    sample_id: str
+    video: str
+    prompt: str
+    text: str
+    checkpoint: str
+    decoding: Decoding
+    seen: Seen
+    finished: bool
+    duration_s: float
+    interval_s: tuple[float, float] | None = None
+    in_world: bool | None = None
+    world_score: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionError:
+    """A video that gave no caption, with the reason: one row in the output, never a silent gap."""
+
+    sample_id: str
+    video: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventVerdict:
+    event_id: str
+    label: EventLabel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A judge's labels for one caption. `invented`: claims with no event behind them; `repeated`: claims said again."""
+
+    caption_id: str
+    events: tuple[EventVerdict, ...]
+    invented: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
+    judge: str = ""
+    prompt_version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldTruth:
+    """One line of a world's truth.jsonl: a rendered clip and all that is true of it."""
+
+    clip_id: str
+    video: str
+    difficulty: str
+    domain: str
+    seed: int
+    duration_s: float
+    reference_caption: str
+    events: tuple[Event, ...]
+    intervals: tuple[Sample, ...] = ()
+    questions: tuple[Question, ...] = ()
+    scene: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineage:
+    """Where a checkpoint comes from."""
+
+    stage: str
+    parent: str | None
+    recipe: str
+    data_hash: str
+    seed: int
+    commit: str
+    round: int | None = None
+
+
+RecordT = TypeVar("RecordT")
+
+
+def to_json(record: Any) -> str:
+    """A record -> one line of JSON (no newline)."""
+    return json.dumps(dataclasses.asdict(record), ensure_ascii=False)
+
+
+def from_json(text: str, record_type: type[RecordT]) -> RecordT:
+    """One line of JSON -> a record. Raises UserError that names the field that is unknown, missing or of a wrong type."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"not a line of JSON ({error}): {text[:80]!r}") from None
+    return _build(data, record_type, record_type.__name__)
+
+
+def _build(value: Any, wanted: Any, where: str) -> Any:
+    """JSON value -> value of the annotated type; errors name the path `where`."""
+    origin, args = typing.get_origin(wanted), typing.get_args(wanted)
+    if wanted is Any:
+        return value
+    if origin is typing.Literal:
+        if value not in args:
+            raise UserError(f"{where}: got {value!r}, wanted one of {', '.join(map(repr, args))}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        inner = next(arg for arg in args if arg is not type(None))
+        return _build(value, inner, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{where}: got {type(value).__name__}, wanted a list")
+        kinds = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
+        if len(kinds) != len(value):
+            raise UserError(f"{where}: got {len(value)} items, wanted {len(kinds)}")
+        return tuple(_build(item, kind, f"{where}[{i}]") for i, (item, kind) in enumerate(zip(value, kinds, strict=True)))
+    if dataclasses.is_dataclass(wanted):
+        return _build_dataclass(value, wanted, where)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = origin or wanted
+    if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
+        raise UserError(f"{where}: got {value!r}, wanted {plain.__name__}")
+    return value
+
+
+def _build_dataclass(value: Any, wanted: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: got {type(value).__name__}, wanted an object")
+    hints = typing.get_type_hints(wanted)
+    fields = {f.name: f for f in dataclasses.fields(wanted)}
+    if unknown := sorted(set(value) - set(fields)):
+        raise UserError(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(fields)}")
+    for name, f in fields.items():
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if required and name not in value:
+            raise UserError(f"{where}: field {name!r} is missing")
+    return wanted(**{name: _build(item, hints[name], f"{where}.{name}") for name, item in value.items()})
+
+
+def read_jsonl(path: str | Path, record_type: type[RecordT]) -> Iterator[RecordT]:
+    """JSONL file -> records, one at a time. Raises UserError with file and line for anything that is not one."""
+    try:
+        handle = open(path, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot read ({error.strerror}); wanted a JSONL file of {record_type.__name__}") from None
+    with handle:
+        for number, line in enumerate(handle, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield from_json(line, record_type)
+            except UserError as error:
+                raise UserError(f"{path}, line {number}: {error}") from None
+
+
+def write_jsonl(path: str | Path, records: Iterable[Any]) -> None:
+    """Records -> a JSONL file, written aside and renamed: a reader sees the old file or the whole new one."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as handle:
+        for record in records:
+            handle.write(to_json(record) + "\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(partial, path)

@@ -1,0 +1,34 @@
+"""Stage 2: audio modality alignment. The language model, the picture branch and the sound encoder are frozen; only what
+turns sound into tokens (Q-Former, query, projection, norm) learns, from sound alone. (Paper, section 3; released code:
+the Q-Former, its query and the projection.)
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.stages.teach import TeachConfig, teach
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig:
+    teach: TeachConfig
+    seed: int = 0
+    train_query: bool = True
+    """Also train the query token; the released 2+ models left it at its random start, because their tool could not."""
+
+
+def train_align(
+    model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, *, config: AlignConfig,
+    tracks_dir: Path, tracks_seed: int, out_dir: Path,
+) -> None:  # fmt: skip
+    """Trains the sound branch of `model` in place."""
+    model.requires_grad_(False)
+    model.sound_aligner.requires_grad_(True)
+    model.sound_aligner.query_tokens.requires_grad_(config.train_query)
+    teach(
+        model, tokenizer, stage="align", config=replace(config.teach, seed=config.seed),
+        tracks_dir=tracks_dir, tracks_seed=tracks_seed, out_dir=out_dir,
+    )  # fmt: skip

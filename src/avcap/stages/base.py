@@ -1,0 +1,73 @@
+"""Stage 1: a model that sees, hears and knows the grammar, from clean lessons of single seconds and single modalities.
+
+Encoders learn first (perceive.py), then everything else learns to put what they give into words. It never meets a clean
+caption of a whole audio-visual clip: in life nobody has those, and what comes later is to be learned from less.
+"""
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.stages.perceive import PerceiveConfig, load_perceived, perceive
+from avcap.stages.teach import TeachConfig, teach
+from avcap.train.tracks import encoder_hash, make_tracks
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseConfig:
+    eyes: PerceiveConfig
+    ears: PerceiveConfig
+    teach: TeachConfig
+    seed: int = 0
+
+
+def train_base(
+    model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, *, config: BaseConfig, out_dir: Path
+) -> None:
+    """A fresh model -> tiny-base, in place. Every part resumes where it was stopped."""
+    encoders = out_dir / "encoders"
+    if not (encoders / "config.json").exists():
+        train_encoders(model, config=config, out_dir=out_dir)
+        model.save_pretrained(encoders)
+    model.load_state_dict(Salmonn2ForCaptioning.from_pretrained(encoders).state_dict())
+    tracks_dir = out_dir.parent / f"tracks-{encoder_hash(model)}-{config.seed}"
+    make_tracks(encoders, tracks_dir, seed=config.seed, config=config.teach.tracks)
+    freeze_encoders(model)
+    teach(
+        model, tokenizer, stage="base", config=replace(config.teach, seed=config.seed),
+        tracks_dir=tracks_dir, tracks_seed=config.seed, out_dir=out_dir / "teach",
+    )  # fmt: skip
+
+
+def train_encoders(model: Salmonn2ForCaptioning, *, config: BaseConfig, out_dir: Path) -> None:
+    """Eyes and ears of `model`, in place; they share nothing, so each learns in a process of its own."""
+    start = out_dir / "start"
+    model.save_pretrained(start)
+    parts = {"eyes": config.eyes, "ears": config.ears}
+    with ProcessPoolExecutor(len(parts), mp_context=get_context("spawn")) as pool:
+        jobs = [
+            pool.submit(_perceive_alone, start, part, replace(stage, seed=config.seed), out_dir / part)
+            for part, stage in parts.items()
+        ]
+        for job in jobs:
+            job.result()
+    for part in parts:
+        load_perceived(model, part, out_dir=out_dir / part)
+
+
+def _perceive_alone(start: Path, part: str, config: PerceiveConfig, out_dir: Path) -> None:
+    torch.set_num_threads(1)
+    perceive(Salmonn2ForCaptioning.from_pretrained(start), part, config=config, out_dir=out_dir)
+
+
+def freeze_encoders(model: Salmonn2ForCaptioning) -> None:
+    """What `perceive` trained stays as it is: tower, sound encoder, Q-Former."""
+    model.requires_grad_(True)
+    for part in (model.vision_tower, model.sound_encoder, model.sound_aligner.qformer):
+        part.requires_grad_(False)
+    model.sound_aligner.query_tokens.requires_grad_(False)

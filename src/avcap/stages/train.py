@@ -1,0 +1,103 @@
+"""From a recipe to a checkpoint folder: what `avcap train` runs.
+
+    OUT/config.yaml       the resolved configuration, enough to rebuild the run
+    OUT/checkpoint/       weights, tokenizer, avcap.json, lineage.json: what --model takes
+    OUT/../tracks-*/      encoded tracks, shared by all stages that have the same encoders and data seed
+"""
+
+import hashlib
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import PreTrainedTokenizerFast
+
+from avcap.config import to_dict
+from avcap.data.tokenizer import build_word_tokenizer
+from avcap.errors import UserError
+from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.model.tiny import tiny_config
+from avcap.records import Lineage, to_json
+from avcap.stages.align import AlignConfig, train_align
+from avcap.stages.base import BaseConfig, train_base
+from avcap.stages.sft import SftConfig, train_sft
+from avcap.train.tracks import encoder_hash, make_tracks
+from avcap.world import describe
+from avcap.world.scene import MAX_SECONDS
+
+StageConfig = BaseConfig | AlignConfig | SftConfig
+STAGE_NAMES = {BaseConfig: "base", AlignConfig: "align", SftConfig: "sft"}
+
+
+def new_tiny_model(*, seed: int) -> tuple[Salmonn2ForCaptioning, PreTrainedTokenizerFast]:
+    """Seed -> the embedded model, untrained, and the tokenizer of its world."""
+    tokenizer = build_word_tokenizer(describe.all_words())
+    times = tokenizer.convert_tokens_to_ids([f"{second}s" for second in range(MAX_SECONDS + 1)])
+    torch.manual_seed(seed)
+    return Salmonn2ForCaptioning(tiny_config(vocab_size=len(tokenizer), time_token_ids=times)), tokenizer
+
+
+def run_recipe(name: str, config: StageConfig, *, out_dir: Path, parent: Path | None = None) -> Path:
+    """Runs the stage that `config` belongs to, from `parent` (a checkpoint folder) or from nothing; returns OUT/checkpoint.
+
+    Stopped at any moment and called again it goes on, and ends with the same weights (bit for bit on a CPU).
+    """
+    if isinstance(config, BaseConfig) and parent is not None:
+        raise UserError(f"{name} starts from nothing: leave out --model {parent}")
+    if not isinstance(config, BaseConfig) and parent is None:
+        raise UserError(f"{name} goes on from a checkpoint: give --model FOLDER or the name of a shipped model")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    _write_config(out_dir / "config.yaml", name, config)
+    torch.set_num_threads(1)  # matrices this small lose more to a second thread's start than it gives
+    if isinstance(config, BaseConfig):
+        model, tokenizer = new_tiny_model(seed=config.seed)
+        train_base(model, tokenizer, config=config, out_dir=out_dir)
+    else:
+        assert parent is not None
+        model, tokenizer = _load_parent(parent)
+        tracks_dir = out_dir.parent / f"tracks-{encoder_hash(model)}-{config.seed}"
+        make_tracks(parent, tracks_dir, seed=config.seed, config=config.teach.tracks)
+        train: Any = train_align if isinstance(config, AlignConfig) else train_sft
+        train(model, tokenizer, config=config, tracks_dir=tracks_dir, tracks_seed=config.seed, out_dir=out_dir)
+    return _save(model, tokenizer, name, config, out_dir=out_dir, parent=parent)
+
+
+def _load_parent(parent: Path) -> tuple[Salmonn2ForCaptioning, PreTrainedTokenizerFast]:
+    from transformers import AutoTokenizer
+
+    return Salmonn2ForCaptioning.from_pretrained(parent), AutoTokenizer.from_pretrained(parent)
+
+
+def _write_config(path: Path, name: str, config: StageConfig) -> None:
+    text = yaml.safe_dump({"recipe": name, **to_dict(config)}, sort_keys=False)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise UserError(f"{path}: this run was begun with another configuration; use another --out, or delete the folder")
+    path.write_text(text, encoding="utf-8")
+
+
+def _save(
+    model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, name: str, config: StageConfig,
+    *, out_dir: Path, parent: Path | None,
+) -> Path:  # fmt: skip
+    folder = out_dir / "checkpoint"
+    model.requires_grad_(True)
+    model.eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    data_hash = hashlib.sha256(repr(asdict(config)).encode()).hexdigest()[:12]
+    lineage = Lineage(
+        stage=STAGE_NAMES[type(config)], parent=str(parent) if parent else None, recipe=name, data_hash=data_hash,
+        seed=config.seed, commit=_commit(),
+    )  # fmt: skip
+    (folder / "lineage.json").write_text(to_json(lineage) + "\n", encoding="utf-8")
+    return folder
+
+
+def _commit() -> str:
+    """The commit of the code that ran, "unknown" outside a checkout."""
+    found = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    )
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,243 @@
+"""Tracks become lessons: a clip, cut and paired at random, with questions and the answers that are to be learned.
+
+Kinds of lesson (all answers but the SFT captions are clean):
+  slots       "What happens at 3s?" several times: nearly every target token is content
+  seen/heard  a caption of one modality, with or without the other being there
+  interval    a local caption of a cut
+  questions   question answering
+  captions    global captions as the imperfect annotator writes them (only audio-visual SFT)
+B lessons  L tokens  M media tokens of a lesson
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from avcap.data.prompt import ChatStyle, encode_chat
+from avcap.model.features import MediaFeatures
+from avcap.train.tracks import Track, Tracks
+from avcap.world import describe
+from avcap.world.questions import make_questions
+from avcap.world.scene import Scene
+
+Turn = tuple[str, str]
+MIN_CLIP_S = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class LessonMix:
+    """Share of each kind of lesson; they are normalised."""
+
+    slots: float = 0.0
+    seen: float = 0.0
+    heard: float = 0.0
+    interval: float = 0.0
+    questions: float = 0.0
+    captions: float = 0.0
+    imperfect_intervals: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A picture track and a sound track, cut to [start_s, end_s), either of them possibly left out."""
+
+    scene: Scene
+    media: MediaFeatures
+    start_s: int
+    end_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    media: MediaFeatures
+    scene: Scene
+    turns: tuple[Turn, ...]
+
+
+def draw_clip(tracks: Tracks, *, track_s: int, rng: random.Random, length_s: int | None = None) -> Clip:
+    """Any picture track with any sound track of `track_s`: from second 0 to a random end, or `length_s` seconds of it."""
+    end_s = rng.randint(length_s or MIN_CLIP_S, track_s)
+    picture, sound = rng.choice(tracks.pictures[track_s]), rng.choice(tracks.sounds[track_s])
+    return pair_tracks(picture, sound, start_s=end_s - length_s if length_s else 0, end_s=end_s)
+
+
+def pair_tracks(picture: Track | None, sound: Track | None, *, start_s: int, end_s: int) -> Clip:
+    """Two tracks (or one) -> the clip of the seconds [start_s, end_s) and all that is true of it."""
+    base = picture or sound
+    assert base is not None, "a clip needs a picture track or a sound track"
+    scene = replace(
+        base.scene, duration_s=end_s, visual=_until(picture.scene.visual, end_s) if picture else (),
+        sounds=_until(sound.scene.sounds, end_s) if sound else (),
+    )  # fmt: skip
+    media = MediaFeatures(
+        vision_TNV=picture.features[start_s:end_s] if picture else None,
+        frame_times_T=[float(second) for second in range(start_s, end_s)] if picture else [],
+        lead_in_NV=picture.features[start_s - 1] if picture and start_s else None,
+        sound_KPA=sound.features[start_s:end_s] if sound else None,
+        audio_seconds=float(end_s - start_s) if sound else 0.0,
+        start_s=float(start_s),
+    )
+    return Clip(scene=scene, media=media, start_s=start_s, end_s=end_s)
+
+
+def _until(atoms: tuple, end_s: int) -> tuple:
+    return tuple(atom for atom in atoms if atom.second < end_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """Draws lessons from tracks."""
+
+    tracks: Tracks
+    mix: LessonMix
+    slots_per_lesson: int = 4
+    annotator: describe.Annotator = describe.Annotator()  # noqa: RUF009  (frozen)
+
+    def lessons(self, number: int, *, rng: random.Random) -> list[Lesson]:
+        """Lessons for one batch, from tracks of one length: then little of the batch is padding."""
+        track_s = rng.choice([length for length, found in self.tracks.pictures.items() for _ in found])
+        return [self._lesson(track_s, rng) for _ in range(number)]
+
+    def _lesson(self, track_s: int, rng: random.Random) -> Lesson:
+        kinds: dict[str, Callable[[int, random.Random], Lesson]] = {
+            "slots": self._slots, "seen": self._seen, "heard": self._heard, "interval": self._interval,
+            "questions": self._questions, "captions": self._caption, "imperfect_intervals": self._imperfect_interval,
+        }  # fmt: skip
+        weights = [getattr(self.mix, kind) for kind in kinds]
+        return rng.choices(list(kinds.values()), weights=weights)[0](track_s, rng)
+
+    def _slots(self, track_s: int, rng: random.Random) -> Lesson:
+        clip = draw_clip(self.tracks, track_s=track_s, rng=rng)
+        busy = sorted({atom.second for atom in (*clip.scene.visual, *clip.scene.sounds)})
+        idle = [second for second in range(clip.end_s) if second not in busy]
+        seconds = rng.sample(busy, min(len(busy), self.slots_per_lesson)) + rng.sample(idle, rng.random() < 0.5)
+        rng.shuffle(seconds)
+        turns = [
+            (describe.slot_prompt(second), describe.clause(clip.scene, second) or describe.NO_EVENT_ANSWER)
+            for second in seconds
+        ]
+        return Lesson(media=clip.media, scene=clip.scene, turns=tuple(turns))
+
+    def _seen(self, track_s: int, rng: random.Random) -> Lesson:
+        return self._one_modality(track_s, rng, "visual")
+
+    def _heard(self, track_s: int, rng: random.Random) -> Lesson:
+        return self._one_modality(track_s, rng, "audio")
+
+    def _one_modality(self, track_s: int, rng: random.Random, modality: str) -> Lesson:
+        """Half of the time the other modality is not there at all; then the global prompts mean the same."""
+        clip = draw_clip(self.tracks, track_s=track_s, rng=rng)
+        prompts = [describe.PICTURE_PROMPT if modality == "visual" else describe.SOUND_PROMPT]
+        media = clip.media
+        if rng.random() < 0.5:
+            media = without_sound(media) if modality == "visual" else without_picture(media)
+            prompts += describe.GLOBAL_PROMPTS
+        caption = describe.reference_caption(clip.scene, modality=modality)
+        return Lesson(media=media, scene=clip.scene, turns=((rng.choice(prompts), caption),))
+
+    def _interval(self, track_s: int, rng: random.Random) -> Lesson:
+        return self._cut(track_s, rng, lambda scene, interval: describe.reference_caption(scene, interval_s=interval))
+
+    def _imperfect_interval(self, track_s: int, rng: random.Random) -> Lesson:
+        return self._cut(
+            track_s,
+            rng,
+            lambda scene, interval: describe.imperfect_caption(
+                scene, annotator=self.annotator, rng=rng, interval_s=interval
+            ),
+        )
+
+    def _cut(
+        self, track_s: int, rng: random.Random, write: Callable[[Scene, tuple[float, float]], str]
+    ) -> Lesson:
+        """The media of an interval alone, told as seconds of the whole video."""
+        length = rng.randint(2, 6)
+        clip = draw_clip(self.tracks, track_s=track_s, rng=rng, length_s=length)
+        prompt = describe.interval_prompt(clip.start_s, clip.end_s)
+        text = write(clip.scene, (clip.start_s, clip.end_s))
+        return Lesson(media=clip.media, scene=clip.scene, turns=((prompt, text),))
+
+    def _questions(self, track_s: int, rng: random.Random) -> Lesson:
+        clip = draw_clip(self.tracks, track_s=track_s, rng=rng)
+        questions = list(make_questions(clip.scene, clip_id="", rng=rng))
+        rng.shuffle(questions)
+        return Lesson(media=clip.media, scene=clip.scene, turns=tuple((q.text, q.answer) for q in questions[:4]))
+
+    def _caption(self, track_s: int, rng: random.Random) -> Lesson:
+        clip = draw_clip(self.tracks, track_s=track_s, rng=rng)
+        caption = describe.imperfect_caption(clip.scene, annotator=self.annotator, rng=rng)
+        return Lesson(media=clip.media, scene=clip.scene, turns=((rng.choice(describe.GLOBAL_PROMPTS), caption),))
+
+
+def without_sound(media: MediaFeatures) -> MediaFeatures:
+    """The same clip as if it were silent."""
+    return replace(media, sound_KPA=None, audio_seconds=0.0)
+
+
+def without_picture(media: MediaFeatures) -> MediaFeatures:
+    """The same clip as if it were sound alone."""
+    return replace(media, vision_TNV=None, frame_times_T=[], lead_in_NV=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LessonBatch:
+    """B lessons, right padded. `ids` hold placeholders where media tokens go; weight 0 means: not a target."""
+
+    ids_BL: Tensor
+    weight_BL: Tensor
+    kinds_BL: list[list[str | None]]
+    media: list[MediaFeatures]
+    scenes: list[Scene]
+
+
+CONTENT_KINDS = ("colour", "new_colour", "shape", "place", "verb", "sound", "count", "word")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenWeights:
+    """Weight of target tokens in the loss: grammar is learned by itself, content is what matters."""
+
+    content: float = 4.0
+    time: float = 4.0
+    end: float = 4.0
+    """The end token and the words that open a recap: stopping is a choice like the next second is."""
+    other: float = 1.0
+
+
+def make_batch(
+    lessons: list[Lesson], *, place_tokens: Callable[[MediaFeatures], list[int]], tokenizer: PreTrainedTokenizerFast,
+    chat: ChatStyle, weights: TokenWeights,
+) -> LessonBatch:  # fmt: skip
+    """Lessons -> one right-padded batch. `place_tokens` gives the placeholders of a clip's media in time order."""
+    rows = []
+    for lesson in lessons:
+        ids, targets = encode_chat(tokenizer, list(lesson.turns), place_tokens(lesson.media), chat)
+        words = tokenizer.convert_ids_to_tokens([max(token_id, 0) for token_id in ids])
+        kinds = describe.token_kinds(words)
+        kinds = [kind if target else None for kind, target in zip(kinds, targets, strict=True)]
+        weight = [
+            _weight(kind, word, tokenizer.eos_token, weights) if target else 0.0
+            for kind, word, target in zip(kinds, words, targets, strict=True)
+        ]
+        rows.append((ids, weight, kinds))
+    longest = max(len(ids) for ids, _, _ in rows)
+    pad = tokenizer.pad_token_id
+    return LessonBatch(
+        ids_BL=torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _, _ in rows]),
+        weight_BL=torch.tensor([weight + [0.0] * (longest - len(weight)) for _, weight, _ in rows]),
+        kinds_BL=[kinds + [None] * (longest - len(kinds)) for _, _, kinds in rows],
+        media=[lesson.media for lesson in lessons],
+        scenes=[lesson.scene for lesson in lessons],
+    )
+
+
+def _weight(kind: str | None, word: str, end: str, weights: TokenWeights) -> float:
+    if kind in CONTENT_KINDS:
+        return weights.content
+    if kind == "time":
+        return weights.time
+    return weights.end if word in (end, "Overall") else weights.other

@@ -1,0 +1,165 @@
+"""What teaches the two encoders to see and hear before any language: rendered seconds with their attributes.
+
+B seconds or frames  T frames  C cells of the stage  M mel bins  F mel frames  D width of features
+A released model takes its encoders from large public ones instead; a model from scratch has to grow its own.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avcap.media.mel import log_mel
+from avcap.train.loop import LossOutput
+from avcap.world.render import render_frames
+from avcap.world.scene import (
+    COLOURS,
+    COUNTED_SOUNDS,
+    MAX_COUNT,
+    PLACES,
+    PLAIN_SOUNDS,
+    SHAPES,
+    SIZES,
+    WORDS,
+    Scene,
+    SoundAtom,
+    make_scene,
+    stage_at,
+)
+from avcap.world.sounds import render_sound
+
+IGNORE = -100
+SOUND_KINDS = ("silence", *PLAIN_SOUNDS, *COUNTED_SOUNDS, "voice")
+PICTURE_ATTRIBUTES = {"present": 2, "colour": len(COLOURS), "shape": len(SHAPES), "size": len(SIZES)}
+SOUND_ATTRIBUTES = {"kind": len(SOUND_KINDS), "count": MAX_COUNT, "word_1": len(WORDS), "word_2": len(WORDS)}
+
+# Worlds that are made for tests take seeds from 1e9 on (world/make.py): no training clip is ever among them.
+NUM_TRAINING_SEEDS = 10**9
+
+
+def training_seed(seed: int, *parts: int) -> int:
+    """Run seed and counters -> a scene seed for training. A hash, so streams of different runs do not overlap in order."""
+    value = 0xCBF29CE484222325
+    for part in (seed, *parts):
+        value = ((value ^ (part + 1)) * 0x100000001B3 + 0x9E3779B9) % 2**64
+        value ^= value >> 29
+    return value % NUM_TRAINING_SEEDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttributeBatch:
+    """Encoder input with, per attribute, the class of each item (IGNORE where it has none)."""
+
+    inputs: Tensor  # pictures: uint8 (T, 3, H, W); sound: log-mel (B, M, F)
+    targets: dict[str, Tensor]  # pictures: (T, C); sound: (B,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureBatches:
+    """Step -> frames of rendered clips, a few per clip, with what stands in each of their cells."""
+
+    seed: int
+    image_size: int
+    clips_per_step: int = 12
+    frames_per_clip: int = 5
+    stream: int = 0
+
+    def __call__(self, step: int) -> AttributeBatch:
+        frames, stages = [], []
+        for index in range(self.clips_per_step):
+            scene = make_scene(training_seed(self.seed, 1, self.stream, step, index), visual_rate=0.9, seconds=(12, 12))
+            rng = np.random.default_rng(scene.seed)
+            times = rng.choice(np.arange(2, scene.duration_s), size=self.frames_per_clip, replace=False)
+            frames.append(render_frames(scene, times.astype(float), size=self.image_size))
+            stages += [stage_at(scene, int(second)) for second in times]
+        return AttributeBatch(
+            inputs=torch.from_numpy(np.concatenate(frames)).permute(0, 3, 1, 2).contiguous(),
+            targets=picture_targets(stages),
+        )
+
+
+def picture_targets(stages: list[dict]) -> dict[str, Tensor]:
+    """Stages of T frames -> attribute -> (T, C) classes; an empty cell has no colour, shape or size."""
+    rows: dict[str, list[list[int]]] = {name: [] for name in PICTURE_ATTRIBUTES}
+    for stage in stages:
+        things = [stage.get(place) for place in PLACES]
+        rows["present"].append([int(thing is not None) for thing in things])
+        rows["colour"].append([COLOURS.index(thing.colour) if thing else IGNORE for thing in things])
+        rows["shape"].append([SHAPES.index(thing.shape) if thing else IGNORE for thing in things])
+        rows["size"].append([thing.size if thing else IGNORE for thing in things])
+    return {name: torch.tensor(values) for name, values in rows.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundBatches:
+    """Step -> log-mels of single seconds of rendered clips, most with a sound, with what is heard in each."""
+
+    seed: int
+    num_mel_bins: int
+    clips_per_step: int = 8
+    seconds_per_clip: int = 10
+    sound_rate: float = 0.95
+    say_share: float = 0.65
+    domain: str = "default"
+    stream: int = 0
+
+    def __call__(self, step: int) -> AttributeBatch:
+        seconds = (self.seconds_per_clip, self.seconds_per_clip)
+        scenes = [
+            make_scene(
+                training_seed(self.seed, 2, self.stream, step, index),
+                sound_rate=self.sound_rate, say_share=self.say_share, seconds=seconds, domain=self.domain,
+            )
+            for index in range(self.clips_per_step)
+        ]  # fmt: skip
+        waveform_BS = torch.from_numpy(np.stack([render_sound(scene) for scene in scenes])).reshape(-1, 16_000)
+        atoms = [atom for scene in scenes for atom in sounds_by_second(scene)]
+        return AttributeBatch(
+            inputs=log_mel(waveform_BS, num_mel_bins=self.num_mel_bins), targets=sound_targets(atoms)
+        )
+
+
+def sounds_by_second(scene: Scene) -> list[SoundAtom | None]:
+    """Scene -> the (first) sound of each second, None where there is none."""
+    first = {atom.second: atom for atom in reversed(scene.sounds)}
+    return [first.get(second) for second in range(scene.duration_s)]
+
+
+def sound_targets(atoms: list[SoundAtom | None]) -> dict[str, Tensor]:
+    """Sounds of B seconds -> attribute -> (B,) classes; only counted sounds have a count, only voices have words."""
+    kinds = ["silence" if atom is None else atom.name or "voice" for atom in atoms]
+    words = [atom.words if atom else None for atom in atoms]
+    return {
+        "kind": torch.tensor([SOUND_KINDS.index(kind) for kind in kinds]),
+        "count": torch.tensor([atom.count - 1 if atom and atom.count else IGNORE for atom in atoms]),
+        "word_1": torch.tensor([WORDS.index(pair[0]) if pair else IGNORE for pair in words]),
+        "word_2": torch.tensor([WORDS.index(pair[1]) if pair else IGNORE for pair in words]),
+    }
+
+
+class AttributeHeads(nn.Module):
+    """(..., D) features -> attribute -> (..., classes) logits. Used to train an encoder, then thrown away."""
+
+    def __init__(self, width: int, attributes: dict[str, int]):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.heads = nn.ModuleDict({name: nn.Linear(width, classes) for name, classes in attributes.items()})
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        features = self.norm(features)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+def attribute_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> LossOutput:
+    """Sum over attributes of the mean cross-entropy, with each attribute's accuracy (nan: none in the batch)."""
+    loss = torch.zeros(())
+    metrics = {}
+    for name, logits_of in logits.items():
+        logits_NC, target_N = logits_of.flatten(0, -2), targets[name].flatten()
+        kept = target_N != IGNORE
+        # The sum over kept items, not a mean over none: a batch without any gives 0 and no nan.
+        loss = loss + F.cross_entropy(logits_NC, target_N, ignore_index=IGNORE, reduction="sum") / kept.sum().clamp(min=1)
+        metrics[name] = (logits_NC.argmax(-1)[kept] == target_N[kept]).float().mean().item()
+    return LossOutput(loss=loss, metrics=metrics, num_tokens=next(iter(targets.values())).numel())

@@ -1,0 +1,114 @@
+"""Writes small real media files whose every frame carries its number, and reads the number back."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+BLOCK = 16  # pixels: large enough to survive compression
+STAMP_BITS = 16
+HEIGHT, WIDTH = 2 * BLOCK, 8 * BLOCK
+MILLISECOND = Fraction(1, 1000)
+
+
+def stamped_frame(number: int) -> np.ndarray:
+    """Number -> (32, 128, 3) picture of its 16 bits, white for 1, in two rows of eight."""
+    bits = (number >> np.arange(STAMP_BITS)) & 1
+    blocks = bits.reshape(2, 8).repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)
+    return (blocks * 235 + 10).astype(np.uint8)[..., None].repeat(3, axis=2)
+
+
+def read_stamp(frame_HWC: np.ndarray) -> int:
+    """Upright picture of any size -> the number in it."""
+    height, width = frame_HWC.shape[:2]
+    rows = (np.arange(2) * 2 + 1) * height // 4
+    columns = (np.arange(8) * 2 + 1) * width // 16
+    bits = frame_HWC[rows][:, columns].mean(axis=2) > 127
+    return int((bits.reshape(-1) << np.arange(STAMP_BITS)).sum())
+
+
+def stamps(frames_THWC: np.ndarray) -> list[int]:
+    """Frames -> their numbers."""
+    return [read_stamp(frame_HWC) for frame_HWC in frames_THWC]
+
+
+def tone(*, seconds: float, rate: int, hz: float = 440.0) -> np.ndarray:
+    """-> float32 sine of amplitude 0.5 whose pitch rises, so that no two moments sound alike."""
+    time_s = np.arange(round(seconds * rate)) / rate
+    return (0.5 * np.sin(2 * np.pi * (hz + 20 * time_s) * time_s)).astype(np.float32)
+
+
+def write_media(
+    path: Path,
+    *,
+    frame_times: Sequence[int] = (),
+    time_base: Fraction = MILLISECOND,
+    rate: Fraction | int = 25,
+    video_codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    gop: int = 12,
+    video_options: dict[str, str] | None = None,
+    picture: Callable[[int], np.ndarray] = stamped_frame,
+    rotation: int = 0,
+    waveform: np.ndarray | None = None,
+    sound_start: Fraction | int = 0,
+    sound_rate: int = 48000,
+    sound_codec: str = "flac",
+    layout: str = "stereo",
+    shift_s: Fraction | int = 0,
+    container_options: dict[str, str] | None = None,
+) -> Path:
+    """Frame k at `frame_times[k] * time_base`, sound from `sound_start` s on, all moved by `shift_s` when muxed."""
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        packets = []
+        video = audio = None
+        if len(frame_times):
+            video = container.add_stream(video_codec, rate=Fraction(rate), options=video_options or {})
+            video.height, video.width = picture(0).shape[:2]
+            video.pix_fmt, video.codec_context.gop_size = pix_fmt, gop
+            video.codec_context.time_base = time_base
+            if rotation:
+                video.set_display_rotation(rotation)
+        if waveform is not None:
+            audio = container.add_stream(sound_codec, rate=sound_rate, layout=layout)
+        if video is not None:
+            packets += _encode_video(video, frame_times=frame_times, time_base=time_base, picture=picture)
+        if audio is not None:
+            packets += _encode_sound(audio, waveform, start=Fraction(sound_start), rate=sound_rate, layout=layout)
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            shift = round(shift_s / packet.time_base)
+            packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+            container.mux(packet)
+    return path
+
+
+def _encode_video(video, *, frame_times, time_base, picture):
+    packets = []
+    for number, time in enumerate(frame_times):
+        frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+        frame.pts, frame.time_base = time, time_base
+        packets += video.encode(frame)
+    return packets + video.encode(None)
+
+
+def _encode_sound(audio, waveform, *, start, rate, layout):
+    packets = []
+    num_channels = len(av.AudioLayout(layout).channels)
+    fmt = audio.codec_context.format.name
+    block_size = audio.codec_context.frame_size or 1024
+    for first in range(0, len(waveform), block_size):
+        block = waveform[first : first + block_size]
+        samples = np.stack([block] * num_channels)
+        if fmt.startswith("s16"):
+            samples = (samples * 32767).round().astype(np.int16)
+        elif fmt.startswith("s32"):
+            samples = (samples * (2**31 - 1)).round().astype(np.int32)
+        if not fmt.endswith("p"):
+            samples = samples.T.reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format=fmt, layout=layout)
+        frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+        frame.pts = round(start * rate) + first
+        packets += audio.encode(frame)
+    return packets + audio.encode(None)

@@ -1,0 +1,65 @@
+"""Which instants are looked at, for any span, rate and cap."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avcap.media.frame_times import frame_instants, official_v1_frame_index
+
+
+def test_one_instant_per_second_before_the_end():
+    # 0, 1, 2 are before 3.0; 3 is not
+    assert frame_instants(start_s=0, end_s=3.0, fps=1, max_frames=110).tolist() == [0, 1, 2]
+    assert frame_instants(start_s=0, end_s=3.01, fps=1, max_frames=110).tolist() == [0, 1, 2, 3]
+
+
+def test_interval_starts_at_its_own_start():
+    assert frame_instants(start_s=2.5, end_s=4.0, fps=2, max_frames=110).tolist() == [2.5, 3.0, 3.5]
+
+
+def test_a_span_shorter_than_a_step_has_one_instant():
+    assert frame_instants(start_s=0, end_s=0.04, fps=1, max_frames=110).tolist() == [0]
+
+
+def test_above_the_cap_first_and_last_stay():
+    # 0..10 s at 1 fps are the instants 0..9; three evenly spread ones of them: 0, 4.5, 9
+    assert frame_instants(start_s=0, end_s=10, fps=1, max_frames=3).tolist() == [0, 4.5, 9]
+
+
+@given(
+    start_s=st.floats(0, 1e4),
+    length_s=st.floats(1e-3, 1e4),
+    fps=st.floats(0.01, 120),
+    max_frames=st.integers(1, 500),
+)
+def test_instants_rise_from_the_start_and_stay_inside(start_s, length_s, fps, max_frames):
+    end_s = start_s + length_s
+    instants_T = frame_instants(start_s=start_s, end_s=end_s, fps=fps, max_frames=max_frames)
+    assert 1 <= len(instants_T) <= max_frames
+    assert instants_T[0] == start_s
+    assert instants_T[-1] < end_s
+    assert (np.diff(instants_T) > 0).all()
+    if len(instants_T) < max_frames:  # uncapped: the next instant would be outside
+        assert len(instants_T) >= length_s * fps - 1e-3
+
+
+# From reference runs of the published code: frames of the video, its rate, the cap, the frames it took.
+PUBLISHED = [
+    (250, 25.0, 5, [0, 62, 124, 186, 249]),
+    (311, 25.0, 4, [0, 103, 206, 310]),
+    (744, 24.0, 7, [0, 123, 247, 371, 495, 619, 743]),
+]
+
+
+@pytest.mark.parametrize(("num_frames", "source_fps", "max_frames", "expected"), PUBLISHED)
+def test_official_rule_takes_the_published_frames(num_frames, source_fps, max_frames, expected):
+    index_T = official_v1_frame_index(num_frames=num_frames, source_fps=source_fps, fps=1, max_frames=max_frames)
+    assert index_T.dtype == np.int64
+    assert index_T.tolist() == expected
+
+
+def test_official_rule_below_the_cap_takes_every_nth():
+    # round(29.97 / 1) = 30
+    index_T = official_v1_frame_index(num_frames=100, source_fps=29.97, fps=1, max_frames=110)
+    assert index_T.tolist() == [0, 30, 60, 90]

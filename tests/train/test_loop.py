@@ -1,0 +1,137 @@
+"""k steps + kill + resume = n steps, bit for bit; a checkpoint is whole or not there."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from avcap.errors import UserError
+from avcap.train.checkpoint import latest_state
+from avcap.train.loop import LoopConfig, LossOutput, run_loop
+from avcap.train.optim import OptimConfig
+
+OPTIM = OptimConfig(lr=1e-2, muon_lr=1e-2, warmup_steps=2)
+
+
+class Net(nn.Module):
+    """A matrix for Muon (its name says it is in a block), a vector for AdamW."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(4, 4)])
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x_B4: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.layers[0](x_B4)) * self.scale
+
+
+@dataclass(frozen=True)
+class Batches:
+    def __call__(self, step: int) -> torch.Tensor:
+        return torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+
+
+def make_net() -> Net:
+    torch.manual_seed(0)
+    return Net()
+
+
+def train(net: Net, out_dir: Path, *, num_steps: int = 20, stop_after: int | None = None, workers: int = 0) -> None:
+    """Trains to copy its input; `stop_after`: an exception in the middle of that step, as a crash would be."""
+    steps_done = 0
+
+    def loss_fn(x_B4: torch.Tensor) -> LossOutput:
+        nonlocal steps_done
+        if steps_done == stop_after:
+            raise KeyboardInterrupt
+        steps_done += 1
+        return LossOutput(loss=(net(x_B4) - x_B4).square().mean(), num_tokens=8)
+
+    run_loop(
+        net, make_batch=Batches(), loss_fn=loss_fn, optim=OPTIM, out_dir=out_dir, title="copy",
+        config=LoopConfig(num_steps=num_steps, checkpoint_every=4, log_every=1, num_workers=workers),
+        notes={"seed": 0, "num_steps": num_steps},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 11, 19])
+def test_stopped_and_resumed_is_the_same_bit_for_bit(tmp_path, stop_after):
+    whole, resumed = make_net(), make_net()
+    train(whole, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(resumed, tmp_path / "resumed", stop_after=stop_after)
+    resumed = make_net()
+    train(resumed, tmp_path / "resumed")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_metrics_have_each_step_once_after_a_resumption(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(make_net(), tmp_path, stop_after=10)  # steps 1-10 logged, the checkpoint is from step 8
+    train(make_net(), tmp_path)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 21))
+
+
+def test_worker_processes_change_nothing(tmp_path):
+    alone, helped = make_net(), make_net()
+    train(alone, tmp_path / "alone", num_steps=6)
+    train(helped, tmp_path / "helped", num_steps=6, workers=1)
+    assert torch.equal(alone.layers[0].weight, helped.layers[0].weight)
+
+
+def test_other_settings_are_refused(tmp_path):
+    train(make_net(), tmp_path, num_steps=8)
+    with pytest.raises(UserError, match="num_steps 8, this run has 9"):
+        train(make_net(), tmp_path, num_steps=9)
+
+
+def test_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path):
+    net = make_net()
+    before = net.scale.detach().clone()
+    with pytest.raises(FloatingPointError, match="step 1"):
+        run_loop(
+            net, make_batch=Batches(), loss_fn=lambda x: LossOutput(loss=net(x).sum() * float("nan")), optim=OPTIM,
+            out_dir=tmp_path, title="nan", config=LoopConfig(num_steps=3, num_workers=0), notes={},
+        )  # fmt: skip
+    assert torch.equal(net.scale, before)
+
+
+KILLED_RUN = textwrap.dedent("""
+    import os, signal, sys
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[2])
+    import avcap.train.checkpoint as checkpoint
+    from test_loop import make_net, train
+
+    save_file, calls = checkpoint.save_file, 0
+    def save_and_die(*args, **kwargs):
+        global calls
+        calls += 1
+        if calls == 4:  # the optimiser's file of the second checkpoint: the folder is half written
+            os.kill(os.getpid(), signal.SIGKILL)
+        save_file(*args, **kwargs)
+    checkpoint.save_file = save_and_die
+    train(make_net(), Path(sys.argv[1]))
+""")
+
+
+def test_kill_in_the_middle_of_a_checkpoint_leaves_the_one_before(tmp_path):
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.run([sys.executable, "-c", KILLED_RUN, str(tmp_path), str(Path(__file__).parent)], env=env)
+    assert process.returncode == -signal.SIGKILL
+    state = latest_state(tmp_path / "checkpoints")
+    assert state is not None and state.name == "step-000004"
+    resumed, whole = make_net(), make_net()
+    train(resumed, tmp_path)
+    train(whole, tmp_path / "whole")
+    assert torch.equal(resumed.layers[0].weight, whole.layers[0].weight)
