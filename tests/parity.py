@@ -265,8 +265,9 @@ def check_vision(case: Case) -> Iterator[Row]:
     num_visual = case.model.config.visual_tokens_per_frame
     tokens_per_frame = [num_visual, frames_FLD.shape[1] - num_visual]
     yield "B5", "tokens per frame", difference(tokens_per_frame, outputs["tokens_per_frame"]), EXACT
-    row, what, tolerance = ("B5", "sound in each frame", CLOSE) if case.has_sound else ("B7", "time text", SAME)
-    yield row, what, difference(frames_FLD[:, num_visual:], outputs["tail_tokens_all_frames"]), tolerance
+    if "tail_tokens_all_frames" in outputs:
+        row, what, tolerance = ("B5", "sound in each frame", CLOSE) if case.has_sound else ("B7", "time text", SAME)
+        yield row, what, difference(frames_FLD[:, num_visual:], outputs["tail_tokens_all_frames"]), tolerance
 
 
 def check_prompt(case: Case) -> Iterator[Row]:

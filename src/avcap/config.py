@@ -130,6 +130,5 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    """Value of a field -> what YAML can hold."""
+    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value

@@ -115,7 +115,7 @@ def test_a_truncated_file_gives_its_readable_part_and_no_repeated_frames(good, t
     clip = read_clip(path, fps=25, max_frames=1000)
     numbers = stamps(clip.frames_THWC)
     assert 50 < len(numbers) < 190
-    # Right up to the cut, but for a frame or two whose bytes or whose neighbours are gone, shown as the one before them.
+    # Right up to the cut, but for a frame or two whose bytes are gone, shown as the one before them.
     assert numbers[:100] == list(range(100))
     assert np.abs(np.array(numbers) - np.arange(len(numbers))).max() <= 3
     assert clip.num_bad_packets >= 1

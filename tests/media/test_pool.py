@@ -16,6 +16,13 @@ from avcap.errors import MediaError
 from avcap.media import Clip, ClipRequest, load_clip, pool, read_clip
 
 
+@pytest.fixture(autouse=True)
+def no_workers_from_elsewhere():
+    pool.stop_idle_workers()
+    yield
+    pool.stop_idle_workers()
+
+
 @pytest.fixture(scope="module")
 def film(tmp_path_factory) -> Path:
     return write_media(
@@ -118,7 +125,6 @@ def test_threads_each_get_their_own_clip(film):
     for thread in threads:
         thread.join()
     assert [len(clips[end_s].waveform_S) for end_s in lengths_s] == [8000, 16000, 24000, 32000]
-    pool.stop_idle_workers()
 
 
 def test_a_forked_child_does_not_take_its_parents_worker(film):
@@ -142,7 +148,6 @@ def test_pool_keeps_the_order_and_goes_on_after_a_bad_file(film, tmp_path):
     assert [len(clip.frames_THWC) for clip in in_order if isinstance(clip, Clip)] == [1, 3, 4]
     assert sorted(unordered) == [0, 1, 2, 3]
     assert isinstance(unordered[1], MediaError)
-    pool.stop_idle_workers()
 
 
 def test_the_pool_reads_ahead_only_a_little(film):
@@ -158,7 +163,6 @@ def test_the_pool_reads_ahead_only_a_little(film):
         next(clips)
         assert len(taken) == 3  # the one returned and one for each worker
         clips.close()
-    pool.stop_idle_workers()
 
 
 def test_decoding_imports_no_torch_and_leaves_no_process(film):

@@ -34,7 +34,10 @@ class CaptionFile:
         num_retried = 0
         for row in read_rows(self.path):
             if isinstance(row, Caption):
-                check(row)
+                try:
+                    check(row)
+                except UserError as error:
+                    raise UserError(f"{self.path}: {error}") from None
                 self.done.add(row.sample_id)
             num_retried += _is_retried(row, retry)
         os.truncate(self.path, _whole_lines_size(self.path))

@@ -11,76 +11,46 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
-from typing import overload
+from typing import TypedDict, Unpack, overload
 
 import torch
 
 from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.data.tokenizer import unknown_words
 from avcap.errors import MediaError, UserError
-from avcap.infer.encode import encode_clip
+from avcap.data.encode import encode_clip
 from avcap.infer.generate import Generated, generate
-from avcap.infer.settings import checkpoint_name, format_seconds, read_settings
+from avcap.infer.request import Interval, Request, Video
+from avcap.infer.settings import checkpoint_name, read_settings
 from avcap.infer.shipped import find_checkpoint
 from avcap.infer.world_check import WorldCheck
 from avcap.media.clip import Clip, ClipRequest
 from avcap.media.pool import DecodePool
 from avcap.model.checkpoints import load
 from avcap.model.features import MediaFeatures, MediaTokens
+from avcap.model.interleave import AUDIO_ID, VISUAL_ID
 from avcap.records import Caption, CaptionError, Decoding, Sample, Seen
 
 logger = logging.getLogger("avcap")
 
-Video = str | Path | Sample
-Interval = tuple[float, float]
-MAX_DECODERS = 4
+NUM_DECODERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 # Headers round a file's length to a frame or a packet of sound: so much past its end is still its end.
 END_TOLERANCE_S = 0.1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """How videos are to be captioned: what the arguments of one call say about all of them."""
+class CaptionOptions(TypedDict, total=False):
+    """The keyword arguments of `Captioner.caption`, for type checkers."""
 
-    decoding: Decoding
-    interval_s: Interval | None = None
-    prompt: str | None = None
-    use_sound: bool = True
-    use_picture: bool = True
-
-    def __post_init__(self) -> None:
-        if not (self.use_sound or self.use_picture):
-            raise UserError("got neither picture nor sound to use, wanted at least one of them")
-        if self.interval_s is not None:
-            check_interval(self.interval_s)
-        decoding = self.decoding
-        if decoding.max_new_tokens < 1:
-            raise UserError(f"got max_new_tokens={decoding.max_new_tokens}, wanted at least 1")
-        if not 0 <= decoding.temperature < math.inf:
-            raise UserError(f"got temperature={decoding.temperature}, wanted 0 (greedy) or more")
-        if not 0 < decoding.top_p <= 1:
-            raise UserError(f"got top_p={decoding.top_p}, wanted more than 0 and at most 1")
-
-    def sample(self, video: Video) -> Sample:
-        """A video as the caller names it -> a Sample that says what is asked about it."""
-        if isinstance(video, Sample):
-            return video
-        path = os.fspath(video)
-        sample_id = path + self._fragment()
-        return Sample(sample_id=sample_id, video=path, prompt=self.prompt or "", interval_s=self.interval_s)
-
-    def _fragment(self) -> str:
-        """Which part of the file is asked for, as a media fragment: "#t=3,7", "#track=sound", "" for all of it."""
-        parts = []
-        if self.interval_s is not None:
-            start_s, end_s = self.interval_s
-            parts.append(f"t={format_seconds(start_s)},{'' if end_s == math.inf else format_seconds(end_s)}")
-        if not self.use_sound:
-            parts.append("track=picture")
-        if not self.use_picture:
-            parts.append("track=sound")
-        return "#" + "&".join(parts) if parts else ""
+    interval_s: Interval | None
+    prompt: str | None
+    use_sound: bool
+    use_picture: bool
+    max_new_tokens: int | None
+    temperature: float
+    top_p: float
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +58,7 @@ class _Asked:
     """A video that is encoded and asked about: all that the language model needs, and the record to be."""
 
     sample: Sample
-    clip_span_s: Interval | None
+    span_s: Interval | None
     duration_s: float
     num_bad_packets: int
     prompt: str
@@ -131,16 +101,205 @@ class Captioner:
         self.model.to(self.device)
         self.world_check = WorldCheck.load(folder)
         self._chat = ChatStyle(**self.model.config.chat)
+        # What closes an answer in the chat, which is not always what the tokenizer calls its end.
+        closing = self.tokenizer(self._chat.answer_suffix, add_special_tokens=False)["input_ids"]
+        self._end_ids = {closing[0], self.tokenizer.eos_token_id}
         self._warned: set[str] = set()
 
     @overload
-    def caption(self, video: str | Path | Sample, **options: object) -> Caption: ...
+    def caption(self, video: Video, **options: Unpack[CaptionOptions]) -> Caption: ...
     @overload
-    def caption(self, video: list[Video], **options: object) -> list[Caption | CaptionError]: ...
+    def caption(self, video: list[Video], **options: Unpack[CaptionOptions]) -> list[Caption | CaptionError]: ...
     @overload
-    def caption(self, video: Iterable[Video], **options: object) -> Iterator[Caption | CaptionError]: ...
-    def caption(self, video, *, interval_s=None, prompt=None, use_sound=True, use_picture=True,
-                max_new_tokens=None, temperature=0.0, top_p=1.0, seed=0):  # fmt: skip
-        """One video -> its Caption; a list -> a list; any other iterable -> an iterator that works while it is read.
-        """
+    def caption(
+        self, video: Iterable[Video], **options: Unpack[CaptionOptions]
+    ) -> Iterator[Caption | CaptionError]: ...
+    def caption(
+        self,
+        video: Video | Iterable[Video],
+        *,
+        interval_s: Interval | None = None,
+        prompt: str | None = None,
+        use_sound: bool = True,
+        use_picture: bool = True,
+        max_new_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> Caption | list[Caption | CaptionError] | Iterator[Caption | CaptionError]:
+        """One video -> its Caption, or UserError; a list -> a list; any other iterable -> an iterator, for any number.
 
+        In lists and iterators a bad video is a CaptionError in its place. A Sample brings its own prompt and interval.
+        `interval_s`: seconds (start, end) of the video, end may be math.inf. `prompt` and `max_new_tokens` None: what
+        the checkpoint says. A temperature above 0 samples; what is drawn depends on `seed` and the video alone.
+        """
+        decoding = Decoding(
+            max_new_tokens=self.settings.max_new_tokens if max_new_tokens is None else max_new_tokens,
+            temperature=temperature, top_p=top_p, seed=seed,
+        )  # fmt: skip
+        request = Request(
+            decoding=decoding, interval_s=interval_s, prompt=prompt, use_sound=use_sound, use_picture=use_picture
+        )
+        if isinstance(video, str | Path | Sample):
+            (row,) = self.stream([video], request)
+            if isinstance(row, CaptionError):
+                raise UserError(row.error)
+            return row
+        rows = self.stream(video, request)
+        return list(rows) if isinstance(video, list) else rows
+
+    def stream(self, videos: Iterable[Video], request: Request) -> Iterator[Caption | CaptionError]:
+        """Videos -> their rows in the same order, a batch at a time, while the next files are being decoded."""
+        decoding: deque[Sample] = deque()
+
+        def clip_requests() -> Iterator[ClipRequest]:
+            for video in videos:
+                sample = request.sample(video)
+                decoding.append(sample)
+                yield self._clip_request(sample, request)
+
+        with DecodePool(num_workers=NUM_DECODERS, deadline_s=self.deadline_s) as pool:
+            batch: list[_Asked | CaptionError] = []
+            for clip in pool.map(clip_requests()):
+                batch.append(self._ask_or_error(clip, sample=decoding.popleft(), request=request))
+                del clip  # encoded: its frames need not stay while the batch fills
+                if len(batch) == self.batch_size:
+                    yield from self._answer(batch, decoding=request.decoding)
+                    batch = []
+            yield from self._answer(batch, decoding=request.decoding)
+
+    def _clip_request(self, sample: Sample, request: Request) -> ClipRequest:
+        side = self.model.config.vision_config.image_size
+        return ClipRequest(
+            path=sample.video,
+            fps=self.settings.fps,
+            max_frames=self.settings.max_frames,
+            interval_s=sample.interval_s,
+            frame_size=(side, side),
+            want_picture=request.use_picture,
+            want_sound=request.use_sound,
+            lead_in=self.model.config.frame_difference,
+        )
+
+    def _ask_or_error(self, clip: Clip | MediaError, *, sample: Sample, request: Request) -> _Asked | CaptionError:
+        try:
+            if isinstance(clip, MediaError):
+                raise clip
+            return self._ask(clip, sample=sample, request=request)
+        except UserError as error:
+            return CaptionError(sample_id=sample.sample_id, video=sample.video, error=str(error))
+
+    def _ask(self, clip: Clip, *, sample: Sample, request: Request) -> _Asked:
+        """Encodes a clip and asks about it; UserError if it cannot be captioned as wanted."""
+        check_clip(clip, interval_s=sample.interval_s)
+        media = encode_clip(self.model, clip, tokenizer=self.tokenizer)
+        media_ids = self.model.placeholders(media)
+        if request.use_sound and clip.has_sound and AUDIO_ID not in media_ids:
+            raise UserError(
+                f"{clip.path}: got a sound track but no sound from {clip.start_s:g} to {clip.end_s:g} s; choose another "
+                "interval, or leave the sound out (--no-sound)"
+            )
+        span_s = None if sample.interval_s is None else (clip.start_s, round(clip.end_s, 1))
+        prompt = sample.prompt or self.settings.prompts.choose(
+            interval_s=span_s, sees=VISUAL_ID in media_ids, hears=AUDIO_ID in media_ids
+        )
+        self._warn_of_unknown_words(prompt)
+        ids, _ = encode_chat(self.tokenizer, [(prompt, None)], media_ids, self._chat)
+        self._check_length(clip.path, num_prompt=len(ids), max_new_tokens=request.decoding.max_new_tokens)
+        return _Asked(
+            sample=sample, span_s=span_s, duration_s=clip.duration_s, num_bad_packets=clip.num_bad_packets,
+            prompt=prompt, ids=ids, media=media, world_score=self._world_score(clip),
+        )  # fmt: skip
+
+    def _check_length(self, path: str, *, num_prompt: int, max_new_tokens: int) -> None:
+        """Raises UserError where the model would be led past the positions that it knows."""
+        longest = self.model.config.text_config.max_position_embeddings
+        if num_prompt + max_new_tokens > longest:
+            raise UserError(
+                f"{path}: got {num_prompt} tokens of video and prompt and {max_new_tokens} to be written, wanted at most "
+                f"{longest} together; caption it in parts (--start, --end) or lower --max-new-tokens"
+            )
+
+    def _world_score(self, clip: Clip) -> float | None:
+        """How unlike its world the model finds a clip; None for a model that knows no world. Says so past the border."""
+        if self.world_check is None:
+            return None
+        score = self.world_check.score(clip)
+        if score > 1:
+            logger.warning(
+                f"{clip.path}: this looks or sounds unlike all that {self.settings.name} was made for"
+                f"{self.settings.describes and f' ({self.settings.describes})'}, so do not believe its caption "
+                f"(score {score:.1f}, border 1.0); for real videos choose a model with --model"
+            )
+        return score
+
+    def _warn_of_unknown_words(self, prompt: str) -> None:
+        if prompt in self._warned:
+            return
+        self._warned.add(prompt)
+        if unknown := unknown_words(self.tokenizer, prompt):
+            words = ", ".join(repr(word) for word in dict.fromkeys(unknown))
+            logger.warning(f"the prompt has words that {self.checkpoint} does not know and will not see: {words}")
+
+    def _answer(self, batch: list[_Asked | CaptionError], *, decoding: Decoding) -> Iterator[Caption | CaptionError]:
+        """Writes the captions of a batch; errors keep their places in it."""
+        asked = [item for item in batch if isinstance(item, _Asked)]
+        captions: Iterator[Caption] = iter(())
+        if asked:
+            with torch.no_grad():
+                media_tokens = self.model.align_batch([item.media for item in asked])
+            answers = generate(
+                self.model,
+                [(item.ids, tokens) for item, tokens in zip(asked, media_tokens, strict=True)],
+                max_new_tokens=decoding.max_new_tokens,
+                eos_ids=self._end_ids,
+                temperature=decoding.temperature,
+                top_p=decoding.top_p,
+                seeds=[sample_seed(decoding.seed, item.sample.sample_id) for item in asked],
+            )
+            captions = map(self._caption, asked, media_tokens, answers, repeat(decoding))
+        for item in batch:
+            yield item if isinstance(item, CaptionError) else next(captions)
+
+    def _caption(self, asked: _Asked, tokens: MediaTokens, answer: Generated, decoding: Decoding) -> Caption:
+        """An answered video -> its record; what was seen is counted on the tokens that the language model read."""
+        sample = asked.sample
+        key = f"{self.checkpoint} {sample.sample_id} {asked.prompt} {decoding}"
+        return Caption(
+            caption_id=hashlib.sha256(key.encode()).hexdigest()[:16],
+            sample_id=sample.sample_id,
+            video=sample.video,
+            prompt=asked.prompt,
+            text=self.tokenizer.decode(answer.ids, skip_special_tokens=True).strip(),
+            checkpoint=self.checkpoint,
+            decoding=decoding,
+            seen=Seen(
+                frames=tokens.num_visual // self.model.config.visual_tokens_per_frame,
+                audio_seconds=round(asked.media.audio_seconds, 3) if tokens.num_audio else 0.0,
+                visual_tokens=tokens.num_visual,
+                audio_tokens=tokens.num_audio,
+                bad_packets=asked.num_bad_packets,
+            ),
+            finished=answer.finished,
+            duration_s=round(asked.duration_s, 3),
+            interval_s=asked.span_s,
+            in_world=None if asked.world_score is None else asked.world_score <= 1,
+            world_score=None if asked.world_score is None else round(asked.world_score, 3),
+        )
+
+
+def check_clip(clip: Clip, *, interval_s: Interval | None) -> None:
+    """Raises UserError where a clip is not what was asked for, or has nothing to caption."""
+    if interval_s is not None and clip.duration_s + END_TOLERANCE_S < interval_s[1] < math.inf:
+        raise UserError(
+            f"{clip.path}: got an interval that ends at {interval_s[1]:g} s, wanted one within the file, which lasts "
+            f"{clip.duration_s:.1f} s; leave out --end for all the rest of it"
+        )
+    if not len(clip.frames_THWC) and not len(clip.waveform_S):
+        there = " and ".join(name for name, is_there in (("a picture", clip.has_picture), ("sound", clip.has_sound)) if is_there)
+        raise UserError(f"{clip.path}: nothing is left to caption: the file has {there}; leave out --no-picture or --no-sound")
+
+
+def sample_seed(seed: int, sample_id: str) -> int:
+    """Seed of the run and sample -> seed of what is drawn for it, whatever else is in the batch."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{sample_id}".encode()).digest()[:8]) >> 1

@@ -20,6 +20,9 @@ WARM_UP_S = 1.0
 MIN_WARM_UP_S = 0.25
 # Time stamps jitter by some milliseconds, and the samples simply go on; more than this is a real gap or overlap.
 MAX_JITTER_S = 0.04
+# A longer silence than this comes from a damaged time stamp.
+MAX_GAP_S = 3600
+GROWTH_S = 60
 # Codecs all of whose frames have the same number of samples.
 FIXED_FRAME_CODECS = frozenset(["aac", "ac3", "eac3", "flac", "libopus", "mp2", "mp2float", "mp3", "mp3float", "opus"])
 
@@ -40,8 +43,7 @@ class SoundReader:
         self._start_s = start_s
         self._start_sample = round(start_s * SAMPLE_RATE_HZ)
         self._must_warm_up = after_seek
-        # int16 until the end: half the memory, and all the precision that a mix-down without clipping gives.
-        self._chunks: list[np.ndarray] = []
+        self._buffer_S = np.zeros(0, np.float32)  # the waveform, and room after it
         self._resampler: Resampler | None = None
         self._format: tuple[str, str, int] | None = None
         self._num_overlapping = 0  # samples still to come of a time that is filled already
@@ -80,14 +82,9 @@ class SoundReader:
             self._flush_resampler()
 
     def take_waveform(self) -> np.ndarray:
-        """-> waveform (S,) float32 in [-1, 1]; gives the memory of the parts back while it fills the whole."""
-        waveform_S = np.empty(self.num_samples, np.float32)
-        end = self.num_samples
-        while self._chunks:
-            chunk = self._chunks.pop()
-            np.multiply(chunk, np.float32(1 / 32768), out=waveform_S[end - len(chunk) : end])
-            end -= len(chunk)
-        return waveform_S
+        """-> waveform (S,) float32 in [-1, 1]."""
+        self._buffer_S.resize(self.num_samples, refcheck=False)
+        return self._buffer_S
 
     def _decode(self, packet: "Packet | None") -> None:
         try:
@@ -126,10 +123,12 @@ class SoundReader:
             return None
         position = round(first_s * SAMPLE_RATE_HZ) + (index + num_dropped) * SAMPLE_RATE_HZ // rate - self._start_sample
         gap = min(position, self.max_samples) - self.num_samples
+        if gap > MAX_GAP_S * SAMPLE_RATE_HZ:
+            self.num_bad_packets += 1
+            return None
         self._num_overlapping = max(0, self.num_samples - position)
         if gap > 0:
-            self._chunks.append(np.zeros(gap, np.int16))
-            self.num_samples += gap
+            self._grow(gap)
         return drop_first_samples(frame, num_samples=num_dropped) if num_dropped else frame
 
     def _on_frame_grid(self, index: int, *, frame: "AudioFrame") -> int:
@@ -152,5 +151,13 @@ class SoundReader:
             overlap = min(self._num_overlapping, len(chunk))
             self._num_overlapping -= overlap
             chunk = chunk[overlap : overlap + self.max_samples - self.num_samples]
-            self._chunks.append(chunk)
-            self.num_samples += len(chunk)
+            np.multiply(chunk, np.float32(1 / 32768), out=self._grow(len(chunk)))
+
+    def _grow(self, num_samples: int) -> np.ndarray:
+        """Make the waveform longer -> its new end, zeros, to write to."""
+        start, self.num_samples = self.num_samples, self.num_samples + num_samples
+        if self.num_samples > len(self._buffer_S):
+            # In place where the system can, and an eighth ahead: hours of sound must not be in memory twice.
+            room = max(GROWTH_S * SAMPLE_RATE_HZ, self.num_samples // 8)
+            self._buffer_S.resize(min(self.num_samples + room, self.max_samples), refcheck=False)
+        return self._buffer_S[start : self.num_samples]

@@ -94,7 +94,7 @@ def receive_clip(receive: ReceiveInto) -> Clip:
     message = receive_header(receive)
     if "error" in message:
         raise MediaError(message["error"])
-    arrays: dict[str, np.ndarray | None] = dict.fromkeys(ARRAY_FIELDS)
+    arrays: dict[str, Any] = dict.fromkeys(ARRAY_FIELDS)
     for name, (dtype, shape) in message["arrays"].items():
         array = np.empty(shape, dtype)
         if array.size:

@@ -299,6 +299,7 @@ def _media_tokens(
     seconds_M: torch.Tensor,
     types_M: torch.Tensor,
 ) -> MediaTokens:
+    """Layout of one clip and its part of the batch's rows -> its tokens."""
     return MediaTokens(
         ids=layout.ids,
         embeds_MD=embeds_MD,

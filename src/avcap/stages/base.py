@@ -40,7 +40,7 @@ def train_base(
     freeze_encoders(model)
     teach(
         model, tokenizer, stage="base", config=replace(config.teach, seed=config.seed),
-        tracks_dir=tracks_dir, tracks_seed=config.seed, out_dir=out_dir / "teach",
+        tracks_dir=tracks_dir, out_dir=out_dir / "teach",
     )  # fmt: skip
 
 

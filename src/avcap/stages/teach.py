@@ -1,5 +1,6 @@
 """What the language stages share: a model learns from lessons; which lessons and which weights is the stage's to say."""
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,9 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from avcap.data.prompt import ChatStyle
+from avcap.model.lora import LoraConfig, attach_lora, merge_lora
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.train.corpus import CorpusBatches, CorpusConfig
 from avcap.train.language import language_loss
 from avcap.train.lessons import Lesson, LessonBatch, LessonMix, Teacher, TokenWeights, make_batch
 from avcap.train.loop import LoopConfig, run_loop
@@ -18,23 +21,20 @@ from avcap.train.tracks import TrackConfig, Tracks, load_tracks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase:
-    """Lessons of one mix, from where the phase before ended until `until_step`."""
-
-    until_step: int
-    mix: LessonMix
-
-
-@dataclass(frozen=True, kw_only=True)
 class TeachConfig:
-    phases: tuple[Phase, ...]
+    """How a stage teaches from tracks of the world."""
+
+    mix: LessonMix
+    """Which kinds of lesson, after the slot steps."""
+    slot_steps: int = 0
+    """Steps at the start with slot lessons alone: nearly all they ask for is content, so it is learned soonest."""
     seed: int = 0
     batch_size: int = 32
     """Lessons a step."""
     alignment_weight: float = 1.0
     """Weight of the bag-of-words loss on media tokens; without it single attributes stay at chance for long."""
     weights: TokenWeights = field(default_factory=TokenWeights)
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(num_steps=0, num_workers=0))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(num_steps=100, num_workers=0))
     optim: OptimConfig = field(default_factory=OptimConfig)
     tracks: TrackConfig = field(default_factory=TrackConfig)
 
@@ -49,9 +49,9 @@ class LessonBatches:
     config: TeachConfig
 
     def __call__(self, step: int) -> LessonBatch:
-        phase = next(phase for phase in self.config.phases if step < phase.until_step)
+        mix = LessonMix(slots=1.0) if step < self.config.slot_steps else self.config.mix
         rng = random.Random(f"lessons/{self.config.seed}/{step}")
-        teacher = Teacher(tracks=self.tracks, mix=phase.mix)
+        teacher = Teacher(tracks=self.tracks, mix=mix)
         return self.collate(teacher.lessons(self.config.batch_size, rng=rng))
 
     def collate(self, lessons: Sequence[Lesson]) -> LessonBatch:
@@ -63,27 +63,81 @@ class LessonBatches:
 
 def teach(
     model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, *, stage: str, config: TeachConfig,
-    tracks_dir: Path, tracks_seed: int, out_dir: Path,
+    tracks_dir: Path, out_dir: Path,
 ) -> None:  # fmt: skip
-    """Trains whatever of `model` requires a gradient on lessons from the tracks, in place."""
-    num_steps = config.phases[-1].until_step
-    tracks = load_tracks(tracks_dir, seed=tracks_seed, config=config.tracks)
+    """Trains whatever of `model` requires a gradient on lessons from the tracks of config.seed, in place."""
+    tracks = load_tracks(tracks_dir, seed=config.seed, config=config.tracks)
     batches = LessonBatches(model=model, tokenizer=tokenizer, tracks=tracks, config=config)
-    held_out = held_out_batches(batches, tracks_dir=tracks_dir, tracks_seed=tracks_seed)
+    held_out = held_out_batches(batches, tracks_dir=tracks_dir)
     model.train()
     run_loop(
-        model, make_batch=batches, config=replace(config.loop, num_steps=num_steps), optim=config.optim,
+        model, make_batch=batches, config=config.loop, optim=config.optim,
         loss_fn=lambda batch: language_loss(
             model, batch, tokenizer=tokenizer, alignment_weight=config.alignment_weight
         ),
-        out_dir=out_dir, title=stage, notes={"stage": stage, "seed": config.seed, "num_steps": num_steps},
+        out_dir=out_dir, title=stage, notes={"stage": stage, "seed": config.seed, "num_steps": config.loop.num_steps},
         evaluate=lambda: held_out_accuracy(model, tokenizer, held_out),
     )  # fmt: skip
 
 
-def held_out_batches(batches: LessonBatches, *, tracks_dir: Path, tracks_seed: int) -> dict[str, LessonBatch]:
+@dataclass(frozen=True, kw_only=True)
+class CorpusTeachConfig:
+    """How a stage teaches from a corpus of videos with captions."""
+
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    seed: int = 0
+    batch_size: int = 8
+    """Samples a step."""
+    lora: LoraConfig | None = None
+    """LoRA on the language model; None: it is frozen and only the aligners train."""
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(num_steps=1000, num_workers=0))
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-5, muon_lr=None, warmup_steps=30))
+
+
+def teach_corpus(
+    model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, *, stage: str, config: CorpusTeachConfig,
+    out_dir: Path,
+) -> None:  # fmt: skip
+    """Trains whatever of `model` requires a gradient, and a LoRA if configured, on a corpus, in place; merges the LoRA."""
+    batches = CorpusBatches(
+        model=model, tokenizer=tokenizer, config=config.corpus, batch_size=config.batch_size, seed=config.seed
+    )
+    torch.manual_seed(config.seed)
+    if config.lora:
+        attach_lora(model, config.lora)
+    model.train()
+    # The batches encode as they are made, with this very model: another process would need a copy of it.
+    loop = replace(config.loop, num_workers=0)
+    run_loop(
+        model, make_batch=batches, config=loop, optim=config.optim, out_dir=out_dir, title=stage,
+        loss_fn=lambda batch: language_loss(model, batch, tokenizer=tokenizer, alignment_weight=0.0),
+        notes={"stage": stage, "seed": config.seed, "num_steps": loop.num_steps},
+        evaluate=(lambda: _corpus_loss(model, tokenizer, batches)) if batches.held_out else None,
+    )  # fmt: skip
+    if config.lora:
+        merge_lora(model)
+    if batches.unreadable:
+        report = {"unreadable": batches.unreadable}
+        (out_dir / "unreadable.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+@torch.no_grad()
+def _corpus_loss(
+    model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, batches: CorpusBatches
+) -> dict[str, float]:
+    """Mean answer loss of the held-out samples, one by one: they differ in length by a lot."""
+    model.eval()
+    losses = [
+        language_loss(model, batches.batch([sample]), tokenizer=tokenizer, alignment_weight=0.0).loss.item()
+        for sample in batches.held_out
+    ]
+    model.train()
+    return {"held_out/loss": sum(losses) / len(losses)}
+
+
+def held_out_batches(batches: LessonBatches, *, tracks_dir: Path) -> dict[str, LessonBatch]:
     """One batch of clean lessons of each kind from tracks that are never taught."""
-    tracks = load_tracks(tracks_dir, seed=tracks_seed, config=batches.config.tracks, held_out=True)
+    tracks = load_tracks(tracks_dir, seed=batches.config.seed, config=batches.config.tracks, held_out=True)
     result = {}
     for kind in ("slots", "seen", "heard", "interval", "questions"):
         rng = random.Random(f"held out/{kind}")

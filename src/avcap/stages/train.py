@@ -18,12 +18,14 @@ from transformers import PreTrainedTokenizerFast
 from avcap.config import to_dict
 from avcap.data.tokenizer import build_word_tokenizer
 from avcap.errors import UserError
+from avcap.model.checkpoints import load
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.model.tiny import tiny_config
 from avcap.records import Lineage, to_json
 from avcap.stages.align import AlignConfig, train_align
 from avcap.stages.base import BaseConfig, train_base
 from avcap.stages.sft import SftConfig, train_sft
+from avcap.stages.teach import TeachConfig
 from avcap.train.tracks import encoder_hash, make_tracks
 from avcap.world import describe
 from avcap.world.scene import MAX_SECONDS
@@ -51,24 +53,20 @@ def run_recipe(name: str, config: StageConfig, *, out_dir: Path, parent: Path | 
         raise UserError(f"{name} goes on from a checkpoint: give --model FOLDER or the name of a shipped model")
     out_dir.mkdir(parents=True, exist_ok=True)
     _write_config(out_dir / "config.yaml", name, config)
-    torch.set_num_threads(1)  # matrices this small lose more to a second thread's start than it gives
+    if isinstance(config, BaseConfig) or isinstance(config.teach, TeachConfig):
+        torch.set_num_threads(1)  # matrices this small lose more to a second thread's start than it gives
     if isinstance(config, BaseConfig):
         model, tokenizer = new_tiny_model(seed=config.seed)
         train_base(model, tokenizer, config=config, out_dir=out_dir)
     else:
         assert parent is not None
-        model, tokenizer = _load_parent(parent)
+        model, tokenizer = load(parent)
         tracks_dir = out_dir.parent / f"tracks-{encoder_hash(model)}-{config.seed}"
-        make_tracks(parent, tracks_dir, seed=config.seed, config=config.teach.tracks)
+        if isinstance(config.teach, TeachConfig):
+            make_tracks(parent, tracks_dir, seed=config.seed, config=config.teach.tracks)
         train: Any = train_align if isinstance(config, AlignConfig) else train_sft
-        train(model, tokenizer, config=config, tracks_dir=tracks_dir, tracks_seed=config.seed, out_dir=out_dir)
+        train(model, tokenizer, config=config, tracks_dir=tracks_dir, out_dir=out_dir)
     return _save(model, tokenizer, name, config, out_dir=out_dir, parent=parent)
-
-
-def _load_parent(parent: Path) -> tuple[Salmonn2ForCaptioning, PreTrainedTokenizerFast]:
-    from transformers import AutoTokenizer
-
-    return Salmonn2ForCaptioning.from_pretrained(parent), AutoTokenizer.from_pretrained(parent)
 
 
 def _write_config(path: Path, name: str, config: StageConfig) -> None:

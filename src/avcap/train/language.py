@@ -72,7 +72,7 @@ def kind_accuracy(batch: LessonBatch, logits_ZV: Tensor, target_Z: Tensor) -> di
 
 
 def alignment_loss(
-    model: Salmonn2ForCaptioning, media_tokens: Sequence[MediaTokens], scenes: Sequence[Scene],
+    model: Salmonn2ForCaptioning, media_tokens: Sequence[MediaTokens], scenes: Sequence[Scene | None],
     *, tokenizer: PreTrainedTokenizerFast,
 ) -> Tensor:  # fmt: skip
     """Mean -log p of the words that tell what a media token shows, p from connector output x word embeddings.
@@ -81,7 +81,7 @@ def alignment_loss(
     """
     rows, words, first = [], [], 0
     for tokens, scene in zip(media_tokens, scenes, strict=True):
-        wanted = media_words(scene)
+        wanted = media_words(scene) if scene else {}
         places = zip(tokens.seconds_M.tolist(), tokens.types_M.tolist(), strict=True)
         for row, place in enumerate(places, start=first):
             found = wanted.get(place, ())

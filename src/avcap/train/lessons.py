@@ -53,9 +53,11 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
+    """Media with questions and answers; `scene` is None where nobody knows the truth, as on real videos."""
+
     media: MediaFeatures
-    scene: Scene
     turns: tuple[Turn, ...]
+    scene: Scene | None = None
 
 
 def draw_clip(tracks: Tracks, *, track_s: int, rng: random.Random, length_s: int | None = None) -> Clip:
@@ -114,7 +116,7 @@ class Teacher:
         clip = draw_clip(self.tracks, track_s=track_s, rng=rng)
         busy = sorted({atom.second for atom in (*clip.scene.visual, *clip.scene.sounds)})
         idle = [second for second in range(clip.end_s) if second not in busy]
-        seconds = rng.sample(busy, min(len(busy), self.slots_per_lesson)) + rng.sample(idle, rng.random() < 0.5)
+        seconds = rng.sample(busy, min(len(busy), self.slots_per_lesson)) + rng.sample(idle, 1 if not busy else rng.randint(0, 1))
         rng.shuffle(seconds)
         turns = [
             (describe.slot_prompt(second), describe.clause(clip.scene, second) or describe.NO_EVENT_ANSWER)
@@ -164,6 +166,8 @@ class Teacher:
     def _questions(self, track_s: int, rng: random.Random) -> Lesson:
         clip = draw_clip(self.tracks, track_s=track_s, rng=rng)
         questions = list(make_questions(clip.scene, clip_id="", rng=rng))
+        if not questions:  # nothing happens before the cut: there is nothing to ask but when
+            return self._slots(track_s, rng)
         rng.shuffle(questions)
         return Lesson(media=clip.media, scene=clip.scene, turns=tuple((q.text, q.answer) for q in questions[:4]))
 
@@ -191,7 +195,7 @@ class LessonBatch:
     weight_BL: Tensor
     kinds_BL: list[list[str | None]]
     media: list[MediaFeatures]
-    scenes: list[Scene]
+    scenes: list[Scene | None]
 
 
 CONTENT_KINDS = ("colour", "new_colour", "shape", "place", "verb", "sound", "count", "word")
@@ -217,7 +221,7 @@ def make_batch(
     for lesson in lessons:
         ids, targets = encode_chat(tokenizer, list(lesson.turns), place_tokens(lesson.media), chat)
         words = tokenizer.convert_ids_to_tokens([max(token_id, 0) for token_id in ids])
-        kinds = describe.token_kinds(words)
+        kinds = describe.token_kinds(words) if lesson.scene else [None] * len(words)
         kinds = [kind if target else None for kind, target in zip(kinds, targets, strict=True)]
         weight = [
             _weight(kind, word, tokenizer.eos_token, weights) if target else 0.0

@@ -33,7 +33,7 @@ TRACK_SECONDS = (12,) * 9 + (20,)
 
 @dataclass(frozen=True, kw_only=True)
 class TrackConfig:
-    num_tracks: int = 3000
+    num_tracks: int = 2000
     """Picture tracks, and as many sound tracks."""
     num_held_out: int = 100
     """Tracks of each kind that no lesson uses: the run's own check on how it does."""

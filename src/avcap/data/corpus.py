@@ -1,0 +1,61 @@
+"""Files that list videos with captions become Samples: our own JSONL, and the JSON that the released code trains on.
+
+The released "v1" flavour (facts of its format: docs/data.md): a JSON list of
+    {"video": PATH, "timestamps": [start, end]?, "conversations": [{"from": "human", "value": "<image>\\nPROMPT"},
+                                                                    {"from": "gpt", "value": CAPTION}]}
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from avcap.errors import UserError
+from avcap.records import Sample, read_jsonl
+
+MEDIA_TAGS = ("<image>", "<video>", "<audio>")
+
+
+def read_corpus(path: Path) -> list[Sample]:
+    """File of samples -> Samples with a reference caption each; relative video paths are relative to the file.
+
+    Raises UserError that names the file and the row for anything else, and where two rows have one sample id.
+    """
+    samples = list(read_jsonl(path, Sample)) if path.suffix == ".jsonl" else _read_released(path)
+    seen: set[str] = set()
+    for sample in samples:
+        if not sample.reference_caption:
+            raise UserError(f"{path}: sample {sample.sample_id!r} has no reference caption, wanted one to learn from")
+        if sample.sample_id in seen:
+            raise UserError(f"{path}: two samples are called {sample.sample_id!r}, wanted each name once")
+        seen.add(sample.sample_id)
+    if not samples:
+        raise UserError(f"{path}: got no samples, wanted at least one")
+    return samples
+
+
+def _read_released(path: Path) -> list[Sample]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); wanted .jsonl of samples or a JSON list") from None
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: got {type(rows).__name__}, wanted a list of rows with video and conversations")
+    return [_released_sample(path, number, row) for number, row in enumerate(rows)]
+
+
+def _released_sample(path: Path, number: int, row: Any) -> Sample:
+    try:
+        video = str(row["video"])
+        turns = {turn["from"]: str(turn["value"]) for turn in row["conversations"]}
+        prompt, caption = turns["human"], turns["gpt"]
+        interval = tuple(float(second) for second in row["timestamps"]) if row.get("timestamps") else None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}, row {number}: {type(error).__name__} {error}; wanted video and conversations") from None
+    if interval is not None and len(interval) != 2:
+        raise UserError(f"{path}, row {number}: got timestamps {interval}, wanted [start, end] in seconds")
+    for tag in MEDIA_TAGS:
+        prompt = prompt.replace(tag, "")
+    return Sample(
+        sample_id=str(row.get("id", number)), video=video, prompt=prompt.strip(), interval_s=interval,
+        reference_caption=caption,
+    )  # fmt: skip

@@ -1,0 +1,81 @@
+"""What is asked of a captioner, checked before anything heavy is loaded. No torch."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from avcap.errors import UserError
+from avcap.infer.settings import CaptionerSettings, format_seconds
+from avcap.records import Caption, Decoding, Sample
+
+Video = str | Path | Sample
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """How videos are to be captioned: what the arguments of one call say about all of them."""
+
+    decoding: Decoding
+    interval_s: Interval | None = None
+    prompt: str | None = None
+    use_sound: bool = True
+    use_picture: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.use_sound or self.use_picture):
+            raise UserError("got neither picture nor sound to use, wanted at least one of them")
+        if self.interval_s is not None:
+            check_interval(self.interval_s)
+        if self.prompt is not None and not self.prompt.strip():
+            raise UserError("got an empty prompt, wanted some words; leave it out for the one of the checkpoint")
+        decoding = self.decoding
+        if decoding.max_new_tokens < 1:
+            raise UserError(f"got max_new_tokens={decoding.max_new_tokens}, wanted at least 1")
+        if not 0 <= decoding.temperature < math.inf:
+            raise UserError(f"got temperature={decoding.temperature}, wanted 0 (greedy) or more")
+        if not 0 < decoding.top_p <= 1:
+            raise UserError(f"got top_p={decoding.top_p}, wanted more than 0 and at most 1")
+
+    def sample(self, video: Video) -> Sample:
+        """A video as the caller names it -> a Sample that says what is asked about it."""
+        if isinstance(video, Sample):
+            return video
+        path = os.fspath(video)
+        sample_id = path + self._fragment()
+        return Sample(sample_id=sample_id, video=path, prompt=self.prompt or "", interval_s=self.interval_s)
+
+    def _fragment(self) -> str:
+        """Which part of the file is asked for, as a media fragment: "#t=3,7", "#track=sound", "" for all of it."""
+        parts = []
+        if self.interval_s is not None:
+            start_s, end_s = self.interval_s
+            parts.append(f"t={format_seconds(start_s)},{'' if end_s == math.inf else format_seconds(end_s)}")
+        if not self.use_sound:
+            parts.append("track=picture")
+        if not self.use_picture:
+            parts.append("track=sound")
+        return "#" + "&".join(parts) if parts else ""
+
+    def check_same(self, caption: Caption, *, checkpoint: str, settings: CaptionerSettings) -> None:
+        """Raises UserError unless this request to this checkpoint would have made the caption in the same way."""
+        prompt = self.prompt or settings.prompts.choose(
+            interval_s=caption.interval_s, sees=caption.seen.frames > 0, hears=caption.seen.audio_tokens > 0
+        )
+        wanted = {"model": checkpoint, "prompt": prompt, "decoding": self.decoding}
+        found = {"model": caption.checkpoint, "prompt": caption.prompt, "decoding": caption.decoding}
+        for name, value in wanted.items():
+            if found[name] != value:
+                raise UserError(
+                    f"got captions of {name} {found[name]!r} in it, and {value!r} now; wanted one file for one way of "
+                    "captioning; choose another --out"
+                )
+
+
+
+def check_interval(interval_s: Interval) -> None:
+    """Raises UserError unless 0 <= start < end."""
+    start_s, end_s = interval_s
+    if not 0 <= start_s < end_s:
+        raise UserError(f"got the interval {start_s:g} to {end_s:g} s, wanted a start of 0 or more and an end after it")

@@ -1,0 +1,159 @@
+"""Whether a video looks and sounds like the world that a model was made for: the embedded model knows no other.
+
+Every frame and every second of sound becomes a few plain statistics. Their mean and covariance over the world say how
+far off a frame or second is (Mahalanobis distance), and how far off those of the world itself are says what is too far.
+No weights of the model are asked: encoders that never saw anything else find a likeness in everything.
+
+T frames  H, W pixels  C channels  S samples  K seconds of sound  N frames or seconds  F statistics
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from avcap.errors import UserError
+from avcap.media.clip import Clip
+from avcap.media.mel import SAMPLE_RATE_HZ, chunk_waveform, log_mel
+
+CHECK_FILE = "world_check.safetensors"
+SHRINKAGE = 0.05  # of the correlations towards none: distances along directions that the world hardly uses stay finite
+# Limits are for means over so many frames or seconds in a row: the mean of a long clip strays less than one frame does.
+WINDOWS = (1, 2, 4, 8)
+QUANTILE = 0.995
+# How far beyond the world's own quantile its border is; measured between held-out world clips and other videos.
+PICTURE_MARGIN, SOUND_MARGIN = 1.25, 1.0
+
+# The darker half of brightness, weakest colour and saturation: mostly background, however much the objects cover.
+COLOUR_QUANTILES = (0.02, 0.1, 0.25, 0.5)
+DETAIL_QUANTILES = (0.25, 0.5, 0.75)
+NUM_DETAIL_LEVELS = 4
+NUM_MEL_BINS, NUM_BANDS = 80, 16
+EDGE_FRAMES = 3, 4  # mel frames of 10 ms at the beginning and the end of a second
+
+
+@dataclass(frozen=True, kw_only=True)
+class Familiarity:
+    """What the statistics of one modality are like in the world."""
+
+    mean_F: torch.Tensor
+    scale_F: torch.Tensor
+    precision_FF: torch.Tensor
+    limits: torch.Tensor
+    """Largest mean distance, but for one in 200, over as many frames or seconds in a row as WINDOWS says."""
+
+    @classmethod
+    def fit(cls, clips_NF: Sequence[torch.Tensor]) -> "Familiarity":
+        """Statistics of each of many clips of the world -> what is familiar."""
+        all_NF = torch.cat(list(clips_NF))
+        mean_F, scale_F = all_NF.mean(dim=0), all_NF.std(dim=0) + 1e-6
+        correlation_FF = torch.corrcoef(((all_NF - mean_F) / scale_F).T).nan_to_num()
+        precision_FF = torch.linalg.inv((1 - SHRINKAGE) * correlation_FF + SHRINKAGE * torch.eye(len(mean_F)))
+        found = cls(mean_F=mean_F, scale_F=scale_F, precision_FF=precision_FF, limits=torch.ones(len(WINDOWS)))
+        distances = [found.distances(clip_NF) for clip_NF in clips_NF]
+        limits = [
+            torch.cat([d.unfold(0, window, 1).mean(dim=1) for d in distances if len(d) >= window]).quantile(QUANTILE)
+            for window in WINDOWS
+        ]
+        return cls(mean_F=mean_F, scale_F=scale_F, precision_FF=precision_FF, limits=torch.stack(limits))
+
+    def distances(self, clip_NF: torch.Tensor) -> torch.Tensor:
+        """Statistics -> how far each frame or second is from the world's mean (N,); about 1 for those of the world."""
+        offset_NF = (clip_NF - self.mean_F) / self.scale_F
+        return ((offset_NF @ self.precision_FF * offset_NF).sum(dim=1) / len(self.mean_F)).sqrt()
+
+    def strangeness(self, clip_NF: torch.Tensor) -> float:
+        """Statistics of a clip -> mean distance / the limit for its length."""
+        longest = max(i for i, window in enumerate(WINDOWS) if window <= len(clip_NF))
+        return (self.distances(clip_NF).mean() / self.limits[longest]).item()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldCheck:
+    picture: Familiarity
+    sound: Familiarity
+
+    @classmethod
+    def fit(cls, clips: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> "WorldCheck":
+        """(frames (T, H, W, C) of the size that the model sees, waveform (S,)) of many clips of the world -> the check."""
+        statistics = [(picture_statistics(frames), sound_statistics(waveform)) for frames, waveform in clips]
+        pictures, sounds = zip(*statistics, strict=True)
+        return cls(picture=Familiarity.fit(pictures), sound=Familiarity.fit(sounds))
+
+    def score(self, clip: Clip) -> float:
+        """Clip -> how unlike the world it looks or sounds, whichever is more; above 1 it is not of it."""
+        scores = []
+        if len(clip.frames_THWC):
+            statistics_TF = picture_statistics(torch.from_numpy(clip.frames_THWC))
+            scores.append(self.picture.strangeness(statistics_TF) / PICTURE_MARGIN)
+        if len(clip.waveform_S):
+            statistics_KF = sound_statistics(torch.from_numpy(clip.waveform_S), start_s=clip.start_s)
+            scores.append(self.sound.strangeness(statistics_KF) / SOUND_MARGIN)
+        return max(scores)
+
+    def save(self, folder: Path) -> None:
+        """Writes the check into a checkpoint folder, which makes its captions carry `in_world`."""
+        parts = {"picture": self.picture, "sound": self.sound}
+        tensors = {
+            f"{name}.{key}": tensor.contiguous() for name, part in parts.items() for key, tensor in vars(part).items()
+        }
+        save_file(tensors, folder / CHECK_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> "WorldCheck | None":
+        """Checkpoint folder -> its check; None for a model that is for any video."""
+        path = folder / CHECK_FILE
+        if not path.exists():
+            return None
+        try:
+            tensors = load_file(path)
+            parts = {
+                name: Familiarity(**{key: tensors[f"{name}.{key}"] for key in Familiarity.__dataclass_fields__})
+                for name in ("picture", "sound")
+            }
+        except (OSError, SafetensorError, KeyError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); delete it, or make it again: avcap.infer.world_fit") from None
+        return cls(**parts)
+
+
+def picture_statistics(frames_THWC: torch.Tensor) -> torch.Tensor:
+    """8-bit frames -> (T, F): colour and brightness of the darker half, and how much detail of each size there is."""
+    frames_TCHW = frames_THWC.permute(0, 3, 1, 2).float() / 255
+    brightest_THW, weakest_THW = frames_TCHW.amax(dim=1), frames_TCHW.amin(dim=1)
+    parts = [
+        _quantiles(values_THW, COLOUR_QUANTILES)
+        for values_THW in (brightest_THW, weakest_THW, brightest_THW - weakest_THW)
+    ]
+    grey_T1HW = frames_TCHW.mean(dim=1, keepdim=True)
+    for _ in range(NUM_DETAIL_LEVELS):
+        coarse_T1HW = F.avg_pool2d(grey_T1HW, 2)
+        smooth_T1HW = F.interpolate(coarse_T1HW, size=grey_T1HW.shape[2:], mode="bilinear")
+        parts.append((_quantiles((grey_T1HW - smooth_T1HW).abs(), DETAIL_QUANTILES) + 1e-3).log())
+        grey_T1HW = coarse_T1HW
+    return torch.cat(parts, dim=1)
+
+
+def _quantiles(values_T: torch.Tensor, quantiles: tuple[float, ...]) -> torch.Tensor:
+    """(T, ...) -> (T, number of quantiles)."""
+    return torch.quantile(values_T.flatten(1), torch.tensor(quantiles), dim=1).T
+
+
+def sound_statistics(waveform_S: torch.Tensor, *, start_s: float = 0.0) -> torch.Tensor:
+    """Waveform that begins at `start_s` -> (K, F): the spectrum at the two edges of every whole second.
+
+    A sound of the world begins just after a whole second and is over before the next, so there only the background is
+    heard. Speech and music of other videos do not keep to that.
+    """
+    first = round((math.ceil(start_s) - start_s) * SAMPLE_RATE_HZ)
+    num_whole = (len(waveform_S) - first) // SAMPLE_RATE_HZ
+    if num_whole > 0:
+        waveform_S = waveform_S[first : first + num_whole * SAMPLE_RATE_HZ]
+    mel_KMF = log_mel(chunk_waveform(waveform_S, chunk_s=1.0), num_mel_bins=NUM_MEL_BINS)
+    bands_KBF = mel_KMF.unflatten(1, (NUM_BANDS, -1)).mean(dim=2)
+    head, tail = EDGE_FRAMES
+    return torch.cat([bands_KBF[..., :head].mean(dim=2), bands_KBF[..., -tail:].mean(dim=2)], dim=1)

@@ -1,0 +1,198 @@
+"""The Python API, on real files and a model with random weights."""
+
+import json
+import logging
+import math
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from avcap import Captioner
+from avcap.errors import UserError
+from avcap.infer.settings import CaptionerSettings, Prompts, read_settings
+from avcap.infer.shipped import find_checkpoint
+from avcap.records import Caption, CaptionError, Sample
+
+SOUND_TOKENS_PER_S = 2  # windows of half a second
+TOKENS_PER_FRAME = 6  # 2 x 2 cells and two newlines
+
+
+@pytest.fixture(scope="module")
+def captioner(random_checkpoint):
+    return Captioner(random_checkpoint, batch_size=3)
+
+
+def test_one_video_gives_a_caption_that_says_what_was_seen(captioner, videos):
+    caption = captioner.caption(videos / "a.mp4")
+    assert caption.text
+    assert caption.sample_id == caption.video == str(videos / "a.mp4")
+    assert caption.prompt == "Describe the video in detail."
+    assert caption.duration_s == pytest.approx(3, abs=0.05)
+    assert (caption.seen.frames, caption.seen.audio_seconds) == (3, pytest.approx(3, abs=0.05))
+    assert caption.seen.visual_tokens == 3 * TOKENS_PER_FRAME
+    assert caption.seen.audio_tokens == 3 * SOUND_TOKENS_PER_S
+    assert caption.checkpoint.startswith("random@")
+    assert caption.in_world is None
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 5}])
+def test_a_batch_of_different_lengths_gives_the_captions_of_one_by_one(captioner, videos, options):
+    paths = [videos / name for name in ("a.mp4", "b.mp4", "silent.mp4", "c.mp4", "sound.m4a")]
+    together = captioner.caption(paths, **options)
+    alone = [captioner.caption(path, **options) for path in paths]
+    assert together == alone
+    assert len({caption.text for caption in alone}) == len(paths)  # else the test could not fail
+
+
+def test_sampling_depends_on_the_seed_alone(captioner, videos):
+    path = videos / "a.mp4"
+    first, again, other = (captioner.caption(path, temperature=1.0, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first.text != other.text
+
+
+def test_an_iterator_works_while_it_is_read(captioner, videos):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(videos / "b.mp4")
+            yield taken[-1]
+
+    rows = captioner.caption(endless())
+    assert not taken
+    assert isinstance(next(rows), Caption)
+    # a batch of 3, what waits decoded, and what is being decoded
+    assert len(taken) <= 3 + 2 * 4 + 1
+    rows.close()
+
+
+def test_a_bad_file_is_an_error_in_its_place(captioner, videos, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("this is no video")
+    first, bad, last = captioner.caption([videos / "a.mp4", broken, videos / "b.mp4"])
+    assert isinstance(first, Caption) and isinstance(last, Caption)
+    assert bad == CaptionError(sample_id=str(broken), video=str(broken), error=bad.error)
+    assert str(broken) in bad.error
+    with pytest.raises(UserError, match=r"broken\.mp4"):
+        captioner.caption(broken)
+
+
+def test_a_silent_video_is_legal_and_says_so(captioner, videos):
+    caption = captioner.caption(videos / "silent.mp4")
+    assert (caption.seen.frames, caption.seen.audio_seconds, caption.seen.audio_tokens) == (2, 0.0, 0)
+    assert caption.prompt == "Describe only what is seen."
+
+
+def test_sound_or_picture_can_be_left_out(captioner, videos):
+    looked = captioner.caption(videos / "a.mp4", use_sound=False)
+    assert (looked.seen.frames, looked.seen.audio_tokens) == (3, 0)
+    assert looked.sample_id.endswith("#track=picture")
+    heard = captioner.caption(videos / "a.mp4", use_picture=False)
+    assert (heard.seen.visual_tokens, heard.seen.audio_tokens) == (0, 3 * SOUND_TOKENS_PER_S)
+    assert heard.prompt == "Describe only what is heard."
+
+
+def test_an_interval_is_cut_and_asked_about(captioner, videos):
+    caption = captioner.caption(videos / "c.mp4", interval_s=(1, 3))
+    assert caption.interval_s == (1.0, 3.0)
+    assert caption.prompt == "Describe what happens from 1s to 3s."
+    assert (caption.seen.frames, caption.seen.audio_seconds) == (2, 2.0)
+    assert caption.duration_s == pytest.approx(4, abs=0.05)  # of the file
+    assert caption.sample_id.endswith("c.mp4#t=1,3")
+    assert captioner.caption(videos / "c.mp4", interval_s=(1, math.inf)).interval_s == (1.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"interval_s": (3, 1)}, "interval 3 to 1"),
+        ({"interval_s": (-1, 1)}, "interval -1 to 1"),
+        ({"interval_s": (math.nan, 1)}, "interval nan to 1"),
+        ({"interval_s": (1, 9)}, "lasts 3.0 s"),
+        ({"interval_s": (7, 9)}, "lasts 3.0"),
+        ({"use_sound": False, "use_picture": False}, "neither"),
+        ({"temperature": -1.0}, "temperature=-1"),
+        ({"top_p": 0.0}, "top_p=0"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"max_new_tokens": 5000}, "wanted at most 4096"),
+        ({"prompt": " "}, "empty prompt"),
+    ],
+)
+def test_what_cannot_be_done_is_said(captioner, videos, options, message):
+    with pytest.raises(UserError, match=message):
+        captioner.caption(videos / "a.mp4", **options)
+
+
+def test_a_sound_track_without_sound_where_it_was_asked_for_is_an_error(captioner, videos):
+    with pytest.raises(UserError, match="sound track but no sound from 2 to 4 s"):
+        captioner.caption(videos / "short_sound.mp4", interval_s=(2, 4))
+    assert captioner.caption(videos / "short_sound.mp4", interval_s=(2, 4), use_sound=False).seen.frames == 2
+
+
+def test_nothing_left_to_caption_is_an_error(captioner, videos):
+    with pytest.raises(UserError, match="the file has sound"):
+        captioner.caption(videos / "sound.m4a", use_sound=False)
+
+
+def test_unknown_words_of_a_prompt_are_named_once(captioner, videos, caplog):
+    with caplog.at_level(logging.WARNING, logger="avcap"):
+        captioner.caption([videos / "a.mp4", videos / "b.mp4"], prompt="Describe the zeppelin in detail.")
+    (record,) = caplog.records
+    assert "'zeppelin'" in record.getMessage() and "'Describe'" not in record.getMessage()
+
+
+def test_a_sample_brings_its_own_prompt_and_interval(captioner, videos):
+    sample = Sample(
+        sample_id="q1", video=str(videos / "c.mp4"), prompt="What happens in this video?", interval_s=(0.0, 2.0)
+    )
+    caption = captioner.caption(sample)
+    assert (caption.sample_id, caption.prompt) == ("q1", "What happens in this video?")
+    assert (caption.seen.frames, caption.interval_s) == (2, (0.0, 2.0))
+
+
+def test_captions_of_other_weights_have_another_checkpoint(captioner, random_checkpoint, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "other"
+    shutil.copytree(random_checkpoint, folder)
+    tensors = load_file(folder / "model.safetensors")
+    name = min(tensors)
+    save_file(tensors | {name: tensors[name] + 1}, folder / "model.safetensors", metadata={"format": "pt"})
+    assert Captioner(folder).checkpoint != captioner.checkpoint
+
+
+def test_an_unknown_model_is_an_error_that_says_what_is_wanted(tmp_path):
+    with pytest.raises(UserError, match="no model of that name and no such folder; wanted the path of a checkpoint"):
+        find_checkpoint("gpt-17")
+    with pytest.raises(UserError, match="a folder without config.json"):
+        find_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"max_frame": 3}', "unknown field 'max_frame'"),
+        ('{"max_frames": 0}', "max_frames=0"),
+        ('{"prompts": {"global": "x"}}', "unknown field 'global'"),
+        ("{", "not a line of JSON"),
+    ],
+)
+def test_wrong_settings_name_the_file(tmp_path, text, message):
+    (tmp_path / "avcap.json").write_text(text)
+    with pytest.raises(UserError, match=message) as raised:
+        read_settings(tmp_path)
+    assert str(raised.value).startswith(str(tmp_path / "avcap.json"))
+
+
+def test_settings_default_to_the_released_model_s(tmp_path):
+    assert read_settings(tmp_path) == CaptionerSettings()
+    (tmp_path / "avcap.json").write_text(json.dumps({"prompts": {"sound_only": "Listen."}, "fps": 2}))
+    assert read_settings(tmp_path) == CaptionerSettings(prompts=Prompts(sound_only="Listen."), fps=2.0)
+
+
+def test_importing_avcap_does_not_import_torch():
+    code = "import sys, avcap, avcap.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

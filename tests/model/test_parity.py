@@ -1,0 +1,89 @@
+"""The released model's numbers, on a small recorded case; and that mistakes of structure cannot hide in them."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from avcap.model import aligner, salmonn2
+
+STRUCTURAL = 1.0  # logits move by more than this when anything is really wrong, and by less than 1e-4 when nothing is
+
+
+@pytest.fixture
+def case(parity, released_folder):
+    ((folder, facts),), _ = parity.find_cases(released_folder)
+    return parity.load_case(folder, facts)
+
+
+def logits_error(case) -> float:
+    with torch.no_grad():
+        logits_1LV = case.model(inputs_embeds=case.embeds_1LD.detach(), logits_to_keep=48).logits
+    return (logits_1LV - case.outputs["logits_last48"]).abs().max().item()
+
+
+def test_recorded_case_is_reproduced(parity, case):
+    checks = parity.check_case(case)
+    assert {check.row for check in checks} >= {f"A{i}" for i in range(1, 11)} | {f"B{i}" for i in (1, 2, 3, 4, 5, 6, 8)}
+    assert [check for check in checks if not check.ok] == []
+
+
+def test_script_fails_without_a_case(parity, tmp_path, capsys):
+    assert parity.main([str(tmp_path)]) == 1
+    assert "no case" in capsys.readouterr().out
+
+
+def test_script_counts_cases_of_other_families(parity, tmp_path, capsys):
+    (tmp_path / "case.json").write_text(json.dumps({"family": "other"}))
+    assert parity.main([str(tmp_path)]) == 1
+    assert "1 others skipped" in capsys.readouterr().out
+
+
+def test_script_reports_a_miss(parity, released_folder, tmp_path, capsys):
+    shutil.copytree(released_folder, tmp_path / "case")
+    facts = json.loads((tmp_path / "case" / "case.json").read_text())
+    (tmp_path / "case" / "case.json").write_text(json.dumps(facts | {"max_time": facts["max_time"] + 1}))
+    assert parity.main([str(tmp_path)]) == 1
+    misses = [line for line in capsys.readouterr().out.splitlines() if "MISS" in line]
+    assert len(misses) == 1 and "frame index" in misses[0]
+
+
+def test_average_pool_is_seen(case):
+    case.model.vision_aligner.pool_mode = "average"
+    assert logits_error(case) > STRUCTURAL
+
+
+def test_missing_segment_positions_are_seen(case):
+    case.model.config.segment_positions = False
+    assert logits_error(case) > STRUCTURAL
+
+
+def test_segment_positions_off_by_one_are_seen(case, monkeypatch):
+    def shifted(chunks_U, *, width):
+        return aligner.segment_positions(chunks_U + 1, width=width)
+
+    monkeypatch.setattr(salmonn2, "segment_positions", shifted)
+    assert logits_error(case) > STRUCTURAL
+
+
+def test_post_layer_norm_of_the_tower_is_seen(case):
+    tower = case.model.vision_tower
+
+    def normed(module, inputs, output):
+        output.last_hidden_state = tower.post_layernorm(output.last_hidden_state)
+        return output
+
+    tower.encoder.register_forward_hook(normed)
+    assert logits_error(case) > STRUCTURAL
+
+
+def test_missing_speech_norm_is_seen(case):
+    case.model.sound_aligner.input_norm = nn.Identity()
+    assert logits_error(case) > STRUCTURAL
+
+
+def test_true_time_order_is_seen(case):
+    case.model.config.sync = "true_time"
+    assert logits_error(case) > STRUCTURAL

@@ -1,0 +1,236 @@
+"""The command line as a user has it: a process of its own, real files, exit codes, one line for what is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from avcap.infer.caption_file import read_rows
+from avcap.records import Caption, CaptionError
+
+SOURCE = Path(__file__).parent.parent / "src"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(SOURCE), "COLUMNS": "200", "NO_COLOR": "1"}
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "avcap", *map(str, arguments)]
+
+
+def avcap(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd)
+
+
+@pytest.fixture
+def caption_args(random_checkpoint):
+    return ("caption", "--model", random_checkpoint)
+
+
+def rows_of(path: Path) -> dict[str, Caption | CaptionError]:
+    rows = list(read_rows(path))
+    assert len({row.sample_id for row in rows}) == len(rows), "a sample stands twice"
+    return {Path(row.video).name: row for row in rows}
+
+
+# --- captions ---------------------------------------------------------------------------------------------------------
+
+
+def test_captions_are_printed_as_text(caption_args, videos):
+    done = avcap(*caption_args, videos / "a.mp4", videos / "silent.mp4")
+    assert done.returncode == 0, done.stderr
+    header, caption, gap, silent_header, silent_caption = done.stdout.splitlines()
+    assert header == "a.mp4  3.0 s: 3 frames, 3.0 s of sound"
+    assert silent_header == "silent.mp4  2.0 s: 2 frames, no sound track"
+    assert gap == "" and caption and silent_caption
+    assert done.stderr == ""
+
+
+def test_an_interval_without_sound(caption_args, videos):
+    done = avcap(*caption_args, videos / "c.mp4", "--start", 1, "--no-sound", "--prompt", "Zeppelin?")
+    assert done.stdout.splitlines()[0] == "c.mp4  1 to 4 s of 4.0 s: 3 frames, sound left out"
+    assert "avcap: the prompt has words that" in done.stderr and "'Zeppelin'" in done.stderr
+
+
+def test_a_bad_file_is_an_error_row_and_the_others_are_captioned(caption_args, videos, tmp_path):
+    (tmp_path / "broken.mp4").write_text("no video")
+    (tmp_path / "list.txt").write_text(f"# two of them\n{videos / 'b.mp4'}\n\n{tmp_path / 'broken.mp4'}\n")
+    out = tmp_path / "out.jsonl"
+    inputs = (str(videos / "[ac].mp4"), tmp_path / "list.txt", tmp_path / "gone.mp4")
+    done = avcap(*caption_args, *inputs, "--out", out)
+    assert done.returncode == 1
+    rows = rows_of(out)
+    assert {name for name, row in rows.items() if isinstance(row, Caption)} == {"a.mp4", "b.mp4", "c.mp4"}
+    assert {name for name, row in rows.items() if isinstance(row, CaptionError)} == {"broken.mp4", "gone.mp4"}
+    assert "3 captions written, 2 errors, 0 captions were there already" in done.stderr
+    assert done.stdout == "" and "Traceback" not in done.stderr
+
+    # again: the captions are there, the errors are tried once more, and one of them is mended by now
+    (tmp_path / "broken.mp4").write_bytes((videos / "a.mp4").read_bytes())
+    before = {name: row for name, row in rows.items() if isinstance(row, Caption)}
+    again = avcap(*caption_args, *inputs, "--out", out)
+    assert again.returncode == 1
+    assert "1 captions written, 1 errors, 3 captions were there already" in again.stderr
+    rows = rows_of(out)
+    assert {name: row for name, row in rows.items() if name in before} == before
+    assert isinstance(rows["broken.mp4"], Caption) and isinstance(rows["gone.mp4"], CaptionError)
+
+    # with another prompt it would be another experiment
+    other = avcap(*caption_args, *inputs, "--out", out, "--seed", 1)
+    assert other.returncode == 2
+    assert "got captions of decoding" in other.stderr and other.stderr.count("\n") == 1
+
+
+def test_a_folder_is_searched_and_what_is_skipped_is_told(caption_args, videos, tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "deep" / "A.MP4").write_bytes((videos / "a.mp4").read_bytes())
+    (tmp_path / "in" / "notes.json").write_text("{}")
+    (tmp_path / "in" / ".hidden.mp4").write_text("")
+    done = avcap(*caption_args, tmp_path / "in")
+    assert done.returncode == 0
+    assert done.stderr == "avcap: 1 file is no media by name (.json 1)\n"
+    assert done.stdout.startswith("A.MP4  3.0 s")
+
+
+def test_killed_in_the_middle_it_goes_on(caption_args, videos, tmp_path):
+    for number in range(12):
+        (tmp_path / f"{number:02}.mp4").write_bytes((videos / "b.mp4").read_bytes())
+    out = tmp_path / "out.jsonl"
+    arguments = (*caption_args, tmp_path / "*.mp4", "--out", out, "--batch-size", 1)
+    process = subprocess.Popen(command(*arguments), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    while not out.exists() or out.read_bytes().count(b"\n") < 3:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = out.read_text().splitlines(keepends=True)
+    assert 3 <= len(kept) < 12
+    with open(out, "a") as handle:
+        handle.write('{"caption_id": "0123", "sam')  # what a kill in the middle of a write leaves
+    done = avcap(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert out.read_text().splitlines(keepends=True)[: len(kept)] == kept
+    assert sorted(rows_of(out)) == [f"{number:02}.mp4" for number in range(12)]
+
+
+def test_ctrl_c_and_a_closed_pipe_end_it_quietly(caption_args, videos, tmp_path):
+    out = tmp_path / "out.jsonl"
+    arguments = command(*caption_args, *[videos / "a.mp4", videos / "b.mp4", videos / "c.mp4"], "--batch-size", 1)
+    process = subprocess.Popen([*arguments, "--out", str(out)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    while not out.exists() or not out.read_bytes():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode in (0, 130) and "Traceback" not in errors
+    piped = subprocess.run(
+        ["sh", "-c", '"$@" | head -c 1', "sh", *arguments], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert "Traceback" not in piped.stderr and "Exception" not in piped.stderr
+
+
+def test_a_full_disk_is_said(caption_args, videos):
+    done = avcap(*caption_args, videos / "b.mp4", "--out", "/dev/full")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "avcap: /dev/full: cannot be written (No space left on device); make room and run it again: what is written "
+        "is kept\n"
+    )
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+BAD_INPUT = [
+    (["caption", "x.mp4", "--model", "gpt-17"], "model 'gpt-17': no model of that name"),
+    (["caption", "x.mp4", "--model", "."], "model '.': a folder without config.json"),
+    (["caption", "x.mp4", "--start", "5", "--end", "2"], "got the interval 5 to 2 s, wanted a start of 0 or more"),
+    (["caption", "x.mp4", "--start", "-1"], "got the interval -1 to inf s"),
+    (["caption", "x.mp4", "--start", "soon"], "'soon' is not a valid float"),
+    (["caption", "x.mp4", "--no-sound", "--no-picture"], "got neither picture nor sound"),
+    (["caption", "x.mp4", "--temperature", "-1"], "got temperature=-1"),
+    (["caption", "x.mp4", "--top-p", "2"], "got top_p=2"),
+    (["caption", "x.mp4", "--max-new-tokens", "0"], "got max_new_tokens=0"),
+    (["caption", "x.mp4", "--batch-size", "0"], "got batch_size=0"),
+    (["caption", "x.mp4", "--prompt", ""], "got an empty prompt"),
+    (["caption", "x.mp4", "--colour", "red"], "No such option: --colour"),
+    (["caption", "*.webm"], "*.webm: got a pattern that no file matches"),
+    (["caption", "."], ".: got a folder without media files"),
+    (["caption", "empty.txt"], "empty.txt: got a list without a path"),
+    (["caption", "binary.txt"], "binary.txt: got a list that cannot be read"),
+    (["caption", "x.mp4", "--out", "no/such/folder/x.jsonl"], "no/such/folder/x.jsonl: cannot be written"),
+    (["caption", "x.mp4", "--out", "."], ".: cannot be written"),
+    (["caption", "x.mp4", "--out", "foreign.jsonl"], "foreign.jsonl, line 1: got no row of captions"),
+    (["caption", "x.mp4", "--out", "binary.txt"], "binary.txt, line 1: got no row of captions"),
+    (["sing"], "No such command 'sing'"),
+    (["world", "make", "--clips", "0", "--out", "w"], "got 0 clips, wanted 1"),
+    (["world", "make", "--clips", "1", "--out", "w", "--domain", "moon"], "domain 'moon' is not known"),
+    (["world", "make", "--clips", "1"], "Missing option '--out'"),
+    (["train", "tiny_base", "--set", "seed"], "--set seed: wanted NAME=VALUE"),
+    (["train", "tiny_base", "--config", "no.yaml"], "no.yaml: cannot be read as YAML"),
+    (["train", "tiny_sft", "--model", "nobody"], "model 'nobody': no model of that name"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=[" ".join(arguments) for arguments, _ in BAD_INPUT])
+def test_bad_input_is_one_line(arguments, message, tmp_path, random_checkpoint):
+    (tmp_path / "empty.txt").write_text("# nothing\n")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\n")
+    (tmp_path / "foreign.jsonl").write_text('{"question": "is this a caption?"}')
+    if arguments[0] == "caption" and "--model" not in arguments:
+        arguments = [*arguments, "--model", str(random_checkpoint)]
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    done = avcap(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("avcap: ") and message in done.stderr
+    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+# --- the other commands -----------------------------------------------------------------------------------------------
+
+
+def test_version_help_and_models_need_no_torch():
+    code = "import sys; from avcap.cli import main\ntry: main()\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    for arguments in (["--version"], ["--help"], ["caption", "--help"], ["train", "--help"], ["models"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=ENVIRONMENT)
+        assert (done.returncode, done.stderr) == (0, "False\n"), arguments
+
+
+def test_a_world_is_made(tmp_path):
+    done = avcap("world", "make", "--clips", 1, "--seed", 5, "--difficulty", "easy", "--out", tmp_path / "w", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "w" / "truth.jsonl")
+    (truth,) = (json.loads(line) for line in (tmp_path / "w" / "truth.jsonl").read_text().splitlines())
+    assert (tmp_path / "w" / truth["video"]).is_file()
+
+
+def test_a_dry_run_prints_a_configuration_that_gives_itself_again(tmp_path):
+    first = avcap("train", "tiny_sft", "--dry-run", "--seed", 3, "--set", "teach.optim.lr=5e-4", "--model", tmp_path)
+    assert (first.returncode, first.stdout) == (2, "")  # the folder is no checkpoint
+    first = avcap("train", "tiny_sft", "--dry-run", "--seed", 3, "--set", "teach.optim.lr=5e-4", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    config = yaml.safe_load(first.stdout)
+    assert (config["recipe"], config["seed"], config["teach"]["optim"]["lr"]) == ("tiny_sft", 3, 5e-4)
+    assert "# Would train into out/tiny_sft, from nothing" in first.stdout
+    (tmp_path / "my.yaml").write_text(first.stdout)
+    second = avcap("train", "tiny_sft", "--dry-run", "--config", "my.yaml", cwd=tmp_path)
+    assert second.stdout == first.stdout
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "giant"], "got the recipe 'giant', wanted one of tiny_base, tiny_align, tiny_sft"),
+        (["train", "tiny_sft", "--set", "teach.optim.lrr=1"], "nearest is 'teach.optim.lr'"),
+        (["train", "tiny_sft"], "--model"),
+    ],
+)
+def test_a_wrong_recipe_or_field_is_said_before_anything_is_written(arguments, message, tmp_path):
+    done = avcap(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
