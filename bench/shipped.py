@@ -19,15 +19,14 @@ from pathlib import Path
 
 import torch
 
+from avcap.data.encode import encode_clip
 from avcap.data.prompt import ChatStyle
 from avcap.infer.captioner import Captioner
-from avcap.data.encode import encode_clip
-
 from avcap.media.clip import Clip, load_clip
 from avcap.model.features import MediaFeatures
 from avcap.records import Sample, WorldTruth, read_jsonl
 from avcap.train.language import answer_logits, kind_accuracy
-from avcap.train.lessons import Lesson, TokenWeights, make_batch, without_picture, without_sound
+from avcap.train.lessons import Lesson, TokenWeights, make_batch
 from avcap.world import describe
 from avcap.world.make import scene_from_dict
 from avcap.world.oracle import count_errors, judge_caption, repetition_rate
@@ -156,7 +155,7 @@ def caption_errors(
     counts, repetition, words = [], [], []
     scenes = [clip.scene for clip in clips]
     for scene, sample, caption in zip(scenes, samples, captioner.caption(list(samples), **options), strict=True):
-        verdict = judge_caption(caption.text, scene, interval_s=sample.interval_s, modality=modality)
+        verdict = judge_caption(caption.text, truth=scene, interval_s=sample.interval_s, modality=modality)
         counts.append(count_errors(verdict))
         repetition.append(repetition_rate(caption.text))
         words.append(len(caption.text.split()))
@@ -176,7 +175,7 @@ def missing_by_modality(captioner: Captioner, clips: Sequence[WorldClip]) -> dic
     missed, asked = defaultdict(int), defaultdict(int)
     for clip, caption in zip(clips, captioner.caption([clip.path for clip in clips]), strict=True):
         events = {event.event_id: event.modality for event in describe.scene_events(clip.scene)}
-        for verdict in judge_caption(caption.text, clip.scene).events:
+        for verdict in judge_caption(caption.text, truth=clip.scene).events:
             asked[events[verdict.event_id]] += 1
             missed[events[verdict.event_id]] += verdict.label == "missing"
     return {modality: missed[modality] / asked[modality] for modality in asked}
@@ -186,8 +185,9 @@ def label_errors(clips: Sequence[WorldClip]) -> dict[str, dict[str, float]]:
     """The imperfect annotator's own errors on these clips: what SFT imitates."""
     counts, repetition, words = [], [], []
     for clip in clips:
-        text = describe.imperfect_caption(clip.scene, annotator=describe.Annotator(), rng=random.Random(clip.scene.seed))
-        counts.append(count_errors(judge_caption(text, clip.scene)))
+        rng = random.Random(clip.scene.seed)
+        text = describe.imperfect_caption(clip.scene, annotator=describe.Annotator(), rng=rng)
+        counts.append(count_errors(judge_caption(text, truth=clip.scene)))
         repetition.append(repetition_rate(text))
         words.append(len(text.split()))
     events = [count.num_events for count in counts]

@@ -20,8 +20,10 @@ TINY_PROMPTS = {
 }
 
 
-def write_video(path: Path, *, seconds: float, sound_s: float | None = None, seed: int = 0, picture: bool = True) -> Path:
-    """-> an mp4 file of moving random blocks, with noise for `sound_s` seconds (None: as long as the picture; 0: none)."""
+def write_video(
+    path: Path, *, seconds: float, sound_s: float | None = None, seed: int = 0, picture: bool = True
+) -> Path:
+    """-> an mp4 file of moving random blocks, with noise for `sound_s` seconds (None: as the picture; 0: none)."""
     rng = np.random.default_rng(seed)
     sound_s = seconds if sound_s is None else sound_s
     with av.open(str(path), "w") as container:
@@ -49,7 +51,7 @@ def write_video(path: Path, *, seconds: float, sound_s: float | None = None, see
 
 @pytest.fixture(scope="session")
 def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint folder of the embedded model with random weights: it writes words, and other ones for other videos."""
+    """A checkpoint folder of the embedded model with random weights: it writes words, others for other videos."""
     import torch
 
     from avcap.infer.settings import CaptionerSettings, Prompts, write_settings
@@ -70,7 +72,7 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of videos: a, b, c of 3, 2 and 4 s with sound, silent (2 s), short_sound (4 s, sound for 1 s), sound.m4a."""
+    """Videos: a, b, c of 3, 2 and 4 s with sound, silent (2 s), short_sound (4 s, sound for 1 s), sound.m4a."""
     folder = tmp_path_factory.mktemp("videos")
     for seed, (name, seconds) in enumerate({"a": 3, "b": 2, "c": 4}.items()):
         write_video(folder / f"{name}.mp4", seconds=seconds, seed=seed)

@@ -148,7 +148,7 @@ BAD_INPUT = [
     (["caption", "x.mp4", "--model", "."], "model '.': a folder without config.json"),
     (["caption", "x.mp4", "--start", "5", "--end", "2"], "got the interval 5 to 2 s, wanted a start of 0 or more"),
     (["caption", "x.mp4", "--start", "-1"], "got the interval -1 to inf s"),
-    (["caption", "x.mp4", "--start", "soon"], "'soon' is not a valid float"),
+    (["caption", "x.mp4", "--start", "soon"], "got '--start soon'; see avcap caption --help"),
     (["caption", "x.mp4", "--no-sound", "--no-picture"], "got neither picture nor sound"),
     (["caption", "x.mp4", "--temperature", "-1"], "got temperature=-1"),
     (["caption", "x.mp4", "--top-p", "2"], "got top_p=2"),
@@ -194,14 +194,18 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, random_checkpoint):
 
 
 def test_version_help_and_models_need_no_torch():
-    code = "import sys; from avcap.cli import main\ntry: main()\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    code = (
+        "import sys; from avcap.cli import main\ntry: main()\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    )
     for arguments in (["--version"], ["--help"], ["caption", "--help"], ["train", "--help"], ["models"]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=ENVIRONMENT)
         assert (done.returncode, done.stderr) == (0, "False\n"), arguments
 
 
 def test_a_world_is_made(tmp_path):
-    done = avcap("world", "make", "--clips", 1, "--seed", 5, "--difficulty", "easy", "--out", tmp_path / "w", "--workers", 1)
+    done = avcap(
+        "world", "make", "--clips", 1, "--seed", 5, "--difficulty", "easy", "--out", tmp_path / "w", "--workers", 1
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "w" / "truth.jsonl")
     (truth,) = (json.loads(line) for line in (tmp_path / "w" / "truth.jsonl").read_text().splitlines())

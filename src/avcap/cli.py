@@ -1,4 +1,4 @@
-"""The command `avcap`. Torch is imported by the commands that compute, and only once their arguments have been checked."""
+"""The command `avcap`. Torch is imported only by commands that compute, and only once their arguments are checked."""
 
 import logging
 import math
@@ -41,13 +41,12 @@ def main() -> None:
     """Runs the command line. Exit codes: 0 all well, 1 some files failed, 2 bad input, 130 interrupted."""
     logging.getLogger("avcap").addHandler(_Lines())
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="avcap", standalone_mode=False)
     except UserError as error:
         say(str(error))
         code = EXIT_BAD_INPUT
     except TyperException as error:
-        context = getattr(error, "ctx", None)
-        say(f"{error.format_message()} See: {context.command_path if context else 'avcap'} --help")
+        say(_describe_usage_error(error))
         code = EXIT_BAD_INPUT
     sys.exit(code or 0)
 
@@ -55,6 +54,14 @@ def main() -> None:
 def say(message: str) -> None:
     """A message -> one line on stderr."""
     stderr.print(f"avcap: {' '.join(message.split())}")
+
+
+def _describe_usage_error(error: TyperException) -> str:
+    """A wrong command line -> what was got, what was wanted, and where to look, in one line."""
+    names = [name for name in getattr(getattr(error, "param", None), "opts", []) if name in sys.argv]
+    got = f", got {' '.join(sys.argv[sys.argv.index(names[0]) :][:2])!r}" if names else ""
+    context = getattr(error, "ctx", None)
+    return f"{error.format_message().rstrip('.')}{got}; see {context.command_path if context else 'avcap'} --help"
 
 
 class _Lines(logging.Handler):
@@ -257,7 +264,7 @@ def train(
 
 
 def _overrides(recipe: str, *, config: Path | None, assignments: list[str], seed: int | None) -> dict[str, Any]:
-    """What the command line says about the configuration -> dotted field -> value. --seed wins over --set over the file."""
+    """What the command line sets -> dotted field -> value. --seed wins over --set, and that over the file."""
     from avcap.config import flatten, load_yaml, parse_assignments
 
     values = flatten(load_yaml(config)) if config else {}
@@ -269,15 +276,11 @@ def _overrides(recipe: str, *, config: Path | None, assignments: list[str], seed
 
 def _find_recipe(name: str) -> Callable[[], Any]:
     """Name -> the function of recipes.py that returns the configuration. UserError that lists the names."""
-    from avcap import recipes
+    from avcap.recipes import RECIPES
 
-    known = {
-        key: value for key, value in vars(recipes).items()
-        if callable(value) and getattr(value, "__module__", "") == recipes.__name__ and not key.startswith("_")
-    }  # fmt: skip
-    if name not in known:
-        raise UserError(f"got the recipe {name!r}, wanted one of {', '.join(known)}")
-    return known[name]
+    if name not in RECIPES:
+        raise UserError(f"got the recipe {name!r}, wanted one of {', '.join(RECIPES)}")
+    return RECIPES[name]
 
 
 @world_app.command("make")

@@ -1,7 +1,7 @@
-"""Dials: frozen dataclasses with a docstring under each field, overridden by YAML and `--set a.b=value`, never by surprise.
+"""Dials: frozen dataclasses with a docstring under each field, set by YAML and `--set a.b=value`, never by surprise.
 
-A run is a recipe (a function that returns a whole config, recipes.py); a variant changes fields of it. Overrides can only
-touch fields that exist; every problem is reported, all at once, before anything is loaded.
+A run is a recipe (a function that returns a whole config, recipes.py); a variant changes fields of it. Overrides can
+only touch fields that exist; every problem is reported, all at once, before anything is loaded.
 """
 
 import dataclasses

@@ -16,11 +16,12 @@ from avcap.train.loop import LoopConfig
 from avcap.train.optim import OptimConfig
 
 MIX = LessonMix(slots=0.22, seen=0.14, heard=0.1, interval=0.2, questions=0.34)
+PRACTICE = LessonMix(slots=0.15, seen=0.05, heard=0.05, interval=0.1, questions=0.65)
 IMPERFECT = LessonMix(captions=0.5, imperfect_intervals=0.15, questions=0.25, seen=0.05, heard=0.05)
 
 
 def tiny_base() -> BaseConfig:
-    """Encoders from rendered seconds, then grammar, prompts and questions from clean lessons of seconds and modalities."""
+    """Encoders from rendered seconds, then grammar, prompts, questions from clean lessons of seconds and modalities."""
     return BaseConfig(
         eyes=PerceiveConfig(
             loop=LoopConfig(num_steps=1200, evaluate_every=200, num_workers=0), optim=OptimConfig(lr=2e-3, muon_lr=0.01)
@@ -33,6 +34,11 @@ def tiny_base() -> BaseConfig:
             slot_steps=250,
             loop=LoopConfig(num_steps=1000, evaluate_every=250, num_workers=0),
             optim=OptimConfig(lr=3e-3, muon_lr=0.01),
+        ),
+        practise=TeachConfig(
+            mix=PRACTICE,
+            loop=LoopConfig(num_steps=350, evaluate_every=175, num_workers=0),
+            optim=OptimConfig(lr=2e-3, muon_lr=0.006),
         ),
     )
 
@@ -61,7 +67,7 @@ def tiny_sft() -> SftConfig:
 
 
 def salmonn2_7b_align() -> AlignConfig:
-    """Audio alignment of a released-size backbone on sound with transcripts or captions (released values of the 2+ code)."""
+    """Audio alignment of a released-size backbone on sound with transcripts or captions (values of the 2+ code)."""
     return AlignConfig(
         teach=CorpusTeachConfig(
             corpus=CorpusConfig(use_picture=False), batch_size=16,

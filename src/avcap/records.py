@@ -164,7 +164,7 @@ def to_json(record: Any) -> str:
 
 
 def from_json(text: str, record_type: type[RecordT]) -> RecordT:
-    """One line of JSON -> a record. Raises UserError that names the field that is unknown, missing or of a wrong type."""
+    """One line of JSON -> a record. Raises UserError that names a field that is unknown, missing or of a wrong type."""
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
@@ -192,7 +192,8 @@ def _build(value: Any, wanted: Any, where: str) -> Any:
         kinds = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
         if len(kinds) != len(value):
             raise UserError(f"{where}: got {len(value)} items, wanted {len(kinds)}")
-        return tuple(_build(item, kind, f"{where}[{i}]") for i, (item, kind) in enumerate(zip(value, kinds, strict=True)))
+        pairs = enumerate(zip(value, kinds, strict=True))
+        return tuple(_build(item, kind, f"{where}[{i}]") for i, (item, kind) in pairs)
     if dataclasses.is_dataclass(wanted):
         return _build_dataclass(value, wanted, where)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
@@ -220,17 +221,20 @@ def _build_dataclass(value: Any, wanted: Any, where: str) -> Any:
 def read_jsonl(path: str | Path, record_type: type[RecordT]) -> Iterator[RecordT]:
     """JSONL file -> records, one at a time. Raises UserError with file and line for anything that is not one."""
     try:
-        handle = open(path, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot read ({error.strerror}); wanted a JSONL file of {record_type.__name__}") from None
-    with handle:
-        for number, line in enumerate(handle, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield from_json(line, record_type)
-            except UserError as error:
-                raise UserError(f"{path}, line {number}: {error}") from None
+        with open(path, encoding="utf-8") as handle:
+            for number, line in enumerate(handle, start=1):
+                if line.strip():
+                    yield _from_line(line, record_type, where=f"{path}, line {number}")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: cannot read ({why}); wanted a JSONL file of {record_type.__name__}") from None
+
+
+def _from_line(line: str, record_type: type[RecordT], *, where: str) -> RecordT:
+    try:
+        return from_json(line, record_type)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def write_jsonl(path: str | Path, records: Iterable[Any]) -> None:

@@ -133,7 +133,7 @@ def test_a_sound_track_without_sound_where_it_was_asked_for_is_an_error(captione
 
 
 def test_nothing_left_to_caption_is_an_error(captioner, videos):
-    with pytest.raises(UserError, match="the file has sound"):
+    with pytest.raises(UserError, match="got a file with sound, and nothing of it to"):
         captioner.caption(videos / "sound.m4a", use_sound=False)
 
 
@@ -167,7 +167,7 @@ def test_captions_of_other_weights_have_another_checkpoint(captioner, random_che
 def test_an_unknown_model_is_an_error_that_says_what_is_wanted(tmp_path):
     with pytest.raises(UserError, match="no model of that name and no such folder; wanted the path of a checkpoint"):
         find_checkpoint("gpt-17")
-    with pytest.raises(UserError, match="a folder without config.json"):
+    with pytest.raises(UserError, match="a folder without config"):
         find_checkpoint(tmp_path)
 
 

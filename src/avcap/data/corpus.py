@@ -50,7 +50,10 @@ def _released_sample(path: Path, number: int, row: Any) -> Sample:
         prompt, caption = turns["human"], turns["gpt"]
         interval = tuple(float(second) for second in row["timestamps"]) if row.get("timestamps") else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}, row {number}: {type(error).__name__} {error}; wanted video and conversations") from None
+        got = f"{type(error).__name__} {error}"
+        raise UserError(f"{path}, row {number}: {got}; wanted video and conversations") from None
+    if len(turns) != len(row["conversations"]):
+        raise UserError(f"{path}, row {number}: got several turns of one speaker, wanted one question and one answer")
     if interval is not None and len(interval) != 2:
         raise UserError(f"{path}, row {number}: got timestamps {interval}, wanted [start, end] in seconds")
     for tag in MEDIA_TAGS:

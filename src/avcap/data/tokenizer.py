@@ -1,4 +1,4 @@
-"""The embedded model's tokenizer: one token per word, number-with-unit and punctuation mark, spaces put back on decoding.
+"""The embedded model's tokenizer: one token per word, number with unit and mark; spaces are put back on decoding.
 
 Released checkpoints bring their own tokenizer; this one is built from the list of a world's words and saved beside the
 weights as tokenizer.json, so nothing but `transformers` is needed to read it again.

@@ -1,4 +1,4 @@
-"""A JSONL file of captions that a stopped run goes on with: one row per sample, a Caption or a CaptionError. No torch."""
+"""A JSONL file of captions that a stopped run goes on with: one Caption or CaptionError per sample. No torch."""
 
 import contextlib
 import errno
@@ -20,12 +20,12 @@ class CaptionFile:
     """Context manager around the file. What it held stays; `done` are the samples that need no captioning again."""
 
     def __init__(self, path: str | Path, *, retry: Collection[str], check: Callable[[Caption], None]):
-        """`retry`: samples whose old errors make room for a new try. `check` raises UserError for captions made otherwise."""
+        """`retry`: samples whose old errors make room for a new try. `check`: UserError for captions made otherwise."""
         self.path = Path(path)
         self.done: set[str] = set()
         # before hours of work, not after: a file that cannot be written, or that holds something else
         with _named_errors(self.path):
-            self._handle: IO[str] = open(self.path, "a", encoding="utf-8")
+            self._handle = self._open()
             if self.path.is_file():
                 self._take_up(retry, check)
 
@@ -44,7 +44,10 @@ class CaptionFile:
         if num_retried:
             write_jsonl(self.path, (row for row in read_rows(self.path) if not _is_retried(row, retry)))
             self._handle.close()
-            self._handle = open(self.path, "a", encoding="utf-8")
+            self._handle = self._open()
+
+    def _open(self) -> IO[str]:
+        return open(self.path, "a", encoding="utf-8")
 
     def append(self, rows: Iterable[Row]) -> None:
         """Writes the rows and sees them to the disk: what was appended outlasts any crash."""
@@ -82,8 +85,9 @@ def read_rows(path: str | Path) -> Iterator[Row]:
 
 def _row(line: str) -> Row:
     data = json.loads(line)
-    is_error = isinstance(data, dict) and "error" in data
-    return from_json(line, CaptionError if is_error else Caption)
+    if isinstance(data, dict) and "error" in data:
+        return from_json(line, CaptionError)
+    return from_json(line, Caption)
 
 
 def _is_retried(row: Row, retry: Collection[str]) -> bool:

@@ -1,7 +1,8 @@
 """The public API: videos in, captions out.
 
     files -> worker processes decode -> encoders -> batches -> language model -> Caption | CaptionError, in order
-    while one batch is written, the next files are decoded; never more than a batch and a few clips are in memory
+
+While one batch is written, the next files are decoded. Never more than a batch and a few clips are in memory.
 """
 
 import hashlib
@@ -17,10 +18,10 @@ from typing import TypedDict, Unpack, overload
 
 import torch
 
+from avcap.data.encode import encode_clip
 from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.data.tokenizer import unknown_words
 from avcap.errors import MediaError, UserError
-from avcap.data.encode import encode_clip
 from avcap.infer.generate import Generated, generate
 from avcap.infer.request import Interval, Request, Video
 from avcap.infer.settings import checkpoint_name, read_settings
@@ -106,10 +107,15 @@ class Captioner:
         self._end_ids = {closing[0], self.tokenizer.eos_token_id}
         self._warned: set[str] = set()
 
+    # A str is an iterable of str, and a list an iterable: the first that fits is what happens.
     @overload
-    def caption(self, video: Video, **options: Unpack[CaptionOptions]) -> Caption: ...
+    def caption(  # type: ignore[overload-overlap]
+        self, video: Video, **options: Unpack[CaptionOptions]
+    ) -> Caption: ...
     @overload
-    def caption(self, video: list[Video], **options: Unpack[CaptionOptions]) -> list[Caption | CaptionError]: ...
+    def caption(  # type: ignore[overload-overlap]
+        self, video: list[Video], **options: Unpack[CaptionOptions]
+    ) -> list[Caption | CaptionError]: ...
     @overload
     def caption(
         self, video: Iterable[Video], **options: Unpack[CaptionOptions]
@@ -196,8 +202,8 @@ class Captioner:
         media_ids = self.model.placeholders(media)
         if request.use_sound and clip.has_sound and AUDIO_ID not in media_ids:
             raise UserError(
-                f"{clip.path}: got a sound track but no sound from {clip.start_s:g} to {clip.end_s:g} s; choose another "
-                "interval, or leave the sound out (--no-sound)"
+                f"{clip.path}: got a sound track but no sound from {clip.start_s:g} to {clip.end_s:g} s; choose "
+                "another interval, or leave the sound out (--no-sound)"
             )
         span_s = None if sample.interval_s is None else (clip.start_s, round(clip.end_s, 1))
         prompt = sample.prompt or self.settings.prompts.choose(
@@ -216,12 +222,12 @@ class Captioner:
         longest = self.model.config.text_config.max_position_embeddings
         if num_prompt + max_new_tokens > longest:
             raise UserError(
-                f"{path}: got {num_prompt} tokens of video and prompt and {max_new_tokens} to be written, wanted at most "
-                f"{longest} together; caption it in parts (--start, --end) or lower --max-new-tokens"
+                f"{path}: got {num_prompt} tokens of video and prompt and {max_new_tokens} to be written, wanted at "
+                f"most {longest} together; caption it in parts (--start, --end) or lower --max-new-tokens"
             )
 
     def _world_score(self, clip: Clip) -> float | None:
-        """How unlike its world the model finds a clip; None for a model that knows no world. Says so past the border."""
+        """How unlike its world the model finds a clip; None for a model of any video. Says so past the border."""
         if self.world_check is None:
             return None
         score = self.world_check.score(clip)
@@ -296,8 +302,11 @@ def check_clip(clip: Clip, *, interval_s: Interval | None) -> None:
             f"{clip.duration_s:.1f} s; leave out --end for all the rest of it"
         )
     if not len(clip.frames_THWC) and not len(clip.waveform_S):
-        there = " and ".join(name for name, is_there in (("a picture", clip.has_picture), ("sound", clip.has_sound)) if is_there)
-        raise UserError(f"{clip.path}: nothing is left to caption: the file has {there}; leave out --no-picture or --no-sound")
+        streams = {"a picture": clip.has_picture, "sound": clip.has_sound}
+        there = " and ".join(name for name, is_there in streams.items() if is_there)
+        raise UserError(
+            f"{clip.path}: got a file with {there}, and nothing of it to be used; leave out --no-picture or --no-sound"
+        )
 
 
 def sample_seed(seed: int, sample_id: str) -> int:

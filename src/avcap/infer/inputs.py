@@ -1,4 +1,4 @@
-"""What stands on a command line becomes a list of media files: files, folders, globs and text files of paths. No torch."""
+"""What stands on a command line becomes media files: files, folders, globs and text files of paths. No torch."""
 
 import glob
 import os
@@ -10,9 +10,10 @@ from pathlib import Path
 from avcap.errors import UserError
 
 MEDIA_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .flv .f4v .wmv .asf .ts .m2ts .mts .mpg .mpeg .vob .ogv .3gp .3g2 .mxf .gif"
-    " .wav .mp3 .m4a .aac .flac .ogg .oga .opus .wma .aiff .aif".split()
-)
+    [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".f4v", ".wmv", ".asf", ".ts", ".m2ts", ".mts", ".mpg",
+     ".mpeg", ".vob", ".ogv", ".3gp", ".3g2", ".mxf", ".gif",
+     ".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".wma", ".aiff", ".aif"]
+)  # fmt: skip
 """What is looked at in a folder. A file that is named itself may have any suffix."""
 LIST_SUFFIX = ".txt"
 
@@ -82,7 +83,8 @@ def _walk(folder: str, num_skipped: Counter[str]) -> list[str]:
         else:
             num_skipped[suffix] += 1
     if not paths:
-        raise UserError(f"{folder}: got a folder without media files; wanted some of {', '.join(sorted(MEDIA_SUFFIXES))}")
+        wanted = ", ".join(sorted(MEDIA_SUFFIXES))
+        raise UserError(f"{folder}: got a folder without media files; wanted some of {wanted}")
     return paths
 
 
@@ -96,12 +98,12 @@ def _files_below(folder: str) -> Iterator[str]:
 
 
 def _read_list(path: Path) -> list[str]:
-    """Text file -> the paths in it, one a line, as seen from the current folder; lines that begin with # are comments."""
+    """Text file -> the paths in it, one a line, seen from the current folder; lines that begin with # are comments."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise UserError(f"{path}: got a list that cannot be read ({reason}); wanted a text file, one path a line") from None
+        raise UserError(f"{path}: got a list that cannot be read ({reason}); wanted one path a line") from None
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
         raise UserError(f"{path}: got a list without a path; wanted one path a line")

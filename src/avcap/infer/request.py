@@ -73,7 +73,6 @@ class Request:
                 )
 
 
-
 def check_interval(interval_s: Interval) -> None:
     """Raises UserError unless 0 <= start < end."""
     start_s, end_s = interval_s

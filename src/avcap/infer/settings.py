@@ -1,6 +1,6 @@
 """What a checkpoint folder says about its own use: avcap.json beside the weights. No torch.
 
-Prompts, limits and frame rate belong to a checkpoint as much as its weights do: with other ones it is another captioner.
+Prompts, limits and frame rate belong to a checkpoint as much as weights do: with other ones it is another captioner.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ SETTINGS_FILE = "avcap.json"
 FINGERPRINT_BYTES = 2**20  # from either end of a weight file: trained weights differ everywhere
 
 OFFICIAL_PROMPT = (
-    "Provide a comprehensive description of all the content in the video, leaving out no details. Be sure to include as "
-    "much of the audio information as possible, and ensure that your descriptions of the audio and video are closely "
-    "aligned."
+    "Provide a comprehensive description of all the content in the video, leaving out no details. "
+    "Be sure to include as much of the audio information as possible, "
+    "and ensure that your descriptions of the audio and video are closely aligned."
 )
 
 

@@ -26,7 +26,7 @@ def shipped_models() -> list[ShippedModel]:
 
 
 def find_checkpoint(model: str | Path) -> Path:
-    """Name of a shipped model, or path of a checkpoint folder -> the folder. UserError that lists the names otherwise."""
+    """Name of a shipped model, or path of a checkpoint folder -> the folder; UserError that lists the names."""
     names = {shipped.name: shipped.folder for shipped in shipped_models()}
     name = ALIASES.get(str(model), str(model))
     if name in names:

@@ -33,7 +33,7 @@ PICTURE_MARGIN, SOUND_MARGIN = 1.25, 1.0
 COLOUR_QUANTILES = (0.02, 0.1, 0.25, 0.5)
 DETAIL_QUANTILES = (0.25, 0.5, 0.75)
 NUM_DETAIL_LEVELS = 4
-NUM_MEL_BINS, NUM_BANDS = 80, 16
+NUM_MEL_BINS, NUM_BANDS = 80, 20
 EDGE_FRAMES = 3, 4  # mel frames of 10 ms at the beginning and the end of a second
 
 
@@ -80,7 +80,7 @@ class WorldCheck:
 
     @classmethod
     def fit(cls, clips: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> "WorldCheck":
-        """(frames (T, H, W, C) of the size that the model sees, waveform (S,)) of many clips of the world -> the check."""
+        """Frames (T, H, W, C) as the model sees them, and waveform (S,), of many clips of the world -> the check."""
         statistics = [(picture_statistics(frames), sound_statistics(waveform)) for frames, waveform in clips]
         pictures, sounds = zip(*statistics, strict=True)
         return cls(picture=Familiarity.fit(pictures), sound=Familiarity.fit(sounds))
@@ -117,7 +117,7 @@ class WorldCheck:
                 for name in ("picture", "sound")
             }
         except (OSError, SafetensorError, KeyError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); delete it, or make it again: avcap.infer.world_fit") from None
+            raise UserError(f"{path}: cannot be read ({error}); delete it, or fit it again") from None
         return cls(**parts)
 
 

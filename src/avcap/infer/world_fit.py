@@ -7,11 +7,10 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
-from transformers import AutoConfig
 
 from avcap.infer.world_check import WorldCheck
+from avcap.model.configuration import Salmonn2Config
 from avcap.world.render import render_frames
 from avcap.world.scene import DIFFICULTIES, make_scene
 from avcap.world.sounds import render_sound
@@ -29,7 +28,7 @@ def _render(*, frame_size: int, num_scenes: int) -> Iterator[tuple[torch.Tensor,
     difficulties = list(DIFFICULTIES)
     for index in range(num_scenes):
         scene = make_scene(FIRST_SEED + index, difficulty=difficulties[index % len(difficulties)])
-        frames_THWC = render_frames(scene, np.arange(scene.duration_s, dtype=float), size=frame_size)
+        frames_THWC = render_frames(scene, [float(second) for second in range(scene.duration_s)], size=frame_size)
         yield torch.from_numpy(frames_THWC), torch.from_numpy(render_sound(scene))
 
 
@@ -37,11 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fits the world check of a checkpoint folder and writes it there.")
     parser.add_argument("checkpoint", type=Path)
     folder: Path = parser.parse_args().checkpoint
-    config = AutoConfig.from_pretrained(folder)
+    config = Salmonn2Config.from_pretrained(folder)
     fit_world_check(frame_size=config.vision_config.image_size).save(folder)
 
 
 if __name__ == "__main__":
-    import avcap.model  # noqa: F401  (registers the configuration)
-
     main()

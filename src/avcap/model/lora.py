@@ -22,7 +22,7 @@ class LoraConfig:
 
 
 def attach_lora(model: Salmonn2ForCaptioning, config: LoraConfig) -> None:
-    """Adds a fresh LoRA (B = 0, so nothing changes yet) to the language model, in place; only it requires a gradient there."""
+    """Adds a fresh LoRA (B = 0, so nothing changes yet) to the language model, in place; nothing else of it trains."""
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
@@ -40,7 +40,7 @@ def attach_lora(model: Salmonn2ForCaptioning, config: LoraConfig) -> None:
 
 @torch.no_grad()
 def merge_lora(model: Salmonn2ForCaptioning) -> None:
-    """W + (alpha / r) B A for every LoRA, computed in float32 (bf16 would round small updates away), and the LoRA removed."""
+    """W + (alpha / r) B A for every LoRA, in float32 (bf16 would round small updates away); the LoRA is removed."""
     from peft.tuners.lora import LoraLayer
 
     for name, module in list(model.language_model.model.named_modules()):

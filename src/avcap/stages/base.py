@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.processes import end_with_parent
 from avcap.stages.perceive import PerceiveConfig, load_perceived, perceive
 from avcap.stages.teach import TeachConfig, teach
 from avcap.train.tracks import encoder_hash, make_tracks
@@ -23,6 +24,8 @@ class BaseConfig:
     eyes: PerceiveConfig
     ears: PerceiveConfig
     teach: TeachConfig
+    practise: TeachConfig
+    """Goes on from `teach`: questions need far more examples of each kind than captions do."""
     seed: int = 0
 
 
@@ -38,10 +41,11 @@ def train_base(
     tracks_dir = out_dir.parent / f"tracks-{encoder_hash(model)}-{config.seed}"
     make_tracks(encoders, tracks_dir, seed=config.seed, config=config.teach.tracks)
     freeze_encoders(model)
-    teach(
-        model, tokenizer, stage="base", config=replace(config.teach, seed=config.seed),
-        tracks_dir=tracks_dir, out_dir=out_dir / "teach",
-    )  # fmt: skip
+    for part, stage in (("teach", config.teach), ("practise", config.practise)):
+        teach(
+            model, tokenizer, stage=part, config=replace(stage, seed=config.seed), tracks_dir=tracks_dir,
+            out_dir=out_dir / part,
+        )  # fmt: skip
 
 
 def train_encoders(model: Salmonn2ForCaptioning, *, config: BaseConfig, out_dir: Path) -> None:
@@ -49,7 +53,7 @@ def train_encoders(model: Salmonn2ForCaptioning, *, config: BaseConfig, out_dir:
     start = out_dir / "start"
     model.save_pretrained(start)
     parts = {"eyes": config.eyes, "ears": config.ears}
-    with ProcessPoolExecutor(len(parts), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(len(parts), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         jobs = [
             pool.submit(_perceive_alone, start, part, replace(stage, seed=config.seed), out_dir / part)
             for part, stage in parts.items()

@@ -1,7 +1,7 @@
-"""Stage 0, only for a model from scratch: the two encoders learn to see and hear from the attributes of rendered seconds.
+"""Stage 0, only for a model from scratch: the two encoders learn to see and hear from attributes of rendered seconds.
 
-Frames -> tower -> what stands in each cell; sound -> encoder and Q-Former -> what is heard in each second. Afterwards both
-are frozen: every later stage learns how to talk about what they give.
+Frames -> tower -> what stands in each cell; sound -> encoder and Q-Former -> what is heard in each second. Afterwards
+both are frozen: every later stage learns how to talk about what they give.
 """
 
 from dataclasses import dataclass, field, replace
@@ -26,6 +26,7 @@ from avcap.train.perception import (
 )
 
 HELD_OUT = 1  # stream of scenes that no step of training draws
+NUM_HELD_OUT_BATCHES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,8 @@ class Ears(nn.Module):
     def loss(self, batch: AttributeBatch) -> LossOutput:
         model = self._model[0]
         queries_UQ = model.qform_sound(model.encode_sound(batch.inputs, with_grad=True))
-        return attribute_loss(self.heads(queries_UQ.unflatten(0, (-1, self.tokens_per_chunk)).flatten(1)), batch.targets)
+        chunks_KD = queries_UQ.unflatten(0, (-1, self.tokens_per_chunk)).flatten(1)
+        return attribute_loss(self.heads(chunks_KD), batch.targets)
 
 
 PARTS: dict[str, type[Eyes] | type[Ears]] = {"eyes": Eyes, "ears": Ears}
@@ -101,13 +103,13 @@ def _held_out_batches(batches: PictureBatches | SoundBatches) -> dict[str, list[
     streams = {"held_out": replace(batches, stream=HELD_OUT)}
     if isinstance(batches, SoundBatches):
         streams["unseen_voices"] = replace(batches, stream=HELD_OUT, domain="unseen")
-    return {name: [stream(step) for step in range(6)] for name, stream in streams.items()}
+    return {name: [stream(step) for step in range(NUM_HELD_OUT_BATCHES)] for name, stream in streams.items()}
 
 
 @torch.no_grad()
 def _accuracy(trained: Eyes | Ears, held_out: dict[str, list[AttributeBatch]]) -> dict[str, float]:
     trained.eval()
-    result = {}
+    result: dict[str, float] = {}
     for name, batches in held_out.items():
         outputs = [trained.loss(batch).metrics for batch in batches]
         result |= {f"{name}/{key}": sum(out[key] for out in outputs) / len(outputs) for key in outputs[0]}

@@ -1,4 +1,4 @@
-"""What the language stages share: a model learns from lessons; which lessons and which weights is the stage's to say."""
+"""What the language stages share: a model learns from lessons; which lessons and weights is the stage's to say."""
 
 import json
 import random
@@ -18,6 +18,8 @@ from avcap.train.lessons import Lesson, LessonBatch, LessonMix, Teacher, TokenWe
 from avcap.train.loop import LoopConfig, run_loop
 from avcap.train.optim import OptimConfig
 from avcap.train.tracks import TrackConfig, Tracks, load_tracks
+
+NUM_HELD_OUT_LESSONS = 48  # of each kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,7 @@ def teach_corpus(
     model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, *, stage: str, config: CorpusTeachConfig,
     out_dir: Path,
 ) -> None:  # fmt: skip
-    """Trains whatever of `model` requires a gradient, and a LoRA if configured, on a corpus, in place; merges the LoRA."""
+    """Trains in place, on a corpus, what of `model` requires a gradient, and a LoRA if configured, which is merged."""
     batches = CorpusBatches(
         model=model, tokenizer=tokenizer, config=config.corpus, batch_size=config.batch_size, seed=config.seed
     )
@@ -125,14 +127,13 @@ def teach_corpus(
 def _corpus_loss(
     model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, batches: CorpusBatches
 ) -> dict[str, float]:
-    """Mean answer loss of the held-out samples, one by one: they differ in length by a lot."""
+    """Mean answer loss of the held-out samples that can be read, one by one: they differ in length by a lot."""
     model.eval()
-    losses = [
-        language_loss(model, batches.batch([sample]), tokenizer=tokenizer, alignment_weight=0.0).loss.item()
-        for sample in batches.held_out
-    ]
+    readable = filter(None, (batches.readable([sample]) for sample in batches.held_out))
+    losses = [language_loss(model, batch, tokenizer=tokenizer, alignment_weight=0.0).loss.item() for batch in readable]
     model.train()
-    return {"held_out/loss": sum(losses) / len(losses)}
+    mean = {"held_out/loss": sum(losses) / len(losses)} if losses else {}
+    return mean | {"held_out/num_samples": len(losses)}
 
 
 def held_out_batches(batches: LessonBatches, *, tracks_dir: Path) -> dict[str, LessonBatch]:
@@ -142,7 +143,7 @@ def held_out_batches(batches: LessonBatches, *, tracks_dir: Path) -> dict[str, L
     for kind in ("slots", "seen", "heard", "interval", "questions"):
         rng = random.Random(f"held out/{kind}")
         teacher = Teacher(tracks=tracks, mix=LessonMix(**{kind: 1.0}))
-        result[kind] = batches.collate(teacher.lessons(48, rng=rng))
+        result[kind] = batches.collate(teacher.lessons(NUM_HELD_OUT_LESSONS, rng=rng))
     return result
 
 
@@ -152,7 +153,7 @@ def held_out_accuracy(
 ) -> dict[str, float]:
     """Teacher-forced accuracy by kind of lesson and of word."""
     model.eval()
-    result = {}
+    result: dict[str, float] = {}
     for kind, batch in held_out.items():
         metrics = language_loss(model, batch, tokenizer=tokenizer, alignment_weight=0.0).metrics
         result |= {f"held_out/{kind}/{name.removeprefix('accuracy/')}": value for name, value in metrics.items()}

@@ -18,6 +18,8 @@ from transformers import PreTrainedTokenizerFast
 from avcap.config import to_dict
 from avcap.data.tokenizer import build_word_tokenizer
 from avcap.errors import UserError
+from avcap.infer.settings import CaptionerSettings, Prompts, write_settings
+from avcap.infer.world_fit import fit_world_check
 from avcap.model.checkpoints import load
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.model.tiny import tiny_config
@@ -43,7 +45,7 @@ def new_tiny_model(*, seed: int) -> tuple[Salmonn2ForCaptioning, PreTrainedToken
 
 
 def run_recipe(name: str, config: StageConfig, *, out_dir: Path, parent: Path | None = None) -> Path:
-    """Runs the stage that `config` belongs to, from `parent` (a checkpoint folder) or from nothing; returns OUT/checkpoint.
+    """Runs the stage of `config` from `parent` (a checkpoint folder) or from nothing; returns OUT/checkpoint.
 
     Stopped at any moment and called again it goes on, and ends with the same weights (bit for bit on a CPU).
     """
@@ -72,7 +74,7 @@ def run_recipe(name: str, config: StageConfig, *, out_dir: Path, parent: Path | 
 def _write_config(path: Path, name: str, config: StageConfig) -> None:
     text = yaml.safe_dump({"recipe": name, **to_dict(config)}, sort_keys=False)
     if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise UserError(f"{path}: this run was begun with another configuration; use another --out, or delete the folder")
+        raise UserError(f"{path}: this run was begun with another configuration; use another --out, or delete the run")
     path.write_text(text, encoding="utf-8")
 
 
@@ -84,6 +86,9 @@ def _save(
     model.requires_grad_(True)
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if isinstance(config, BaseConfig) or isinstance(config.teach, TeachConfig):
+        write_settings(folder, world_settings(out_dir.name))
+        fit_world_check(frame_size=model.config.vision_config.image_size).save(folder)
     data_hash = hashlib.sha256(repr(asdict(config)).encode()).hexdigest()[:12]
     lineage = Lineage(
         stage=STAGE_NAMES[type(config)], parent=str(parent) if parent else None, recipe=name, data_hash=data_hash,
@@ -91,6 +96,20 @@ def _save(
     )  # fmt: skip
     (folder / "lineage.json").write_text(to_json(lineage) + "\n", encoding="utf-8")
     return folder
+
+
+def world_settings(name: str) -> CaptionerSettings:
+    """Name of a model of the world -> how it is to be asked: the prompts of its lessons, and its limits."""
+    prompts = Prompts(
+        global_caption=describe.GLOBAL_PROMPTS[0],
+        interval_caption=describe.interval_prompt(0, 1).replace("0s", "{start}s").replace("1s", "{end}s"),
+        picture_only=describe.PICTURE_PROMPT,
+        sound_only=describe.SOUND_PROMPT,
+    )
+    return CaptionerSettings(
+        name=name, describes="the synthetic world of `avcap world make`", prompts=prompts, max_new_tokens=400,
+        fps=1.0, max_frames=MAX_SECONDS,
+    )  # fmt: skip
 
 
 def _commit() -> str:

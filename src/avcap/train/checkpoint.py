@@ -19,8 +19,9 @@ from avcap.errors import UserError
 
 
 def save_state(
-    folder: Path, *, step: int, params: dict[str, nn.Parameter], optimizers: list[torch.optim.Optimizer], notes: dict[str, Any]
-) -> Path:
+    folder: Path, *, step: int, params: dict[str, nn.Parameter], optimizers: list[torch.optim.Optimizer],
+    notes: dict[str, Any],
+) -> Path:  # fmt: skip
     """Everything a run needs to go on after `step` steps -> folder/step-NNNNNN, older ones removed."""
     final = folder / f"step-{step:06d}"
     partial = folder / f"step-{step:06d}.partial"
@@ -56,7 +57,8 @@ def load_state(
     for key, value in notes.items():
         if state.get(key) != json.loads(json.dumps(value)):
             raise UserError(
-                f"{path}: made with {key} {state.get(key)!r}, this run has {value!r}; use another --out, or delete the folder"
+                f"{path}: made with {key} {state.get(key)!r}, this run has {value!r}; "
+                "use another --out, or delete the folder"
             )
     with torch.no_grad():
         for name, tensor in load_file(path / "model.safetensors").items():
@@ -75,7 +77,7 @@ def load_state(
 
 
 def _optimizer_tensors(params: dict[str, nn.Parameter], optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    names = {param: name for name, param in params.items()}
+    names: dict[Tensor, str] = {param: name for name, param in params.items()}
     return {
         f"{names[param]}::{key}": value.detach().contiguous()
         for optimizer in optimizers

@@ -56,16 +56,25 @@ class CorpusBatches:
         self.held_out, self.samples = samples[: self.config.num_held_out], samples[self.config.num_held_out :]
         if not self.samples:
             raise UserError(f"corpus: all {len(samples)} samples are held out, wanted some to train on")
+        self._epoch, self._order = -1, [0]
 
     def __call__(self, step: int) -> LessonBatch:
         first = step * self.batch_size
         return self.batch([self._sample(number) for number in range(first, first + self.batch_size)])
 
     def batch(self, samples: list[Sample]) -> LessonBatch:
-        """Samples -> batch of those that can be read."""
+        """Samples -> batch of those that can be read, of which there must be one."""
+        batch = self.readable(samples)
+        if batch is None:
+            first = self.unreadable[samples[0].video]
+            raise UserError(f"none of {len(samples)} videos can be read, the first: {first}")
+        return batch
+
+    def readable(self, samples: list[Sample]) -> LessonBatch | None:
+        """Samples -> batch of those that can be read, None if there is none."""
         lessons = [lesson for lesson in map(self._lesson, samples) if lesson]
         if not lessons:
-            raise UserError(f"none of {len(samples)} videos can be read, the first: {self.unreadable[samples[0].video]}")
+            return None
         return make_batch(
             lessons, place_tokens=self.model.placeholders, tokenizer=self.tokenizer,
             chat=ChatStyle(**self.model.config.chat), weights=UNIFORM,
@@ -73,9 +82,10 @@ class CorpusBatches:
 
     def _sample(self, number: int) -> Sample:
         epoch, place = divmod(number, len(self.samples))
-        order = list(range(len(self.samples)))
-        random.Random(f"epoch/{self.seed}/{epoch}").shuffle(order)
-        return self.samples[order[place]]
+        if epoch != self._epoch:  # kept: to shuffle a large corpus for every sample takes longer than a step
+            self._epoch, self._order = epoch, list(range(len(self.samples)))
+            random.Random(f"epoch/{self.seed}/{epoch}").shuffle(self._order)
+        return self.samples[self._order[place]]
 
     def _lesson(self, sample: Sample) -> Lesson | None:
         size = self.model.config.vision_config.image_size

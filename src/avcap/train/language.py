@@ -1,8 +1,8 @@
 """The loss that teaches the language model to read media tokens, and how well it does, kind of word by kind of word.
 
-The caption loss alone is a trap: a model that knows only the grammar brings it down nicely. So content words weigh more,
-the tokens of changing cells and of sounds are pulled towards the words of what they show (a bag-of-words loss on the
-connector's output), and accuracy is told per kind of word.
+The caption loss alone is a trap: a model that knows only the grammar brings it down nicely. So content words weigh
+more, the tokens of changing cells and of sounds are pulled towards the words of what they show (a bag-of-words loss on
+the connector's output), and accuracy is told per kind of word.
 B lessons  L tokens  D width  M media tokens  Z targets
 """
 
@@ -79,7 +79,9 @@ def alignment_loss(
 
     Time is left out (`content_MD`): the token must say what, the time vector says when.
     """
-    rows, words, first = [], [], 0
+    rows: list[int] = []
+    words: list[str] = []
+    first = 0
     for tokens, scene in zip(media_tokens, scenes, strict=True):
         wanted = media_words(scene) if scene else {}
         places = zip(tokens.seconds_M.tolist(), tokens.types_M.tolist(), strict=True)

@@ -12,6 +12,7 @@ B lessons  L tokens  M media tokens of a lesson
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ class Lesson:
 
 
 def draw_clip(tracks: Tracks, *, track_s: int, rng: random.Random, length_s: int | None = None) -> Clip:
-    """Any picture track with any sound track of `track_s`: from second 0 to a random end, or `length_s` seconds of it."""
+    """Any picture with any sound track of `track_s`: from second 0 to a random end, or `length_s` seconds of it."""
     end_s = rng.randint(length_s or MIN_CLIP_S, track_s)
     picture, sound = rng.choice(tracks.pictures[track_s]), rng.choice(tracks.sounds[track_s])
     return pair_tracks(picture, sound, start_s=end_s - length_s if length_s else 0, end_s=end_s)
@@ -114,9 +115,10 @@ class Teacher:
 
     def _slots(self, track_s: int, rng: random.Random) -> Lesson:
         clip = draw_clip(self.tracks, track_s=track_s, rng=rng)
-        busy = sorted({atom.second for atom in (*clip.scene.visual, *clip.scene.sounds)})
+        busy = sorted({atom.second for atom in clip.scene.visual} | {sound.second for sound in clip.scene.sounds})
         idle = [second for second in range(clip.end_s) if second not in busy]
-        seconds = rng.sample(busy, min(len(busy), self.slots_per_lesson)) + rng.sample(idle, 1 if not busy else rng.randint(0, 1))
+        seconds = rng.sample(busy, min(len(busy), self.slots_per_lesson))
+        seconds += rng.sample(idle, 1 if not busy else rng.randint(0, 1))
         rng.shuffle(seconds)
         turns = [
             (describe.slot_prompt(second), describe.clause(clip.scene, second) or describe.NO_EVENT_ANSWER)
@@ -130,7 +132,7 @@ class Teacher:
     def _heard(self, track_s: int, rng: random.Random) -> Lesson:
         return self._one_modality(track_s, rng, "audio")
 
-    def _one_modality(self, track_s: int, rng: random.Random, modality: str) -> Lesson:
+    def _one_modality(self, track_s: int, rng: random.Random, modality: Literal["visual", "audio"]) -> Lesson:
         """Half of the time the other modality is not there at all; then the global prompts mean the same."""
         clip = draw_clip(self.tracks, track_s=track_s, rng=rng)
         prompts = [describe.PICTURE_PROMPT if modality == "visual" else describe.SOUND_PROMPT]
@@ -198,6 +200,7 @@ class LessonBatch:
     scenes: list[Scene | None]
 
 
+YES_OR_NO = ("yes", "no")
 CONTENT_KINDS = ("colour", "new_colour", "shape", "place", "verb", "sound", "count", "word")
 
 
@@ -221,8 +224,8 @@ def make_batch(
     for lesson in lessons:
         ids, targets = encode_chat(tokenizer, list(lesson.turns), place_tokens(lesson.media), chat)
         words = tokenizer.convert_ids_to_tokens([max(token_id, 0) for token_id in ids])
-        kinds = describe.token_kinds(words) if lesson.scene else [None] * len(words)
-        kinds = [kind if target else None for kind, target in zip(kinds, targets, strict=True)]
+        all_kinds: list[str | None] = [*describe.token_kinds(words)] if lesson.scene else [None] * len(words)
+        kinds = [kind if target else None for kind, target in zip(all_kinds, targets, strict=True)]
         weight = [
             _weight(kind, word, tokenizer.eos_token, weights) if target else 0.0
             for kind, word, target in zip(kinds, words, targets, strict=True)
@@ -240,7 +243,7 @@ def make_batch(
 
 
 def _weight(kind: str | None, word: str, end: str, weights: TokenWeights) -> float:
-    if kind in CONTENT_KINDS:
+    if kind in CONTENT_KINDS or word in YES_OR_NO:
         return weights.content
     if kind == "time":
         return weights.time

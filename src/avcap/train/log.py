@@ -1,4 +1,4 @@
-"""Where a run's figures go: metrics.jsonl always, a progress bar on a terminal, TensorBoard when it is installed and asked for."""
+"""Where a run's figures go: metrics.jsonl always, a progress bar on a terminal, TensorBoard when asked for."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from avcap.errors import UserError
 
 
 class RunLog:
-    """Context manager: `log(step, metrics)` appends one line to metrics.jsonl; lines after a resumed step are cut off."""
+    """Context manager: `log(step, metrics)` appends a line to metrics.jsonl; lines after a resumed step are cut off."""
 
     def __init__(self, folder: Path, *, title: str, num_steps: int, start_step: int, tensorboard: bool = False):
         self.folder, self.title = folder, title
@@ -68,5 +68,5 @@ def _open_tensorboard(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise UserError("TensorBoard is not installed; pip install 'avcap[track]', or leave tensorboard=false") from None
+        raise UserError("TensorBoard is not installed; pip install 'avcap[track]', or set tensorboard=false") from None
     return SummaryWriter(str(folder / "tensorboard"))

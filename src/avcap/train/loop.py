@@ -1,7 +1,7 @@
 """The one training loop. A stage is data + what trains + a loss; this file knows nothing else.
 
-A batch is a pure function of the step number, so a run that is killed and resumed sees exactly the batches it would have
-seen: on a CPU its weights end bit for bit the same.
+A batch is a pure function of the step number, so a run that is killed and resumed sees exactly the batches it would
+have seen: on a CPU its weights end bit for bit the same.
 """
 
 import time

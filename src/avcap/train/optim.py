@@ -49,7 +49,7 @@ def orthogonalise(matrix_MN: Tensor, *, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised (Jordan et al., 2024); tall matrices take steps longer by sqrt(rows / columns)."""
+    """Nesterov momentum, orthogonalised (Jordan et al., 2024); steps of tall matrices grow by sqrt(rows / columns)."""
 
     def __init__(self, params: Iterable[nn.Parameter], *, lr: float, momentum: float):
         super().__init__(params, {"lr": lr, "momentum": momentum})

@@ -40,7 +40,7 @@ NUM_TRAINING_SEEDS = 10**9
 
 
 def training_seed(seed: int, *parts: int) -> int:
-    """Run seed and counters -> a scene seed for training. A hash, so streams of different runs do not overlap in order."""
+    """Run seed and counters -> a scene seed for training. A hash, so streams of two runs do not overlap in order."""
     value = 0xCBF29CE484222325
     for part in (seed, *parts):
         value = ((value ^ (part + 1)) * 0x100000001B3 + 0x9E3779B9) % 2**64
@@ -72,7 +72,7 @@ class PictureBatches:
             scene = make_scene(training_seed(self.seed, 1, self.stream, step, index), visual_rate=0.9, seconds=(12, 12))
             rng = np.random.default_rng(scene.seed)
             times = rng.choice(np.arange(2, scene.duration_s), size=self.frames_per_clip, replace=False)
-            frames.append(render_frames(scene, times.astype(float), size=self.image_size))
+            frames.append(render_frames(scene, [float(second) for second in times], size=self.image_size))
             stages += [stage_at(scene, int(second)) for second in times]
         return AttributeBatch(
             inputs=torch.from_numpy(np.concatenate(frames)).permute(0, 3, 1, 2).contiguous(),
@@ -160,6 +160,7 @@ def attribute_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Los
         logits_NC, target_N = logits_of.flatten(0, -2), targets[name].flatten()
         kept = target_N != IGNORE
         # The sum over kept items, not a mean over none: a batch without any gives 0 and no nan.
-        loss = loss + F.cross_entropy(logits_NC, target_N, ignore_index=IGNORE, reduction="sum") / kept.sum().clamp(min=1)
+        total = F.cross_entropy(logits_NC, target_N, ignore_index=IGNORE, reduction="sum")
+        loss = loss + total / kept.sum().clamp(min=1)
         metrics[name] = (logits_NC.argmax(-1)[kept] == target_N[kept]).float().mean().item()
     return LossOutput(loss=loss, metrics=metrics, num_tokens=next(iter(targets.values())).numel())

@@ -1,7 +1,7 @@
 """Encoded picture tracks and sound tracks: what the language model learns from while the encoders are frozen.
 
-The picture of clip i with the sound of clip j is a new clip whose truth is known just as well, so a few thousand tracks of
-each kind make millions of clips. A track is encoded once and kept on disk, in shards that are whole or not there.
+The picture of clip i with the sound of clip j is a new clip whose truth is known just as well, so a few thousand tracks
+of each kind make millions of clips. A track is encoded once and kept on disk, in shards that are whole or not there.
 T frames  N vectors a frame  V tower width  K chunks of sound  P positions of a chunk  A width of the sound encoder
 """
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from avcap.media.mel import log_mel
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.processes import end_with_parent
 from avcap.train.perception import training_seed
 from avcap.world.render import render_frames
 from avcap.world.scene import Scene, make_scene
@@ -77,7 +78,10 @@ class _Shard:
     difficulty: str
 
     def path(self, folder: Path) -> Path:
-        return folder / f"{'held_out' if self.held_out else 'tracks'}-{self.number:04d}.safetensors"
+        name = f"{'held_out' if self.held_out else 'tracks'}-{self.number:04d}"
+        # Other difficulties of one seed share the folder, and their scenes are other scenes.
+        suffix = "" if self.difficulty == "standard" else f"-{self.difficulty}"
+        return folder / f"{name}{suffix}.safetensors"
 
     def scene(self, kind: str, index: int) -> Scene:
         seconds = TRACK_SECONDS[index % len(TRACK_SECONDS)]
@@ -122,13 +126,14 @@ _encoders: Salmonn2ForCaptioning | None = None  # one per worker process
 
 def _load_encoders(model_dir: str) -> None:
     global _encoders
+    end_with_parent()
     torch.set_num_threads(1)
     _encoders = Salmonn2ForCaptioning.from_pretrained(model_dir).eval()
 
 
 def _encode_shard(folder: Path, shard: _Shard) -> None:
     assert _encoders is not None
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for index in range(TRACKS_PER_SHARD):
         pictures = encode_pictures(_encoders, shard.scene("picture", index))
         sounds = _encoders.encode_sound(mel_chunks(_encoders, shard.scene("sound", index)))
@@ -141,7 +146,7 @@ def _encode_shard(folder: Path, shard: _Shard) -> None:
 def encode_pictures(model: Salmonn2ForCaptioning, scene: Scene) -> Tensor:
     """Scene -> tower features of its frames, one a second: (T, N, V)."""
     size = model.config.vision_config.image_size
-    frames = render_frames(scene, torch.arange(scene.duration_s).double().numpy(), size=size)
+    frames = render_frames(scene, [float(second) for second in range(scene.duration_s)], size=size)
     frames_TCHW = torch.from_numpy(frames).permute(0, 3, 1, 2)
     return model.encode_frames(model.normalize_pixels(frames_TCHW))
 

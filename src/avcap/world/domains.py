@@ -41,7 +41,8 @@ DOMAINS: dict[str, Domain] = {
         Domain(name="unseen", description="looks like default; voices and pitches never heard", unseen_sounds=True),
         Domain(
             name="film",
-            description="old film: other backgrounds, moving grain, dark corners, a warm tint; MPEG-4 part 2; unseen voices",
+            description="old film: other backgrounds, moving grain, dark corners, a warm tint; MPEG-4 part 2; "
+            "unseen voices",
             unseen_sounds=True,
             textures=("checks", "ripples", "weave"),
             brightness=(0.18, 0.42),

@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import random
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.progress import track
 
 from avcap.errors import UserError
+from avcap.processes import end_with_parent
 from avcap.records import WorldTruth, from_json, read_jsonl, write_jsonl
 from avcap.world.clip_file import write_clip
 from avcap.world.describe import interval_samples, reference_caption, scene_events
@@ -132,23 +132,11 @@ def _make_clips(out_dir: Path, settings: WorldSettings, *, num_workers: int) -> 
         return
     # spawn: forking a process in which torch or a decoder has threads can hang
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=end_with_parent)
     try:
         yield from pool.map(make, range(settings.num_clips))
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Ends this worker once the process that started it is gone: after a kill -9 it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "runs in workers only"
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _make_clip(index: int, *, out_dir: Path, settings: WorldSettings) -> WorldTruth:
@@ -159,13 +147,18 @@ def _make_clip(index: int, *, out_dir: Path, settings: WorldSettings) -> WorldTr
     video = f"clips/{clip_id}.mp4"
     if not (out_dir / video).exists():
         write_clip(out_dir / video, scene)
-    rng = random.Random(f"truth/{seed}")
+    return clip_truth(scene, clip_id=clip_id, video=video)
+
+
+def clip_truth(scene: Scene, *, clip_id: str, video: str) -> WorldTruth:
+    """Scene -> all that is true of its clip. `video` is seen from the folder of truth.jsonl: a world can be moved."""
+    rng = random.Random(f"truth/{scene.seed}")
     return WorldTruth(
         clip_id=clip_id,
-        video=video,  # from the folder of truth.jsonl: a world can be moved
-        difficulty=settings.difficulty,
-        domain=settings.domain,
-        seed=seed,
+        video=video,
+        difficulty=scene.difficulty,
+        domain=scene.domain,
+        seed=scene.seed,
         duration_s=float(scene.duration_s),
         reference_caption=reference_caption(scene),
         events=scene_events(scene),

@@ -46,7 +46,7 @@ class Thing:
 
 @dataclass(frozen=True, kw_only=True)
 class VisualAtom:
-    """One visible change. `colour`, `shape`, `place` are those BEFORE the change (for "appear": those it appears with)."""
+    """One visible change. `colour`, `shape`, `place` are those BEFORE it (for "appear": those it appears with)."""
 
     second: int
     kind: VisualKind

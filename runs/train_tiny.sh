@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The shipped models from nothing, on a CPU. Stopped at any moment and started again, it goes on where it was.
+# Needs avcap with the extra "world" on the PATH: pip install -e '.[world]'   (or: make train)
+#
+# It does not touch what is shipped. To ship what it made (the model cards, README.md, stay):
+#   cp out/tiny-base/checkpoint/* src/avcap/models/tiny-base/
+#   cp out/tiny-sft/checkpoint/* src/avcap/models/tiny-sft/
+# and measure it before that: the lines on top of bench/shipped.py.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export OMP_NUM_THREADS=1  # matrices this small lose more to a second thread's start than it gives
+
+avcap train tiny_base --seed 0 --out out/tiny-base
+avcap train tiny_align --model out/tiny-base/checkpoint --out out/tiny-align --seed 0
+avcap train tiny_sft --model out/tiny-align/checkpoint --out out/tiny-sft --seed 0

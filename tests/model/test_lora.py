@@ -1,0 +1,86 @@
+"""A LoRA on the language model alone: fresh it changes nothing, merged it leaves the same logits and no trace."""
+
+import pytest
+import torch
+from peft.tuners.lora import LoraLayer
+
+from avcap.model.interleave import AUDIO_ID, VISUAL_ID
+from avcap.model.lora import LoraConfig, attach_lora, merge_lora
+
+CONFIG = LoraConfig(rank=4, alpha=8, dropout=0.0)
+
+
+@torch.no_grad()
+def logits_of(model, make_clip) -> torch.Tensor:
+    tokens = model.align(make_clip(frames=2, sound_s=2.0))
+    assert {VISUAL_ID, AUDIO_ID} <= set(tokens.ids)
+    return model(torch.tensor([[5, *tokens.ids, 6, 7, 8]]), [tokens]).logits
+
+
+@pytest.fixture
+def clip_maker(make_clip):
+    """make_clip draws anew at every call; here it gives one and the same clip."""
+    clip = make_clip(frames=2, sound_s=2.0)
+    return lambda **_: clip
+
+
+def train_a_bit(model) -> None:
+    """Stands for training: B is no longer zero."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, param in model.named_parameters():
+            if "lora_B" in name:
+                param.copy_(0.1 * torch.randn(param.shape, generator=generator))
+
+
+def test_a_fresh_lora_changes_nothing(model, clip_maker):
+    before = logits_of(model, clip_maker)
+    attach_lora(model, CONFIG)
+    assert torch.equal(logits_of(model, clip_maker), before)
+
+
+def test_it_hits_the_attention_of_the_language_model_and_nothing_else(model):
+    attach_lora(model, CONFIG)
+    hit = {name for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    assert hit == {
+        f"language_model.model.layers.{layer}.self_attn.{name}"
+        for layer in range(4) for name in ("q_proj", "k_proj", "v_proj")
+    }  # fmt: skip
+    # the sound encoder and the tower have a q_proj, k_proj and v_proj as well
+    assert any(name.endswith("q_proj") for name, _ in model.sound_encoder.named_modules())
+    assert any(name.endswith("q_proj") for name, _ in model.vision_tower.named_modules())
+    trained = {name for name, param in model.language_model.named_parameters() if param.requires_grad}
+    assert len(trained) == 4 * 3 * 2 and all("lora_" in name for name in trained)
+
+
+def test_merged_gives_the_same_logits_and_leaves_no_adapter(model, clip_maker):
+    names = [name for name, _ in model.named_parameters()]
+    before = logits_of(model, clip_maker)
+    attach_lora(model, CONFIG)
+    train_a_bit(model)
+    trained = logits_of(model, clip_maker)
+    assert not torch.allclose(trained, before, atol=1e-3)
+    merge_lora(model)
+    assert torch.allclose(logits_of(model, clip_maker), trained, atol=1e-5)
+    assert [name for name, _ in model.named_parameters()] == names
+    assert not any(isinstance(module, LoraLayer) for module in model.modules())
+
+
+def test_merge_adds_alpha_over_rank_times_b_a(model):
+    weight = model.language_model.model.layers[0].self_attn.q_proj.weight
+    before = weight.detach().clone()
+    attach_lora(model, CONFIG)
+    train_a_bit(model)
+    layer = model.language_model.model.layers[0].self_attn.q_proj
+    update = 8 / 4 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    merge_lora(model)
+    assert torch.allclose(weight, before + update, atol=1e-7)
+
+
+def test_a_second_lora_starts_from_nothing(model, clip_maker):
+    attach_lora(model, CONFIG)
+    train_a_bit(model)
+    merge_lora(model)
+    merged = logits_of(model, clip_maker)
+    attach_lora(model, CONFIG)
+    assert torch.equal(logits_of(model, clip_maker), merged)
