@@ -1,7 +1,7 @@
 """Renders the example clips anew: `python examples/make.py` (needs the extra `world`). The same bytes each time.
 
-They come from world seed 7: no training clip and no reported figure does. They were chosen for their variety, before any
-model had seen them.
+They come from world seed 7: no training clip and no reported figure does. They were chosen for their variety, before
+any model had seen them.
 """
 
 from pathlib import Path

@@ -163,11 +163,10 @@ def _interval(start: float | None, end: float | None) -> Interval | None:
 
 
 def _start_captioner(folder: Path, *, batch_size: int, deadline_s: float) -> "Captioner":
-    from transformers.utils import logging as transformers_logging
-
     from avcap.infer.captioner import Captioner
+    from avcap.model.checkpoints import silence_progress_bars
 
-    transformers_logging.disable_progress_bar()
+    silence_progress_bars()
     return Captioner(folder, batch_size=batch_size, deadline_s=deadline_s)
 
 

@@ -135,6 +135,9 @@ def test_a_check_is_saved_and_read_or_the_file_is_named(check, world_clips, tmp_
     check.save(tmp_path)
     clip = load(world_clips[0])
     assert WorldCheck.load(tmp_path).score(clip) == check.score(clip)
+    replace(check, sound=check.picture).save(tmp_path)
+    with pytest.raises(UserError, match="got 24 statistics of sound, wanted 40"):
+        WorldCheck.load(tmp_path)
     (tmp_path / CHECK_FILE).write_bytes(b"garbage")
-    with pytest.raises(UserError, match=CHECK_FILE):
+    with pytest.raises(UserError, match="cannot be read"):
         WorldCheck.load(tmp_path)

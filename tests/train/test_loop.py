@@ -74,6 +74,20 @@ def test_stopped_and_resumed_is_the_same_bit_for_bit(tmp_path, stop_after):
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_dropout_goes_on_where_it_was(tmp_path):
+    def drop_out(out_dir: Path, *, stop_after: int | None = None) -> torch.Tensor:
+        net = make_net()
+        net.scale.register_hook(lambda grad: nn.functional.dropout(grad, 0.5))
+        torch.manual_seed(1)
+        train(net, out_dir, stop_after=stop_after)
+        return net.scale.detach()
+
+    whole = drop_out(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        drop_out(tmp_path / "resumed", stop_after=9)
+    assert torch.equal(drop_out(tmp_path / "resumed"), whole)
+
+
 def test_metrics_have_each_step_once_after_a_resumption(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(make_net(), tmp_path, stop_after=10)  # steps 1-10 logged, the checkpoint is from step 8

@@ -35,6 +35,9 @@ DETAIL_QUANTILES = (0.25, 0.5, 0.75)
 NUM_DETAIL_LEVELS = 4
 NUM_MEL_BINS, NUM_BANDS = 80, 20
 EDGE_FRAMES = 3, 4  # mel frames of 10 ms at the beginning and the end of a second
+NUM_PICTURE_STATISTICS = 3 * len(COLOUR_QUANTILES) + NUM_DETAIL_LEVELS * len(DETAIL_QUANTILES)
+NUM_SOUND_STATISTICS = len(EDGE_FRAMES) * NUM_BANDS
+REMEDY = "delete it, or fit it again: python -m avcap.infer.world_fit FOLDER"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +120,10 @@ class WorldCheck:
                 for name in ("picture", "sound")
             }
         except (OSError, SafetensorError, KeyError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); delete it, or fit it again") from None
+            raise UserError(f"{path}: cannot be read ({error}); {REMEDY}") from None
+        for name, wanted in (("picture", NUM_PICTURE_STATISTICS), ("sound", NUM_SOUND_STATISTICS)):
+            if (got := len(parts[name].mean_F)) != wanted:
+                raise UserError(f"{path}: got {got} statistics of {name}, wanted {wanted}; {REMEDY}")
         return cls(**parts)
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.initialization import no_init_weights
+from transformers.utils import logging as transformers_logging
 
 from avcap.errors import UserError
 from avcap.model.configuration import RELEASED_AUDIO, RELEASED_QFORMER, RELEASED_VISION, Salmonn2Config
@@ -42,6 +43,11 @@ _TEXT_FIELDS = (
     "tie_word_embeddings", "rope_theta", "use_sliding_window", "max_window_layers", "attention_dropout",
     "bos_token_id", "eos_token_id", "pad_token_id",
 )  # fmt: skip
+
+
+def silence_progress_bars() -> None:
+    """For this process: transformers shows no bars of its own while it reads or writes weights. For commands only."""
+    transformers_logging.disable_progress_bar()
 
 
 def load(

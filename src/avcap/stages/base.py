@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from avcap.model.checkpoints import silence_progress_bars
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.processes import end_with_parent
 from avcap.stages.perceive import PerceiveConfig, load_perceived, perceive
@@ -43,8 +44,8 @@ def train_base(
     freeze_encoders(model)
     for part, stage in (("teach", config.teach), ("practise", config.practise)):
         teach(
-            model, tokenizer, stage=part, config=replace(stage, seed=config.seed), tracks_dir=tracks_dir,
-            out_dir=out_dir / part,
+            model, tokenizer, stage=part, config=replace(stage, seed=config.seed, tracks=config.teach.tracks),
+            tracks_dir=tracks_dir, out_dir=out_dir / part,
         )  # fmt: skip
 
 
@@ -66,6 +67,7 @@ def train_encoders(model: Salmonn2ForCaptioning, *, config: BaseConfig, out_dir:
 
 def _perceive_alone(start: Path, part: str, config: PerceiveConfig, out_dir: Path) -> None:
     torch.set_num_threads(1)
+    silence_progress_bars()
     perceive(Salmonn2ForCaptioning.from_pretrained(start), part, config=config, out_dir=out_dir)
 
 

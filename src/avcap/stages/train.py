@@ -6,6 +6,8 @@
 """
 
 import hashlib
+import os
+import shutil
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -18,9 +20,9 @@ from transformers import PreTrainedTokenizerFast
 from avcap.config import to_dict
 from avcap.data.tokenizer import build_word_tokenizer
 from avcap.errors import UserError
-from avcap.infer.settings import CaptionerSettings, Prompts, write_settings
+from avcap.infer.settings import CaptionerSettings, Prompts, read_settings, write_settings
 from avcap.infer.world_fit import fit_world_check
-from avcap.model.checkpoints import load
+from avcap.model.checkpoints import load, silence_progress_bars
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.model.tiny import tiny_config
 from avcap.records import Lineage, to_json
@@ -55,6 +57,7 @@ def run_recipe(name: str, config: StageConfig, *, out_dir: Path, parent: Path | 
         raise UserError(f"{name} goes on from a checkpoint: give --model FOLDER or the name of a shipped model")
     out_dir.mkdir(parents=True, exist_ok=True)
     _write_config(out_dir / "config.yaml", name, config)
+    silence_progress_bars()
     if isinstance(config, BaseConfig) or isinstance(config.teach, TeachConfig):
         torch.set_num_threads(1)  # matrices this small lose more to a second thread's start than it gives
     if isinstance(config, BaseConfig):
@@ -82,7 +85,9 @@ def _save(
     model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, name: str, config: StageConfig,
     *, out_dir: Path, parent: Path | None,
 ) -> Path:  # fmt: skip
-    folder = out_dir / "checkpoint"
+    final = out_dir / "checkpoint"
+    folder = out_dir / "checkpoint.partial"  # renamed when whole: nobody finds half a checkpoint
+    shutil.rmtree(folder, ignore_errors=True)
     model.requires_grad_(True)
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -91,11 +96,18 @@ def _save(
         fit_world_check(frame_size=model.config.vision_config.image_size).save(folder)
     data_hash = hashlib.sha256(repr(asdict(config)).encode()).hexdigest()[:12]
     lineage = Lineage(
-        stage=STAGE_NAMES[type(config)], parent=str(parent) if parent else None, recipe=name, data_hash=data_hash,
+        stage=STAGE_NAMES[type(config)], parent=_name_of(parent) if parent else None, recipe=name, data_hash=data_hash,
         seed=config.seed, commit=_commit(),
     )  # fmt: skip
     (folder / "lineage.json").write_text(to_json(lineage) + "\n", encoding="utf-8")
-    return folder
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(folder, final)
+    return final
+
+
+def _name_of(checkpoint: Path) -> str:
+    """Checkpoint folder -> the name in its avcap.json, or the folder's own: a path says nothing on another machine."""
+    return read_settings(checkpoint).name or checkpoint.resolve().name
 
 
 def world_settings(name: str) -> CaptionerSettings:

@@ -113,6 +113,8 @@ def _loader(make_batch: MakeBatch, *, start: int, config: LoopConfig) -> DataLoa
         prefetch_factor=4 if config.num_workers else None,
         # A forked worker would inherit torch's thread pools and eSpeak's state in the middle of whatever they do.
         multiprocessing_context="forkserver" if config.num_workers else None,
+        # Its own: it draws a number when it starts, and drawn from torch's a resumed run would drop out other units.
+        generator=torch.Generator(),
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from avcap.media.mel import log_mel
+from avcap.model.checkpoints import silence_progress_bars
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.processes import end_with_parent
 from avcap.train.perception import training_seed
@@ -128,6 +129,7 @@ def _load_encoders(model_dir: str) -> None:
     global _encoders
     end_with_parent()
     torch.set_num_threads(1)
+    silence_progress_bars()
     _encoders = Salmonn2ForCaptioning.from_pretrained(model_dir).eval()
 
 
