@@ -10,6 +10,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export OMP_NUM_THREADS=1  # matrices this small lose more to a second thread's start than it gives
 
-avcap train tiny_base --seed 0 --out out/tiny-base
-avcap train tiny_align --model out/tiny-base/checkpoint --out out/tiny-align --seed 0
-avcap train tiny_sft --model out/tiny-align/checkpoint --out out/tiny-sft --seed 0
+avcap train tiny_base --seed 0 --out out/base
+avcap train tiny_align --seed 0 --model out/base/checkpoint --out out/tiny-base
+avcap train tiny_sft --seed 0 --model out/tiny-base/checkpoint --out out/tiny-sft

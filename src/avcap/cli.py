@@ -1,5 +1,6 @@
 """The command `avcap`. Torch is imported only by commands that compute, and only once their arguments are checked."""
 
+import gc
 import logging
 import math
 import sys
@@ -163,11 +164,15 @@ def _interval(start: float | None, end: float | None) -> Interval | None:
 
 
 def _start_captioner(folder: Path, *, batch_size: int, deadline_s: float) -> "Captioner":
+    gc.disable()  # the imports make millions of objects that stay: searching them for garbage takes half a second
     from avcap.infer.captioner import Captioner
     from avcap.model.checkpoints import silence_progress_bars
 
     silence_progress_bars()
-    return Captioner(folder, batch_size=batch_size, deadline_s=deadline_s)
+    captioner = Captioner(folder, batch_size=batch_size, deadline_s=deadline_s)
+    gc.freeze()
+    gc.enable()
+    return captioner
 
 
 def _print_captions(rows: Iterable[Caption | CaptionError], request: Request) -> int:

@@ -29,7 +29,8 @@ LESSONS = {
 }  # fmt: skip
 BASE = LESSONS | {
     f"{part}.loop.{name}": value
-    for part in ("eyes", "ears", "practise") for name, value in (("num_steps", 2), ("checkpoint_every", 1), ("evaluate_every", 0))
+    for part in ("eyes", "ears", "practise")
+    for name, value in (("num_steps", 2), ("checkpoint_every", 1), ("evaluate_every", 0))
 } | {"practise.batch_size": 2}  # fmt: skip
 FROZEN = ("vision_tower.", "sound_encoder.", "sound_aligner.qformer.")  # once perceive has trained them
 
@@ -152,7 +153,7 @@ def test_tiny_sft_goes_on_from_the_base_and_its_seed_matters(tiny_base, tmp_path
     frozen = [name for name in before if name.startswith(FROZEN)]
     assert frozen and all(torch.equal(before[name], one[name]) for name in frozen)
     lineage = from_json((first / "lineage.json").read_text(), Lineage)
-    assert (lineage.stage, lineage.parent, lineage.seed) == ("sft", "base", 0)  # the parent by name: paths do not travel
+    assert (lineage.stage, lineage.parent, lineage.seed) == ("sft", "base", 0)  # a name: paths do not travel
     assert len(list(tmp_path.glob("tracks-*"))) == 2  # the tracks of a seed are its own
 
 

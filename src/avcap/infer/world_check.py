@@ -103,7 +103,9 @@ class WorldCheck:
         """Writes the check into a checkpoint folder, which makes its captions carry `in_world`."""
         parts = {"picture": self.picture, "sound": self.sound}
         tensors = {
-            f"{name}.{key}": tensor.contiguous() for name, part in parts.items() for key, tensor in vars(part).items()
+            f"{name}.{key}": tensor.clone(memory_format=torch.contiguous_format)
+            for name, part in parts.items()
+            for key, tensor in vars(part).items()
         }
         save_file(tensors, folder / CHECK_FILE)
 

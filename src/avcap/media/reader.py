@@ -136,6 +136,8 @@ def _sound_reader(request: ClipRequest, *, plan: Plan, streams: Streams, after_s
 
 def _feed(container: "InputContainer", readers: list[PictureReader | SoundReader]) -> int:
     """Give every packet to its reader until all have enough -> number of unreadable stretches met."""
+    if not readers:  # the file has only what is not wanted, and demuxing no stream would mean demuxing all
+        return 0
     reader_of = {reader.stream.index: reader for reader in readers}
     num_unreadable = 0
     while num_unreadable <= MAX_UNREADABLE_STRETCHES:
