@@ -96,6 +96,21 @@ def test_a_folder_is_searched_and_what_is_skipped_is_told(caption_args, videos, 
     assert done.stdout.startswith("A.MP4  3.0 s")
 
 
+def test_names_that_are_no_text_are_captioned_and_found_again(caption_args, videos, tmp_path):
+    strange = tmp_path / "\udcff :x: [b].mp4"  # a byte that no UTF-8 begins with, and what rich would make pictures of
+    strange.write_bytes((videos / "b.mp4").read_bytes())
+    broken = tmp_path / "\udcff [red]x.mp4"
+    broken.write_text("no video")
+    out = tmp_path / "out.jsonl"
+    first = avcap(*caption_args, tmp_path, "--out", out)
+    assert first.returncode == 1 and f"{tmp_path}/\\udcff [red]x.mp4: got a file that cannot" in first.stderr
+    assert {row.video for row in rows_of(out).values()} == {str(strange), str(broken)}
+    again = avcap(*caption_args, strange, "--out", out)
+    assert (again.returncode, "1 captions were there already" in again.stderr) == (0, True)
+    printed = avcap(*caption_args, strange)
+    assert printed.stdout.startswith("\\udcff :x: [b].mp4  2.0 s: 2 frames")
+
+
 def test_killed_in_the_middle_it_goes_on(caption_args, videos, tmp_path):
     for number in range(12):
         (tmp_path / f"{number:02}.mp4").write_bytes((videos / "b.mp4").read_bytes())
@@ -126,6 +141,9 @@ def test_ctrl_c_and_a_closed_pipe_end_it_quietly(caption_args, videos, tmp_path)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode in (0, 130) and "Traceback" not in errors
+    assert process.returncode == 0 or errors.endswith(
+        "avcap: interrupted; with --out, the same command goes on from here\n"
+    )
     piped = subprocess.run(
         ["sh", "-c", '"$@" | head -c 1', "sh", *arguments], env=ENVIRONMENT, capture_output=True, text=True
     )

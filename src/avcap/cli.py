@@ -1,6 +1,7 @@
 """The command `avcap`. Torch is imported only by commands that compute, and only once their arguments are checked."""
 
 import gc
+import io
 import logging
 import math
 import sys
@@ -26,7 +27,7 @@ from avcap.records import Caption, CaptionError, Decoding
 if TYPE_CHECKING:
     from avcap.infer.captioner import Captioner
 
-EXIT_SOME_FAILED, EXIT_BAD_INPUT = 1, 2
+EXIT_SOME_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     help="Detailed audio-visual captions of videos.", no_args_is_help=True, add_completion=False,
@@ -35,12 +36,14 @@ app = typer.Typer(
 world_app = typer.Typer(help="Videos with exactly known truth, to train and to test on.", no_args_is_help=True)
 app.add_typer(world_app, name="world")
 
-stderr = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+stderr = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 def main() -> None:
     """Runs the command line. Exit codes: 0 all well, 1 some files failed, 2 bad input, 130 interrupted."""
     logging.getLogger("avcap").addHandler(_Lines())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         code = app(prog_name="avcap", standalone_mode=False)
     except UserError as error:
@@ -49,6 +52,8 @@ def main() -> None:
     except TyperException as error:
         say(_describe_usage_error(error))
         code = EXIT_BAD_INPUT
+    if code == EXIT_INTERRUPTED:
+        say("interrupted; with --out, the same command goes on from here")
     sys.exit(code or 0)
 
 

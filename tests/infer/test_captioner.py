@@ -102,7 +102,8 @@ def test_an_interval_is_cut_and_asked_about(captioner, videos):
     assert (caption.seen.frames, caption.seen.audio_seconds) == (2, 2.0)
     assert caption.duration_s == pytest.approx(4, abs=0.05)  # of the file
     assert caption.sample_id.endswith("c.mp4#t=1,3")
-    assert captioner.caption(videos / "c.mp4", interval_s=(1, math.inf)).interval_s == (1.0, 4.0)
+    assert captioner.caption(videos / "c.mp4", interval_s=(1, math.inf)).prompt.endswith("from 1s to 4s.")
+    assert captioner.caption(videos / "c.mp4", interval_s=(1, 2.25)).prompt.endswith("from 1s to 2.25s.")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,8 @@ class CaptionFile:
             self._handle = self._open()
 
     def _open(self) -> IO[str]:
-        return open(self.path, "a", encoding="utf-8")
+        # A file name that is no UTF-8 has lone surrogates; backslashreplace writes them just as JSON does.
+        return open(self.path, "a", encoding="utf-8", errors="backslashreplace")
 
     def append(self, rows: Iterable[Row]) -> None:
         """Writes the rows and sees them to the disk: what was appended outlasts any crash."""

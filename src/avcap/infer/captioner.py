@@ -205,7 +205,7 @@ class Captioner:
                 f"{clip.path}: got a sound track but no sound from {clip.start_s:g} to {clip.end_s:g} s; choose "
                 "another interval, or leave the sound out (--no-sound)"
             )
-        span_s = None if sample.interval_s is None else (clip.start_s, round(clip.end_s, 1))
+        span_s = None if sample.interval_s is None else span_asked(sample.interval_s, duration_s=clip.duration_s)
         prompt = sample.prompt or self.settings.prompts.choose(
             interval_s=span_s, sees=VISUAL_ID in media_ids, hears=AUDIO_ID in media_ids
         )
@@ -270,9 +270,9 @@ class Captioner:
     def _caption(self, asked: _Asked, tokens: MediaTokens, answer: Generated, decoding: Decoding) -> Caption:
         """An answered video -> its record; what was seen is counted on the tokens that the language model read."""
         sample = asked.sample
-        key = f"{self.checkpoint} {sample.sample_id} {asked.prompt} {decoding}"
+        key = os.fsencode(f"{self.checkpoint} {sample.sample_id} {asked.prompt} {decoding}")
         return Caption(
-            caption_id=hashlib.sha256(key.encode()).hexdigest()[:16],
+            caption_id=hashlib.sha256(key).hexdigest()[:16],
             sample_id=sample.sample_id,
             video=sample.video,
             prompt=asked.prompt,
@@ -294,6 +294,12 @@ class Captioner:
         )
 
 
+def span_asked(interval_s: Interval, *, duration_s: float) -> Interval:
+    """An interval, its end perhaps infinite, of a file -> the one that prompt and record tell of."""
+    start_s, end_s = interval_s
+    return (start_s, round(duration_s, 1) if end_s == math.inf else end_s)
+
+
 def check_clip(clip: Clip, *, interval_s: Interval | None) -> None:
     """Raises UserError where a clip is not what was asked for, or has nothing to caption."""
     if interval_s is not None and clip.duration_s + END_TOLERANCE_S < interval_s[1] < math.inf:
@@ -311,4 +317,4 @@ def check_clip(clip: Clip, *, interval_s: Interval | None) -> None:
 
 def sample_seed(seed: int, sample_id: str) -> int:
     """Seed of the run and sample -> seed of what is drawn for it, whatever else is in the batch."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{sample_id}".encode()).digest()[:8]) >> 1
+    return int.from_bytes(hashlib.sha256(os.fsencode(f"{seed}/{sample_id}")).digest()[:8]) >> 1
