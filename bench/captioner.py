@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
+
 from avcap import Captioner
 from avcap.infer.inputs import find_media
 from avcap.world.make import make_world
@@ -35,6 +37,7 @@ def main() -> None:
         paths = find_media([arguments.videos or folder + "/clips"]).paths
         paths = (paths * -(-arguments.files // len(paths)))[: arguments.files]
         measure_start(arguments.model, paths[0])
+        torch.set_num_threads(1)  # as the command does for small models
         texts = {batch_size: measure_speed(arguments.model, paths, batch_size=batch_size) for batch_size in (1, 8, 32)}
         same = [sum(a == b for a, b in zip(texts[1], other, strict=True)) for other in texts.values()]
         print(f"captions that are the same as one by one, for each batch size: {same} of {len(paths)}")

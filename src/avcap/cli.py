@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from avcap.infer.captioner import Captioner
 
 EXIT_SOME_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+SMALL_MODEL = 50_000_000  # weights; below it, one thread is as fast as two on free cores
 
 app = typer.Typer(
     help="Detailed audio-visual captions of videos.", no_args_is_help=True, add_completion=False,
@@ -147,19 +148,10 @@ def caption(
     if out is None:
         return _print_captions(caption_all(found.paths), request)
     checkpoint = checkpoint_name(folder, settings)
-    sample_ids = {path: request.sample(path).sample_id for path in found.paths}
-    with CaptionFile(
-        out,
-        retry=set(sample_ids.values()),
+    return _caption_to_file(
+        out, found.paths, request, caption_all=caption_all, rows_at_once=batch_size,
         check=lambda row: request.check_same(row, checkpoint=checkpoint, settings=settings),
-    ) as file:
-        todo = [path for path, sample_id in sample_ids.items() if sample_id not in file.done]
-        num_errors = 0
-        if todo:
-            num_errors = _write_captions(caption_all(todo), file, num_todo=len(todo), rows_at_once=batch_size)
-    num_old = len(found.paths) - len(todo)
-    say(f"{out}: {len(todo) - num_errors} captions written, {num_errors} errors, {num_old} captions were there already")
-    return EXIT_SOME_FAILED if num_errors else 0
+    )  # fmt: skip
 
 
 def _interval(start: float | None, end: float | None) -> Interval | None:
@@ -170,6 +162,8 @@ def _interval(start: float | None, end: float | None) -> Interval | None:
 
 def _start_captioner(folder: Path, *, batch_size: int, deadline_s: float) -> "Captioner":
     gc.disable()  # the imports make millions of objects that stay: searching them for garbage takes half a second
+    import torch
+
     from avcap.infer.captioner import Captioner
     from avcap.model.checkpoints import silence_progress_bars
 
@@ -177,6 +171,8 @@ def _start_captioner(folder: Path, *, batch_size: int, deadline_s: float) -> "Ca
     captioner = Captioner(folder, batch_size=batch_size, deadline_s=deadline_s)
     gc.freeze()
     gc.enable()
+    if captioner.model.num_parameters() < SMALL_MODEL:
+        torch.set_num_threads(1)  # where cores are busy, threads that wait for each other double the time
     return captioner
 
 
@@ -212,6 +208,22 @@ def _describe_seen(caption: Caption, request: Request) -> str:
     if seen.bad_packets:
         parts.append(f"{seen.bad_packets} bad packets")
     return f"{Path(caption.video).name}  {length}: {', '.join(parts)}"
+
+
+def _caption_to_file(
+    out: Path, paths: list[str], request: Request, *, rows_at_once: int, check: Callable[[Caption], None],
+    caption_all: Callable[[list[str]], Iterator[Caption | CaptionError]],
+) -> int:  # fmt: skip
+    """Captions what the file does not have yet -> exit code. Without anything to do, no model is loaded."""
+    sample_ids = {path: request.sample(path).sample_id for path in paths}
+    num_errors = 0
+    with CaptionFile(out, retry=set(sample_ids.values()), check=check) as file:
+        todo = [path for path, sample_id in sample_ids.items() if sample_id not in file.done]
+        if todo:
+            num_errors = _write_captions(caption_all(todo), file, num_todo=len(todo), rows_at_once=rows_at_once)
+    num_old = len(paths) - len(todo)
+    say(f"{out}: {len(todo) - num_errors} captions written, {num_errors} errors, {num_old} captions were there already")
+    return EXIT_SOME_FAILED if num_errors else 0
 
 
 def _write_captions(

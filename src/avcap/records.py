@@ -114,15 +114,33 @@ class EventVerdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InventedClaim:
+    """Something that a caption tells and that no event stands behind. Modality and time where the judge knows them."""
+
+    text: str
+    modality: Modality | None = None
+    start_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
     """A judge's labels for one caption. `invented`: claims with no event behind them; `repeated`: claims said again."""
 
     caption_id: str
     events: tuple[EventVerdict, ...]
-    invented: tuple[str, ...] = ()
+    invented: tuple[InventedClaim, ...] = ()
     repeated: tuple[str, ...] = ()
     judge: str = ""
     prompt_version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unscored:
+    """A caption without a verdict, and why: counted, and kept out of every mean. `reply`: what the judge said last."""
+
+    caption_id: str
+    reason: str
+    reply: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from avcap.records import EventLabel, EventVerdict, Modality, Verdict, WorldTruth, from_json
+from avcap.records import EventLabel, EventVerdict, InventedClaim, Modality, Verdict, WorldTruth, from_json
 from avcap.world import describe, grammar
 from avcap.world.describe import Interval
 from avcap.world.grammar import Claim, Sentence, Statement
@@ -60,7 +60,7 @@ def judge_caption(
     return Verdict(
         caption_id=caption_id,
         events=tuple(EventVerdict(event_id=event_id, label=label(event_id)) for event_id in asked),
-        invented=(*map(_quote, invented), *reading.unread),
+        invented=(*map(_invented, invented), *(InventedClaim(text=text) for text in reading.unread)),
         repeated=tuple(map(_quote, repeated)),
         judge=JUDGE_NAME,
     )
@@ -74,6 +74,14 @@ def scene_of(truth: WorldTruth) -> Scene:
 def _quote(statement: Statement) -> str:
     second = statement.claim.second
     return statement.text if second is None else f"At {second}s {statement.text}"
+
+
+def _invented(statement: Statement) -> InventedClaim:
+    claim = statement.claim
+    return InventedClaim(
+        text=_quote(statement), modality="visual" if claim.is_visual else "audio",
+        start_s=None if claim.second is None else float(claim.second),
+    )  # fmt: skip
 
 
 def _without_repeats(

@@ -49,16 +49,17 @@ class _Kind:
 
 def make_questions(scene: Scene, *, clip_id: str, rng: random.Random) -> tuple[Question, ...]:
     """Scene -> one question of each kind for which the scene has something to ask about."""
-    questions = []
-    for name, kind in _KINDS.items():
-        asked = kind.make(scene, rng)
-        if asked is not None:
-            questions.append(
-                Question(
-                    question_id=f"{clip_id}-{name}", kind=name, text=asked.text, answer=asked.answer, needs=kind.needs
-                )
-            )
-    return tuple(questions)
+    asked = (ask(scene, kind, clip_id=clip_id, rng=rng) for kind in _KINDS)
+    return tuple(question for question in asked if question)
+
+
+def ask(scene: Scene, kind: str, *, clip_id: str, rng: random.Random) -> Question | None:
+    """Scene -> a question of this kind; None if the scene has nothing to ask about."""
+    asked = _KINDS[kind].make(scene, rng)
+    if asked is None:
+        return None
+    needs = _KINDS[kind].needs
+    return Question(question_id=f"{clip_id}-{kind}", kind=kind, text=asked.text, answer=asked.answer, needs=needs)
 
 
 def question_kinds() -> tuple[str, ...]:
