@@ -113,9 +113,7 @@ def compute_metrics(
         by_modality_local=parts("local", names=MODALITY_NAMES.values()),
         by_window=parts("global", names=(*QUARTERS, *windows.names)),
         num_invented_of_unknown_modality=sum(claim.modality is None for _, claim in claims),
-        num_invented_without_time=sum(
-            claim.start_s is None for sample, claim in claims if sample.interval_s is None
-        ),
+        num_invented_without_time=sum(claim.start_s is None for sample, claim in claims if sample.interval_s is None),
         num_events_without_time=sum(event.start_s is None for sample in whole_videos for event in sample.events),
         num_videos_without_duration=len({sample.video for sample in whole_videos} - set(durations_s or {})),
     )
@@ -307,4 +305,3 @@ def _group_metrics(
             num_unscored=num_unscored,
         )
     return metrics
-
