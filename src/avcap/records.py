@@ -259,7 +259,8 @@ def write_jsonl(path: str | Path, records: Iterable[Any]) -> None:
     """Records -> a JSONL file, written aside and renamed: a reader sees the old file or the whole new one."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as handle:
+    # JSON may hold lone surrogates, UTF-8 may not; backslashreplace writes them just as JSON does.
+    with open(partial, "w", encoding="utf-8", errors="backslashreplace") as handle:
         for record in records:
             handle.write(to_json(record) + "\n")
         handle.flush()

@@ -1,0 +1,110 @@
+"""Metrics as tables: for a terminal, for markdown, for LaTeX. Every table shows the same rows and figures.
+
+                missing        hallucination   total error     repetition
+    global      0.310 ±0.022   0.032 ±0.007    0.343 ±0.024    0.007
+     seen       0.112 ±0.020   ...
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from avcap.judge.bootstrap import Rate
+from avcap.judge.metrics import GroupMetrics, Metrics
+
+COLUMNS = ("missing", "hallucination", "total error", "repetition")
+LABEL_WIDTH, COLUMN_WIDTHS = 12, (15, 16, 16, 10)
+LATEX_SPECIALS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """A line of a table: all captions of a kind, or a part of them (`is_part`)."""
+
+    label: str
+    is_part: bool
+    group: GroupMetrics
+
+    def cells(self) -> tuple[str, ...]:
+        """The figures, in the order of COLUMNS. The interval of the repetition is in metrics.json alone."""
+        group = self.group
+        rates = (group.missing_rate, group.hallucination_rate, group.total_error_rate)
+        return *map(format_rate, rates), format_value(group.repetition_rate.value)
+
+
+def table_rows(metrics: Metrics) -> Iterator[TableRow]:
+    """Metrics -> the rows of the table: global and local captions, each with its modalities."""
+    kinds = (
+        ("global", metrics.global_, metrics.by_modality),
+        ("local", metrics.local, metrics.by_modality_local),
+    )
+    for label, whole, parts in kinds:
+        if whole is not None:
+            yield TableRow(label=label, is_part=False, group=whole)
+            for name, group in parts.items():
+                yield TableRow(label=name, is_part=True, group=group)
+
+
+def format_rate(rate: Rate) -> str:
+    """
+    >>> format_rate(Rate(value=0.31, low=0.29, high=0.334)), format_rate(Rate(value=None, low=None, high=None))
+    ('0.310 ±0.022', '-')
+    """
+    if rate.low is None or rate.high is None:
+        return format_value(rate.value)
+    return f"{format_value(rate.value)} ±{(rate.high - rate.low) / 2:.3f}"
+
+
+def format_value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def closing_line(*, num_videos: int, num_events: int, num_unscored: int, judge: str, protocol: str) -> str:
+    """-> "24 videos, 226 events, 0 unscored; judge oracle; protocol avcap-1"."""
+    return f"{num_videos} videos, {num_events} events, {num_unscored} unscored; judge {judge}; protocol {protocol}"
+
+
+def terminal_table(metrics: Metrics, *, closing: str) -> str:
+    """Metrics -> lines for a terminal, in columns; the last one says what was judged, and by whom."""
+    lines = [_in_columns("", COLUMNS)]
+    lines += [_in_columns(" " * row.is_part + row.label, row.cells()) for row in table_rows(metrics)]
+    return "\n".join([*lines, closing])
+
+
+def _in_columns(label: str, cells: Sequence[str]) -> str:
+    padded = (cell.ljust(width) for cell, width in zip(cells, COLUMN_WIDTHS, strict=True))
+    return (label.ljust(LABEL_WIDTH) + "".join(padded)).rstrip()
+
+
+def markdown_table(metrics: Metrics, *, closing: str) -> str:
+    """Metrics -> a table for a README or an issue."""
+    lines = [_in_pipes("", COLUMNS), _in_pipes("---", ["---"] * len(COLUMNS))]
+    lines += [_in_pipes("&nbsp;" * row.is_part + row.label, row.cells()) for row in table_rows(metrics)]
+    return "\n".join([*lines, "", escape_markdown(closing)])
+
+
+def _in_pipes(label: str, cells: Sequence[str]) -> str:
+    return f"| {' | '.join([label, *cells])} |"
+
+
+def escape_markdown(text: str) -> str:
+    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|" else letter for letter in text)
+
+
+def latex_table(metrics: Metrics, *, closing: str) -> str:
+    """Metrics -> a tabular in the style of booktabs; what was judged stands above it as a comment."""
+    lines = [f"% {closing}", r"\begin{tabular}{lrrrr}", r"\toprule", _in_ampersands("", COLUMNS), r"\midrule"]
+    for row in table_rows(metrics):
+        label = r"\quad " * row.is_part + escape_latex(row.label)
+        lines.append(_in_ampersands(label, [cell.replace("±", r"$\pm$") for cell in row.cells()]))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _in_ampersands(label: str, cells: Sequence[str]) -> str:
+    return f"{' & '.join([label, *cells])} \\\\"
+
+
+def escape_latex(text: str) -> str:
+    return "".join(LATEX_SPECIALS.get(letter, f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in text)
+
+
+TABLES = {"terminal": terminal_table, "markdown": markdown_table, "latex": latex_table}
