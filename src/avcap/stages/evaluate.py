@@ -1,0 +1,276 @@
+"""Captions and truth become error rates with intervals: the main path of evaluation. No torch.
+
+    captions, truth --judge/ingest.py--> cases --judge--> verdicts --judge/metrics.py--> metrics
+
+    OUT/cases.jsonl       what is judged: each caption with the events of its sample
+    OUT/verdicts.jsonl    what the judge says, each line as soon as it is there
+    OUT/unscored.jsonl    captions without a verdict, and why
+    OUT/setting.json      protocol, judge, prompt version, modality: a folder holds an evaluation of one kind
+    OUT/metrics.json      every rate, with intervals
+    OUT/evaluation.json   how it was made, and all that could not be used
+
+Stopped and run again it goes on: a verdict is kept as long as its caption, its events and the judge are the same.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from avcap.errors import UserError
+from avcap.judge.base import Case, EventJudge
+from avcap.judge.compare import Setting
+from avcap.judge.ingest import Intake, Problem
+from avcap.judge.metrics import Metrics, Scored, compute_metrics, metrics_to_dict
+from avcap.records import (
+    Event,
+    InventedClaim,
+    Modality,
+    Sample,
+    Unscored,
+    Verdict,
+    from_json,
+    read_jsonl,
+    to_json,
+    write_jsonl,
+)
+
+PROTOCOL = "avcap-1"
+CASES, VERDICTS, UNSCORED = "cases.jsonl", "verdicts.jsonl", "unscored.jsonl"
+METRICS, EVALUATION, SETTING = "metrics.json", "evaluation.json", "setting.json"
+
+Extract = Callable[[Sequence[Sample]], Iterable[Sample]]
+"""Samples with a reference caption -> the same with events; those it cannot do come back without."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What evaluation.json holds, and with it what was scored."""
+
+    setting: Setting
+    """`modality`: what was asked for and is counted: all events ("both"), or those of one modality alone."""
+    captioner: str
+    """Who wrote the captions, as far as is known: a checkpoint, or the names of the caption files."""
+    num_videos: int
+    num_events: int
+    """Different ones: an event of an interval is an event of its video too."""
+    num_captions: int
+    num_unscored: int
+    files: dict[str, str]
+    """File that went in -> sha256."""
+    problems: tuple[Problem, ...]
+    scored: tuple[Scored, ...]
+    metrics: Metrics
+
+
+def evaluate(
+    intake: Intake,
+    *,
+    judge: EventJudge,
+    out_dir: str | Path,
+    modality: Modality = "both",
+    captioner: str = "",
+    files: Iterable[str | Path] = (),
+    extract: Extract | None = None,
+    watch: Callable[[Iterator[Any], int], Iterable[Any]] = lambda answers, _: answers,
+) -> Evaluation:
+    """Matched captions and a judge -> their Evaluation, also written to `out_dir`.
+
+    `extract`: finds the events of samples that have a reference caption alone. `watch`: wraps the verdicts that are
+    asked for, with their number, for a progress bar.
+    """
+    out_dir = Path(out_dir)
+    setting = Setting(
+        protocol=PROTOCOL, judge=judge.name, prompt_version=judge.prompt_version, modality=modality
+    )
+    cases, without_events = _with_events(intake, extract)
+    _claim(out_dir, setting)
+    kept = _take_up(out_dir, cases)
+    todo = [case for case in cases if case.caption_id not in kept]
+    answers = {**kept, **_judge_rest(todo, judge=judge, out_dir=out_dir, watch=watch)}
+    scored = [*(Scored(case=case, verdict=answers[case.caption_id]) for case in cases), *intake.failures]
+    scored += without_events
+    _write_answers(out_dir, scored)
+
+    counted = [restrict(one, modality=modality) for one in scored]
+    evaluation = Evaluation(
+        setting=setting,
+        captioner=captioner,
+        num_videos=len({one.case.sample.video for one in counted}),
+        num_events=len({(one.case.sample.video, e.event_id) for one in counted for e in one.case.sample.events}),
+        num_captions=len(counted),
+        num_unscored=sum(isinstance(one.verdict, Unscored) for one in counted),
+        files={str(path): _sha256(path) for path in files},
+        problems=intake.problems,
+        scored=tuple(counted),
+        metrics=compute_metrics(counted, durations_s=intake.durations_s),
+    )
+    _write_json(out_dir / METRICS, metrics_to_dict(evaluation.metrics))
+    _write_json(out_dir / EVALUATION, describe(evaluation))
+    return evaluation
+
+
+def describe(evaluation: Evaluation) -> dict[str, Any]:
+    """Evaluation -> what evaluation.json holds: all but what stands in the other files."""
+    data = dataclasses.asdict(dataclasses.replace(evaluation, scored=(), metrics=None))  # type: ignore[arg-type]
+    del data["scored"], data["metrics"]
+    return {**data, "num_problems": dict(Counter(problem.kind for problem in evaluation.problems))}
+
+
+def read_evaluation(folder: str | Path) -> tuple[Setting, list[Scored]]:
+    """Folder of a finished evaluation -> (how it was made, its captions with their verdicts)."""
+    folder = Path(folder)
+    path = folder / EVALUATION
+    try:
+        setting = from_json(json.dumps(json.loads(path.read_text(encoding="utf-8"))["setting"]), Setting)
+        modality: Modality = next(name for name in get_args(Modality) if name == setting.modality)
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); wanted the folder of a finished evaluation, as avcap evaluate leaves it"
+        ) from None
+    answers: dict[str, Verdict | Unscored] = {}
+    for verdict in read_jsonl(folder / VERDICTS, Verdict):
+        answers[verdict.caption_id] = verdict
+    for unscored in read_jsonl(folder / UNSCORED, Unscored):
+        answers[unscored.caption_id] = unscored
+    cases = list(read_jsonl(folder / CASES, Case))
+    if missing := [case.caption_id for case in cases if case.caption_id not in answers]:
+        raise UserError(f"{folder}: {len(missing)} captions have no verdict; run its avcap evaluate again to the end")
+    return setting, [
+        restrict(Scored(case=case, verdict=answers[case.caption_id]), modality=modality) for case in cases
+    ]
+
+
+def restrict(scored: Scored, *, modality: Modality) -> Scored:
+    """A judged caption -> the same, counting the events of one modality alone ("both": all of them).
+
+    What is true but was not asked for counts neither for nor against; what is false is invented, whatever it is about.
+    """
+    if modality == "both":
+        return scored
+    sample = scored.case.sample
+    asked = {event.event_id: event for event in sample.events if event.modality == modality}
+    case = dataclasses.replace(scored.case, sample=dataclasses.replace(sample, events=tuple(asked.values())))
+    if isinstance(scored.verdict, Unscored):
+        return Scored(case=case, verdict=scored.verdict)
+    event_of = {event.event_id: event for event in sample.events}
+    wrong = [
+        _claim_about(event_of[label.event_id])
+        for label in scored.verdict.events
+        if label.event_id not in asked and label.label == "incorrect"
+    ]
+    verdict = dataclasses.replace(
+        scored.verdict,
+        events=tuple(label for label in scored.verdict.events if label.event_id in asked),
+        invented=(*scored.verdict.invented, *wrong),
+    )
+    return Scored(case=case, verdict=verdict)
+
+
+def _claim_about(event: Event) -> InventedClaim:
+    return InventedClaim(text=f"wrong about: {event.text}", modality=event.modality, start_s=event.start_s)
+
+
+# --- events of reference captions -------------------------------------------------------------------------------------
+
+
+def _with_events(intake: Intake, extract: Extract | None) -> tuple[list[Case], list[Scored]]:
+    """-> (cases with their events, captions whose sample has a reference caption that gave none)."""
+    needed = intake.needs_events
+    if not needed:
+        return list(intake.cases), []
+    if extract is None:
+        raise UserError(
+            f"got {len(needed)} samples with a reference caption and no events, the first is {needed[0].sample_id}; "
+            "wanted events, or a judge that can extract them: --judge openai:MODEL@URL or local:PATH"
+        )
+    found = {sample.sample_id: sample for sample in extract(needed)}
+    cases, without = [], []
+    for case in intake.cases:
+        sample = found.get(case.sample.sample_id)
+        case = case if sample is None else dataclasses.replace(case, sample=sample)
+        if sample is None or sample.events:
+            cases.append(case)
+        else:
+            reason = "no events could be extracted from the reference caption"
+            without.append(Scored(case=case, verdict=Unscored(caption_id=case.caption_id, reason=reason)))
+    return cases, without
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def _claim(out_dir: Path, setting: Setting) -> None:
+    """Makes the folder one of this setting. UserError if it holds an evaluation made otherwise."""
+    path = out_dir / SETTING
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _write_json(path, dataclasses.asdict(setting))
+            return
+        found = from_json(path.read_text(encoding="utf-8"), Setting)
+    except OSError as error:
+        raise UserError(f"{out_dir}: cannot be written ({error.strerror}); choose another --out") from None
+    if found != setting:
+        raise UserError(f"{out_dir}: holds an evaluation with {found}, wanted {setting}; choose another --out")
+
+
+def _take_up(out_dir: Path, cases: Sequence[Case]) -> dict[str, Verdict]:
+    """Cases -> caption id -> the verdict that an earlier run left, if it was about the same text and events."""
+    lines = [to_json(case) for case in cases]
+    before = set(_whole_lines(out_dir / CASES))
+    same = {case.caption_id for case, line in zip(cases, lines, strict=True) if line in before}
+    old = (from_json(line, Verdict) for line in _whole_lines(out_dir / VERDICTS))
+    kept = {verdict.caption_id: verdict for verdict in old if verdict.caption_id in same}
+    # first the verdicts that still hold, then the cases: killed in between, no verdict is taken for another case's
+    write_jsonl(out_dir / VERDICTS, kept.values())
+    write_jsonl(out_dir / CASES, cases)
+    return kept
+
+
+def _whole_lines(path: Path) -> Iterator[str]:
+    """A file's lines without their ends; a torn last line is what a killed process leaves, and is passed over."""
+    if path.exists():
+        with open(path, encoding="utf-8") as handle:
+            yield from (line[:-1] for line in handle if line.endswith("\n"))
+
+
+def _judge_rest(
+    cases: Sequence[Case], *, judge: EventJudge, out_dir: Path, watch: Callable[[Iterator[Any], int], Iterable[Any]]
+) -> dict[str, Verdict | Unscored]:
+    """Asks the judge about the cases; a verdict is on the disk before the next is waited for."""
+    answers: dict[str, Verdict | Unscored] = {}
+    if not cases:
+        return answers
+    with open(out_dir / VERDICTS, "a", encoding="utf-8", errors="backslashreplace") as handle:
+        for case, answer in zip(cases, watch(judge.judge(cases), len(cases)), strict=True):
+            assert answer.caption_id == case.caption_id, f"{judge.name} answered out of order"
+            answers[case.caption_id] = answer
+            if isinstance(answer, Verdict):
+                handle.write(to_json(answer) + "\n")
+                handle.flush()
+    return answers
+
+
+def _write_answers(out_dir: Path, scored: Sequence[Scored]) -> None:
+    """The finished files, in the order of the captions whatever the order they were judged in."""
+    write_jsonl(out_dir / CASES, (one.case for one in scored))
+    write_jsonl(out_dir / VERDICTS, (one.verdict for one in scored if isinstance(one.verdict, Verdict)))
+    write_jsonl(out_dir / UNSCORED, (one.verdict for one in scored if isinstance(one.verdict, Unscored)))
+
+
+def _write_json(path: Path, data: Any) -> None:
+    partial = path.with_name(path.name + ".partial")
+    text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+    os.replace(partial, path)
+
+
+def _sha256(path: str | Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
