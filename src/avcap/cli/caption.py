@@ -1,22 +1,17 @@
-"""The command `avcap`. Torch is imported only by commands that compute, and only once their arguments are checked."""
+"""`avcap caption` and `avcap models`."""
 
 import gc
-import io
-import logging
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from typer.exceptions import TyperException
 
-import avcap
-from avcap.errors import UserError
+from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr
 from avcap.infer.caption_file import CaptionFile
 from avcap.infer.inputs import find_media
 from avcap.infer.request import Interval, Request
@@ -27,82 +22,7 @@ from avcap.records import Caption, CaptionError, Decoding
 if TYPE_CHECKING:
     from avcap.infer.captioner import Captioner
 
-EXIT_SOME_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 SMALL_MODEL = 50_000_000  # weights; below it, one thread is as fast as two on free cores
-
-app = typer.Typer(
-    help="Detailed audio-visual captions of videos.", no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False,
-)  # fmt: skip
-world_app = typer.Typer(help="Videos with exactly known truth, to train and to test on.", no_args_is_help=True)
-app.add_typer(world_app, name="world")
-
-stderr = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
-
-
-def main() -> None:
-    """Runs the command line. Exit codes: 0 all well, 1 some files failed, 2 bad input, 130 interrupted."""
-    logging.getLogger("avcap").addHandler(_Lines())
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
-    try:
-        code = app(prog_name="avcap", standalone_mode=False)
-    except UserError as error:
-        say(str(error))
-        code = EXIT_BAD_INPUT
-    except TyperException as error:
-        say(_describe_usage_error(error))
-        code = EXIT_BAD_INPUT
-    if code == EXIT_INTERRUPTED:
-        say("interrupted; with --out, the same command goes on from here")
-    sys.exit(code or 0)
-
-
-def say(message: str) -> None:
-    """A message -> one line on stderr."""
-    stderr.print(f"avcap: {' '.join(message.split())}")
-
-
-def _describe_usage_error(error: TyperException) -> str:
-    """A wrong command line -> what was got, what was wanted, and where to look, in one line."""
-    names = [name for name in getattr(getattr(error, "param", None), "opts", []) if name in sys.argv]
-    got = f", got {' '.join(sys.argv[sys.argv.index(names[0]) :][:2])!r}" if names else ""
-    context = getattr(error, "ctx", None)
-    return f"{error.format_message().rstrip('.')}{got}; see {context.command_path if context else 'avcap'} --help"
-
-
-class _Lines(logging.Handler):
-    """Makes the package's warnings lines on stderr like all other messages, also above a progress bar."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
-
-
-def _print_version(is_wanted: bool) -> None:
-    if is_wanted:
-        print(f"avcap {avcap.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _common_options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command("models")
-def list_models() -> None:
-    """List the models that are shipped with avcap."""
-    short_names = {name: short for short, name in ALIASES.items()}
-    for model in shipped_models():
-        names = f"{model.name}, {short_names[model.name]}" if model.name in short_names else model.name
-        print(f"{names:20}  {model.headline}")
-
-
-# --- caption ----------------------------------------------------------------------------------------------------------
 
 
 @app.command("caption", no_args_is_help=True)
@@ -143,7 +63,7 @@ def caption(
         say(found.describe_skipped())
 
     def caption_all(paths: list[str]) -> Iterator[Caption | CaptionError]:
-        return _start_captioner(folder, batch_size=batch_size, deadline_s=deadline).stream(paths, request)
+        return start_captioner(folder, batch_size=batch_size, deadline_s=deadline).stream(paths, request)
 
     if out is None:
         return _print_captions(caption_all(found.paths), request)
@@ -160,7 +80,8 @@ def _interval(start: float | None, end: float | None) -> Interval | None:
     return (start or 0.0, math.inf if end is None else end)
 
 
-def _start_captioner(folder: Path, *, batch_size: int, deadline_s: float) -> "Captioner":
+def start_captioner(folder: Path, *, batch_size: int, deadline_s: float) -> "Captioner":
+    """Checkpoint folder -> a captioner, as fast as imports allow."""
     gc.disable()  # the imports make millions of objects that stay: searching them for garbage takes half a second
     import torch
 
@@ -245,79 +166,10 @@ def _write_captions(
     return num_errors
 
 
-# --- train and world --------------------------------------------------------------------------------------------------
-
-
-@app.command("train", no_args_is_help=True)
-def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="tiny_base, tiny_align, tiny_sft, ...")],
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the recipe; repeatable.")
-    ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Set the fields that this file has.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same as --set seed=N.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run; out/RECIPE if left out.")] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="PARENT", help="Start from this: a shipped model or a checkpoint folder.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print the configuration, and what would be done with it.")
-    ] = False,
-) -> None:
-    """Train a model by a recipe. Stopped and run again it goes on, and ends with the same weights."""
-    values = _overrides(recipe, config=config, assignments=assignments or [], seed=seed)
-    parent = None if model is None else find_checkpoint(model)
-    out_dir = out or Path("out") / recipe
-    make_config = _find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
-
-    from avcap.config import override, to_dict
-    from avcap.stages.train import run_recipe
-
-    resolved = override(make_config(), values)
-    if not dry_run:
-        print(run_recipe(recipe, resolved, out_dir=out_dir, parent=parent))
-        return
-    import yaml
-
-    verb = "go on in" if (out_dir / "config.yaml").exists() else "train into"
-    print(yaml.safe_dump({"recipe": recipe, **to_dict(resolved)}, sort_keys=False), end="")
-    print(f"# Would {verb} {out_dir}, from {parent or 'nothing'}, and leave the model in {out_dir / 'checkpoint'}")
-
-
-def _overrides(recipe: str, *, config: Path | None, assignments: list[str], seed: int | None) -> dict[str, Any]:
-    """What the command line sets -> dotted field -> value. --seed wins over --set, and that over the file."""
-    from avcap.config import flatten, load_yaml, parse_assignments
-
-    values = flatten(load_yaml(config)) if config else {}
-    made_for = values.pop("recipe", recipe)  # a run's own config.yaml names its recipe
-    if made_for != recipe:
-        raise UserError(f"{config}: got the configuration of {made_for!r}, wanted one of {recipe!r}")
-    return values | parse_assignments(assignments) | ({} if seed is None else {"seed": seed})
-
-
-def _find_recipe(name: str) -> Callable[[], Any]:
-    """Name -> the function of recipes.py that returns the configuration. UserError that lists the names."""
-    from avcap.recipes import RECIPES
-
-    if name not in RECIPES:
-        raise UserError(f"got the recipe {name!r}, wanted one of {', '.join(RECIPES)}")
-    return RECIPES[name]
-
-
-@world_app.command("make")
-def make_world(
-    clips: Annotated[int, typer.Option(metavar="N", help="How many clips.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the world. Run again, it goes on.")],
-    seed: Annotated[int, typer.Option(help="Worlds of different seeds share no clip.")] = 0,
-    difficulty: Annotated[str, typer.Option(help="easy, standard or hard.")] = "standard",
-    domain: Annotated[str, typer.Option(metavar="NAME", help="default, unseen, film or paper.")] = "default",
-    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes; one per core if left out.")] = None,
-) -> None:
-    """Render mp4 files and, in truth.jsonl, all that is true of each."""
-    from avcap.world import make
-
-    truth = make.make_world(
-        out, num_clips=clips, seed=seed, difficulty=difficulty, domain=domain, num_workers=workers,
-        progress=sys.stderr.isatty(),
-    )  # fmt: skip
-    print(truth)
+@app.command("models")
+def list_models() -> None:
+    """List the models that are shipped with avcap."""
+    short_names = {name: short for short, name in ALIASES.items()}
+    for model in shipped_models():
+        names = f"{model.name}, {short_names[model.name]}" if model.name in short_names else model.name
+        print(f"{names:20}  {model.headline}")

@@ -1,0 +1,9 @@
+"""The command `avcap`. Torch is imported only by commands that compute, and only once their arguments are checked.
+
+One file for each group of commands, registered by being imported here; `--help` lists them in this order.
+"""
+
+from avcap.cli import caption, evaluate, train, world
+from avcap.cli.app import main
+
+__all__ = ["caption", "evaluate", "main", "train", "world"]

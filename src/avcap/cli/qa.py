@@ -1,0 +1,159 @@
+"""`avcap evaluate-qa` and `avcap audit-audio`."""
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr
+from avcap.cli.caption import start_captioner
+from avcap.data.qa_files import read_questions
+from avcap.errors import UserError
+from avcap.infer.shipped import find_checkpoint
+
+if TYPE_CHECKING:
+    from avcap.judge.answers import MethodMetrics, QaMetrics
+    from avcap.judge.bootstrap import Rate
+
+NUM_NAMED = 5  # of what has no answer, on the terminal; all of it is in metrics.json
+
+
+class MethodChoice(str, Enum):
+    """What --method takes."""
+
+    generate = "generate"
+    logprobs = "logprobs"
+    both = "both"
+
+
+@app.command("evaluate-qa", no_args_is_help=True)
+def evaluate_questions(
+    data: Annotated[Path, typer.Option(metavar="FILE|DIR", help="Questions: a world, or a copy of a benchmark.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Answers and figures. Run again, it goes on.")],
+    model: Annotated[str, typer.Option(help="A shipped model (see: avcap models) or a checkpoint folder.")] = "tiny",
+    format: Annotated[
+        str, typer.Option(help="auto, world, videomme, nextqa, mvbench, worldsense or dailyomni.")
+    ] = "auto",
+    videos: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the videos are; beside the questions if left out.")
+    ] = None,
+    method: Annotated[
+        MethodChoice, typer.Option(help="Read what the model writes, or compare how likely it finds the options.")
+    ] = MethodChoice.both,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Ask with the options in all cyclic orders, too.")
+    ] = False,
+    no_sound: Annotated[bool, typer.Option("--no-sound", help="Only look.")] = False,
+    no_picture: Annotated[bool, typer.Option("--no-picture", help="Only listen.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 32,
+    deadline: Annotated[float, typer.Option(metavar="S", help="Seconds that decoding one file may take.")] = 120.0,
+) -> int:
+    """Ask questions about videos: accuracy by kind, with intervals over videos, and chance beside it."""
+    if no_sound and no_picture:
+        raise UserError("got --no-sound and --no-picture, wanted at least one of picture and sound")
+    folder = find_checkpoint(model)
+    questions = read_questions(data, format=format, videos=videos)
+    captioner = start_captioner(folder, batch_size=1, deadline_s=deadline)
+
+    from avcap.stages.evaluate_qa import METHODS, QaConfig, evaluate_qa
+
+    config = QaConfig(
+        methods=METHODS if method is MethodChoice.both else (method.value,), use_sound=not no_sound,
+        use_picture=not no_picture, rotate=rotate, max_new_tokens=max_new_tokens,
+    )  # fmt: skip
+    columns = [TextColumn("questions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=stderr, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("questions", total=len(questions.questions))
+        metrics = evaluate_qa(
+            captioner, questions, config=config, out_dir=out,
+            progress=lambda done, total: bar.update(task, completed=done),
+        )  # fmt: skip
+    _print_metrics(metrics)
+    _name_unanswered(metrics, out=out)
+    return EXIT_SOME_FAILED if metrics.unanswered else 0
+
+
+def _print_metrics(metrics: "QaMetrics") -> None:
+    """One table of accuracies, then a line on letters for each method."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("kind")
+    for heading in ("questions", "chance", *metrics.by_method):
+        table.add_column(heading, justify="right")
+    first = next(iter(metrics.by_method.values()), None)
+    for kind, row in first.by_kind.items() if first else ():
+        of_methods = [method.by_kind.get(kind) for method in metrics.by_method.values()]
+        chances = sorted({f"{found.chance:.2f}" for found in of_methods if found and found.chance is not None})
+        cells = [_rate(found.accuracy) if found else "-" for found in of_methods]
+        table.add_row(kind, str(row.num_questions), " / ".join(chances) or "?", *cells)
+    Console(width=120, highlight=False).print(table)
+    for name, method in metrics.by_method.items():
+        print(f"{name}: {_describe_letters(method)}")
+    print(f"{metrics.num_questions} questions about {metrics.num_videos} videos, {len(metrics.unanswered)} unanswered")
+
+
+def _describe_letters(method: "MethodMetrics") -> str:
+    """-> "answered / right: A 0.24 / 0.25, ...; 3 replies name no option", and what else is to be said of it."""
+    letters = ", ".join(f"{letter} {bias.answered:.2f} / {bias.right:.2f}" for letter, bias in method.by_letter.items())
+    parts = [f"answered / right: {letters}"] if letters else []
+    if method.rotated:
+        parts.append(
+            f"all orders {_rate(method.rotated.accuracy)}, right in every order {_rate(method.rotated.right_in_all)}"
+        )
+    if method.num_unread:
+        parts.append(f"{method.num_unread} replies name no option")
+    if method.num_with_unknown_words:
+        parts.append(f"{method.num_with_unknown_words} questions have words that the model does not know")
+    return "; ".join(parts) or "no question has options"
+
+
+def _rate(rate: "Rate") -> str:
+    """-> "0.712 [0.650, 0.771]"."""
+    if rate.value is None:
+        return "-"
+    return f"{rate.value:.3f}" + ("" if rate.low is None else f" [{rate.low:.3f}, {rate.high:.3f}]")
+
+
+def _name_unanswered(metrics: "QaMetrics", *, out: Path) -> None:
+    for question_id, reason in list(metrics.unanswered.items())[:NUM_NAMED]:
+        say(f"{question_id}: {reason}")
+    if len(metrics.unanswered) > NUM_NAMED:
+        say(f"and {len(metrics.unanswered) - NUM_NAMED} more without an answer, all in {out / 'metrics.json'}")
+
+
+@app.command("audit-audio", no_args_is_help=True)
+def audit_sound(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="A world with its truth, or any folder of videos.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Texts and figures.")],
+    model: Annotated[str, typer.Option(help="A shipped model (see: avcap models) or a checkpoint folder.")] = "tiny",
+    clips: Annotated[int | None, typer.Option(metavar="N", help="Only the first N clips.")] = None,
+    deadline: Annotated[float, typer.Option(metavar="S", help="Seconds that decoding one file may take.")] = 120.0,
+) -> int:
+    """Prove that a model uses the sound: the same clips with it, mute, with another's, and without a picture."""
+    if clips is not None and clips < 2:
+        raise UserError(f"got --clips {clips}, wanted at least 2: sounds are swapped between clips")
+    folder = find_checkpoint(model)
+    captioner = start_captioner(folder, batch_size=1, deadline_s=deadline)
+
+    from avcap.stages.audit_audio import audit_audio, find_clips
+
+    columns = [TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    found = find_clips(data, limit=clips)
+    with Progress(*columns, console=stderr, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("clips", total=len(found))
+        audit = audit_audio(captioner, found, out_dir=out, progress=lambda done: bar.update(task, completed=done))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for heading in audit.conditions:
+        table.add_column(heading.replace("_", " "), justify="right")
+    for name, rates in audit.figures.items():
+        table.add_row(name, *(_rate(rates[condition]) for condition in audit.conditions))
+    Console(width=150, highlight=False).print(table)
+    for failure in audit.errors:
+        say(f"{failure.video}: {failure.error}")
+    print(f"{audit.verdict} ({audit.num_clips} clips, {len(audit.errors)} could not be used)")
+    return 0 if audit.uses_sound else EXIT_SOME_FAILED

@@ -1,0 +1,67 @@
+"""`avcap train`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from avcap.cli.app import app
+from avcap.errors import UserError
+from avcap.infer.shipped import find_checkpoint
+
+
+@app.command("train", no_args_is_help=True)
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="tiny_base, tiny_align, tiny_sft, ...")],
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the recipe; repeatable.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Set the fields that this file has.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same as --set seed=N.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run; out/RECIPE if left out.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="PARENT", help="Start from this: a shipped model or a checkpoint folder.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print the configuration, and what would be done with it.")
+    ] = False,
+) -> None:
+    """Train a model by a recipe. Stopped and run again it goes on, and ends with the same weights."""
+    values = _overrides(recipe, config=config, assignments=assignments or [], seed=seed)
+    parent = None if model is None else find_checkpoint(model)
+    out_dir = out or Path("out") / recipe
+    make_config = _find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
+
+    from avcap.config import override, to_dict
+    from avcap.stages.train import run_recipe
+
+    resolved = override(make_config(), values)
+    if not dry_run:
+        print(run_recipe(recipe, resolved, out_dir=out_dir, parent=parent))
+        return
+    import yaml
+
+    verb = "go on in" if (out_dir / "config.yaml").exists() else "train into"
+    print(yaml.safe_dump({"recipe": recipe, **to_dict(resolved)}, sort_keys=False), end="")
+    print(f"# Would {verb} {out_dir}, from {parent or 'nothing'}, and leave the model in {out_dir / 'checkpoint'}")
+
+
+def _overrides(recipe: str, *, config: Path | None, assignments: list[str], seed: int | None) -> dict[str, Any]:
+    """What the command line sets -> dotted field -> value. --seed wins over --set, and that over the file."""
+    from avcap.config import flatten, load_yaml, parse_assignments
+
+    values = flatten(load_yaml(config)) if config else {}
+    made_for = values.pop("recipe", recipe)  # a run's own config.yaml names its recipe
+    if made_for != recipe:
+        raise UserError(f"{config}: got the configuration of {made_for!r}, wanted one of {recipe!r}")
+    return values | parse_assignments(assignments) | ({} if seed is None else {"seed": seed})
+
+
+def _find_recipe(name: str) -> Callable[[], Any]:
+    """Name -> the function of recipes.py that returns the configuration. UserError that lists the names."""
+    from avcap.recipes import RECIPES
+
+    if name not in RECIPES:
+        raise UserError(f"got the recipe {name!r}, wanted one of {', '.join(RECIPES)}")
+    return RECIPES[name]

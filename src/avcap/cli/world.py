@@ -1,0 +1,31 @@
+"""`avcap world`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avcap.cli.app import app
+
+world_app = typer.Typer(help="Videos with exactly known truth, to train and to test on.", no_args_is_help=True)
+app.add_typer(world_app, name="world")
+
+
+@world_app.command("make")
+def make_world(
+    clips: Annotated[int, typer.Option(metavar="N", help="How many clips.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the world. Run again, it goes on.")],
+    seed: Annotated[int, typer.Option(help="Worlds of different seeds share no clip.")] = 0,
+    difficulty: Annotated[str, typer.Option(help="easy, standard or hard.")] = "standard",
+    domain: Annotated[str, typer.Option(metavar="NAME", help="default, unseen, film or paper.")] = "default",
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes; one per core if left out.")] = None,
+) -> None:
+    """Render mp4 files and, in truth.jsonl, all that is true of each."""
+    from avcap.world import make
+
+    truth = make.make_world(
+        out, num_clips=clips, seed=seed, difficulty=difficulty, domain=domain, num_workers=workers,
+        progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    print(truth)
