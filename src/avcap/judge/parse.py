@@ -1,0 +1,148 @@
+"""A language model's reply -> JSON, or the reason why not: nothing is run, and nothing guessed. Standard library only.
+
+Tolerated: a section of thoughts before the reply, prose around the JSON, a code fence, a comma before a closing brace.
+Not tolerated, because one would have to guess what was meant: two different objects, a key given twice, NaN.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Any
+
+_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+# A string that is never closed is taken to the end: tried again at each of its quotes it would cost a square.
+_STRING_OR_SPARE_COMMA = re.compile(r'("(?:[^"\\]|\\.)*+(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
+MAX_STARTS = 200
+"""Opening braces tried: each costs a reading of what follows, and a reply can be made of a million of them."""
+
+
+class BadReply(Exception):
+    """A reply that cannot be used, and why."""
+
+
+def parse_object(text: str) -> dict[str, Any]:
+    """A reply -> the one JSON object in it. Raises BadReply."""
+    _, brace, rest = _THOUGHTS.sub("", text).partition("{")
+    found: list[dict[str, Any]] = []
+    for item in _objects(_without_spare_commas(brace + rest)):
+        if item not in found:
+            found.append(item)
+    if not found:
+        raise BadReply("no JSON object in the reply" if text.strip() else "the reply is empty")
+    if len(found) > 1:
+        raise BadReply(f"{len(found)} different JSON objects in the reply, wanted one")
+    return found[0]
+
+
+def _without_spare_commas(text: str) -> str:
+    """Text that opens with a brace -> itself if that is the brace of an object, else without spare commas."""
+    try:
+        json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return _STRING_OR_SPARE_COMMA.sub(lambda found: found[1] or "", text)
+    return text
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """Text -> the JSON objects in it that lie in no other one."""
+    decoder = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    start = text.find("{")
+    for _ in range(MAX_STARTS):
+        if start < 0:
+            return
+        try:
+            value, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):  # ValueError also: a number of thousands of digits
+            end = start + 1
+        else:
+            yield value
+        start = text.find("{", end)
+    raise BadReply(f"more than {MAX_STARTS} opening braces that open no JSON object")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise BadReply("a JSON object gives a key twice")
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> Any:
+    raise BadReply(f"{name} in the reply, which is no JSON")
+
+
+# --- fields of an object: each takes what it says and nothing else ----------------------------------------------------
+
+
+def take(item: Any, key: str, *, where: str) -> Any:
+    """An object's field, or BadReply."""
+    if not isinstance(item, dict):
+        raise BadReply(f"{where} is not an object")
+    if key not in item:
+        raise BadReply(f"{where} has no {key!r}")
+    return item[key]
+
+
+def take_list(item: Any, key: str, *, where: str) -> list[Any]:
+    value = take(item, key, where=where)
+    if not isinstance(value, list):
+        raise BadReply(f"{key!r} of {where} is not a list")
+    return value
+
+
+def take_text(item: Any, key: str, *, where: str) -> str:
+    """A field that holds text with something in it."""
+    value = take(item, key, where=where)
+    if not isinstance(value, str) or not value.strip():
+        raise BadReply(f"{key!r} of {where} is not a text")
+    return value.strip()
+
+
+def take_count(item: Any, key: str, *, where: str, most: int | None = None) -> int:
+    """A field that holds a whole number from 0 to `most`. "3" and 3.0 are not counts: a bool neither."""
+    value = take(item, key, where=where)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0 or (most is not None and value > most):
+        raise BadReply(f"{key!r} of {where} is not a whole number from 0 to {'any' if most is None else most}")
+    return value
+
+
+def take_choice(item: Any, key: str, *, where: str, choices: tuple[str | None, ...]) -> Any:
+    """A field that holds one of the choices."""
+    value = take(item, key, where=where)
+    if (value is not None and not isinstance(value, str)) or value not in choices:
+        raise BadReply(f"{key!r} of {where} is none of {', '.join(map(str, choices))}")
+    return value
+
+
+def take_seconds(item: Any, key: str, *, where: str) -> float | None:
+    """A field that holds a time from 0 on, or null."""
+    value = take(item, key, where=where)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1e6:
+        raise BadReply(f"{key!r} of {where} is not a time in seconds")
+    return float(value)
+
+
+# --- quotations -------------------------------------------------------------------------------------------------------
+
+
+def is_quoted(quote: str, *, source: str) -> bool:
+    """Whether a quotation's words stand in the source, in a row; "..." in the quotation stands for words left out."""
+    haystack = _letters(source)
+    parts = [_letters(part) for part in re.split(r"\.{3}|…", quote)]
+    said = [part for part in parts if part]
+    position = 0
+    for part in said:
+        position = haystack.find(part, position)
+        if position < 0:
+            return False
+        position += len(part)
+    return sum(map(len, said)) >= 2  # one letter stands in every caption
+
+
+def _letters(text: str) -> str:
+    """Text -> its letters and digits in lower case, single spaces for all else."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join("".join(char if char.isalnum() else " " for char in folded).split())

@@ -1,0 +1,125 @@
+"""A reply is read as what it says, or not at all."""
+
+import time
+
+import pytest
+
+from avcap.judge.parse import (
+    BadReply,
+    is_quoted,
+    parse_object,
+    take,
+    take_choice,
+    take_count,
+    take_list,
+    take_seconds,
+    take_text,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": [1, "x"]}',
+        ' \n{"a": [1, "x"]}\n',
+        '```json\n{"a": [1, "x"]}\n```',
+        'Sure! Here it is:\n{"a": [1, "x"]}\nI hope this helps.',
+        '<think>Maybe {"a": 2}? No.</think>{"a": [1, "x"]}',
+        '{"a": [1, "x",],}',
+        'The caption says "so.\n{"a": [1, "x",]}',
+        '{"a": [1, "x"]}\n{"a": [1, "x"]}',  # said twice is still one thing
+    ],
+)
+def test_what_is_tolerated(text):
+    assert parse_object(text) == {"a": [1, "x"]}
+
+
+def test_a_string_keeps_its_commas():
+    assert parse_object('{"a": "x,}", "b": "\\",]",}') == {"a": "x,}", "b": '",]'}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "empty"),
+        ("I cannot help with that.", "no JSON object"),
+        ("[1, 2]", "no JSON object"),
+        ('{"a": 1', "no JSON object"),
+        ("{'a': 1}", "no JSON object"),
+        ('{"a": 1} or {"a": 2}', "2 different"),
+        ('{"a": 1, "a": 2}', "key twice"),
+        ('{"a": NaN}', "NaN"),
+        ('{"a": Infinity}', "Infinity"),
+        ('{"a": ' + "9" * 5000 + "}", "no JSON object"),
+        ('{"a":' * 150, "no JSON object"),
+        ("{" * 1000, "opening braces"),
+        ('__import__("os").system("false")', "no JSON object"),
+    ],
+)
+def test_what_is_not(text, reason):
+    with pytest.raises(BadReply, match=reason):
+        parse_object(text)
+
+
+def test_a_hostile_megabyte_takes_no_time():
+    start = time.perf_counter()
+    for text in ('{"a":' * 200_000, "{" * 1_000_000, '{"a": "' + '\\"' * 500_000):
+        with pytest.raises(BadReply):
+            parse_object(text)
+    assert time.perf_counter() - start < 10
+
+
+def test_a_broken_outer_object_does_not_pass_for_its_inside():
+    # The list is cut off in its second item; what is left inside is one object, and not of the form that is wanted.
+    found = parse_object('{"events": [{"id": 1, "label": "correct"}, {"id": 2')
+    with pytest.raises(BadReply, match="no 'events'"):
+        take_list(found, "events", where="the reply")
+
+
+ITEM = {"n": 3, "t": " x ", "b": True, "f": 3.0, "neg": -1, "s": "3", "null": None, "l": [1], "e": " "}
+
+
+def test_fields_are_taken_as_they_are():
+    assert take_count(ITEM, "n", where="it", most=3) == 3
+    assert take_text(ITEM, "t", where="it") == "x"
+    assert take_list(ITEM, "l", where="it") == [1]
+    assert take_seconds(ITEM, "n", where="it") == 3.0 and take_seconds(ITEM, "null", where="it") is None
+    assert take_choice(ITEM, "null", where="it", choices=("a", None)) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: take(["a"], "a", where="it"),
+        lambda: take(ITEM, "absent", where="it"),
+        lambda: take_list(ITEM, "t", where="it"),
+        lambda: take_text(ITEM, "e", where="it"),
+        lambda: take_text(ITEM, "n", where="it"),
+        *(lambda key=key: take_count(ITEM, key, where="it") for key in ("b", "f", "neg", "s", "null")),
+        lambda: take_count(ITEM, "n", where="it", most=2),
+        *(lambda key=key: take_seconds(ITEM, key, where="it") for key in ("b", "neg", "s")),
+        lambda: take_choice(ITEM, "l", where="it", choices=("a",)),
+        lambda: take_choice(ITEM, "n", where="it", choices=("a",)),
+    ],
+)
+def test_fields_are_not_bent(wrong):
+    with pytest.raises(BadReply, match="it"):
+        wrong()
+
+
+CAPTION = "A man in a red coat says, “Hello,\nworld!” Then a dog barks. 猫が鳴く。"
+
+
+@pytest.mark.parametrize(
+    "quote",
+    ["a man in a RED coat", 'says "hello, world"', "A man ... a dog barks", "red coat… barks", "猫が", "Dog barks."],
+)
+def test_quotations_that_are_there(quote):
+    assert is_quoted(quote, source=CAPTION)
+
+
+@pytest.mark.parametrize(
+    "quote", ["", "...", "a", "!", "a man in a blue coat", "a dog barks ... a man", "says goodbye", "犬が"]
+)
+def test_quotations_that_are_not(quote):
+    assert not is_quoted(quote, source=CAPTION)
