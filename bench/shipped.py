@@ -22,6 +22,7 @@ import torch
 from avcap.data.encode import encode_clip
 from avcap.data.prompt import ChatStyle
 from avcap.infer.captioner import Captioner
+from avcap.judge.words import count_words
 from avcap.media.clip import Clip, load_clip
 from avcap.model.features import MediaFeatures
 from avcap.records import Sample, WorldTruth, read_jsonl
@@ -29,7 +30,7 @@ from avcap.train.language import answer_logits, kind_accuracy
 from avcap.train.lessons import Lesson, TokenWeights, make_batch
 from avcap.world import describe
 from avcap.world.make import scene_from_dict
-from avcap.world.oracle import count_errors, judge_caption, repetition_rate
+from avcap.world.oracle import count_errors, judge_caption
 from avcap.world.questions import chance, right
 from avcap.world.scene import Scene
 
@@ -152,13 +153,12 @@ def caption_errors(
     captioner: Captioner, clips: Sequence[WorldClip], samples: Sequence[Sample], *, modality: str = "both", **options
 ) -> dict[str, dict[str, float]]:
     """Greedy captions of samples (in the order of clips) judged by the oracle."""
-    counts, repetition, words = [], [], []
+    counts, words = [], []
     scenes = [clip.scene for clip in clips]
     for scene, sample, caption in zip(scenes, samples, captioner.caption(list(samples), **options), strict=True):
         verdict = judge_caption(caption.text, truth=scene, interval_s=sample.interval_s, modality=modality)
         counts.append(count_errors(verdict))
-        repetition.append(repetition_rate(caption.text))
-        words.append(len(caption.text.split()))
+        words.append(count_words(caption.text))
     events = [count.num_events for count in counts]
     wrong = [count.incorrect + count.invented for count in counts]
     missed = [count.missing for count in counts]
@@ -166,7 +166,7 @@ def caption_errors(
         "missing": rate(missed, events),
         "hallucination": rate(wrong, events),
         "total": rate([m + w for m, w in zip(missed, wrong, strict=True)], events),
-        "repetition": rate([r * n for r, n in zip(repetition, words, strict=True)], words),
+        "repetition": rate([count.num_repeated for count in words], [count.num_words for count in words]),
     }
 
 
@@ -183,18 +183,17 @@ def missing_by_modality(captioner: Captioner, clips: Sequence[WorldClip]) -> dic
 
 def label_errors(clips: Sequence[WorldClip]) -> dict[str, dict[str, float]]:
     """The imperfect annotator's own errors on these clips: what SFT imitates."""
-    counts, repetition, words = [], [], []
+    counts, words = [], []
     for clip in clips:
         rng = random.Random(clip.scene.seed)
         text = describe.imperfect_caption(clip.scene, annotator=describe.Annotator(), rng=rng)
         counts.append(count_errors(judge_caption(text, truth=clip.scene)))
-        repetition.append(repetition_rate(text))
-        words.append(len(text.split()))
+        words.append(count_words(text))
     events = [count.num_events for count in counts]
     return {
         "missing": rate([count.missing for count in counts], events),
         "hallucination": rate([count.incorrect + count.invented for count in counts], events),
-        "repetition": rate([r * n for r, n in zip(repetition, words, strict=True)], words),
+        "repetition": rate([count.num_repeated for count in words], [count.num_words for count in words]),
     }
 
 

@@ -5,9 +5,10 @@ from dataclasses import fields, replace
 
 import pytest
 
+from avcap.judge.words import count_words
 from avcap.world import describe, grammar, questions
 from avcap.world.describe import Annotator
-from avcap.world.oracle import count_errors, judge_caption, repetition_rate
+from avcap.world.oracle import count_errors, judge_caption
 from avcap.world.scene import Scene, SoundAtom, VisualAtom, make_scene
 
 PERFECT = Annotator(**{field.name: 0.0 for field in fields(Annotator)})
@@ -174,7 +175,7 @@ def test_a_recap_says_again_what_was_said():
         assert len(verdict.repeated) in (1, 2) and not verdict.invented
         assert all(event.label == "correct" for event in verdict.events)
         # Each recapped clause has at least five words, all of which are a repetition.
-        assert repetition_rate(label) >= 5 / len(label.split())
+        assert count_words(label).repetition_rate >= 5 / len(label.split())
 
 
 def test_an_early_stop_keeps_the_first_half():
@@ -197,4 +198,4 @@ def test_labels_of_the_default_annotator_are_as_bad_as_intended():
     num_events = sum(count.num_events for count in counts)
     assert sum(count.missing for count in counts) / num_events == pytest.approx(0.48, abs=0.02)
     assert sum(count.incorrect + count.invented for count in counts) / num_events == pytest.approx(0.084, abs=0.01)
-    assert sum(map(repetition_rate, labels)) / len(labels) == pytest.approx(0.15, abs=0.02)
+    assert sum(count_words(label).repetition_rate for label in labels) / len(labels) == pytest.approx(0.15, abs=0.02)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from avcap.records import Verdict, WorldTruth, from_json, to_json
 from avcap.world import describe, grammar
-from avcap.world.oracle import corrupt, count_errors, judge_caption, repetition_rate, total_error
+from avcap.world.oracle import corrupt, count_errors, judge_caption, total_error
 from avcap.world.scene import Scene, SoundAtom, VisualAtom, make_scene
 
 CIRCLE = {"colour": "red", "shape": "circle", "size": 1}
@@ -265,7 +265,6 @@ def assert_accounted_for(text: str) -> None:
     num_claims = len(reading.statements) + len(reading.unread)
     assert len(told) + len(verdict.invented) + len(verdict.repeated) == num_claims
     assert [event.event_id for event in verdict.events] == ["v1", "s2", "v3", "s3", "b3", "v5", "s6"]
-    assert 0 <= repetition_rate(text) <= 1
 
 
 @settings(deadline=None, max_examples=300)
@@ -298,12 +297,3 @@ def test_counts_and_the_total_error():
     assert total_error([verdict]) == pytest.approx(3 / 7)
     assert total_error([verdict, judge_caption(TEXT, truth=SCENE)]) == pytest.approx(3 / 14)
     assert total_error([]) != total_error([])  # no events: nan
-
-
-def test_the_repetition_rate():
-    assert repetition_rate("") == 0
-    assert repetition_rate("one two three four five six") == 0
-    # 10 words; the second "a b c d e" is one repeated 5-gram of 5 words: 5 / 10
-    assert repetition_rate("A b c d e, a b c d e.") == 0.5
-    # 7 words "a": the 5-grams begin at words 1, 2, 3; those at 2 and 3 are repeats and cover words 2 to 7: 6 / 7
-    assert repetition_rate("a a a a a a a") == pytest.approx(6 / 7)

@@ -25,7 +25,6 @@ from avcap.world.grammar import Claim, Sentence, Statement
 from avcap.world.scene import Scene
 
 JUDGE_NAME = "oracle"
-NGRAM_WORDS = 5
 
 
 def judge_caption(
@@ -165,22 +164,6 @@ def total_error(verdicts: Iterable[Verdict]) -> float:
     num_events = sum(count.num_events for count in counts)
     num_errors = sum(count.missing + count.incorrect + count.invented for count in counts)
     return num_errors / num_events if num_events else float("nan")
-
-
-def repetition_rate(text: str) -> float:
-    """Text -> the share of its words that lie inside the second or a later occurrence of some run of five words.
-
-    Not zero for clean captions: "appears in the top-left corner" is a run that two objects may share.
-    """
-    words = [token.lower() for token in grammar.tokens(text) if token[0].isalnum()]
-    seen: set[tuple[str, ...]] = set()
-    inside: set[int] = set()
-    for start in range(len(words) - NGRAM_WORDS + 1):
-        ngram = tuple(words[start : start + NGRAM_WORDS])
-        if ngram in seen:
-            inside |= set(range(start, start + NGRAM_WORDS))
-        seen.add(ngram)
-    return len(inside) / len(words) if words else 0.0
 
 
 # --- planted errors ---------------------------------------------------------------------------------------------------
