@@ -37,6 +37,7 @@ DOORS = {
     "pretty_midi": {"world/soundfont.py"},
     "peft": {"model/lora.py"},
     "typer": {"cli/"},
+    "httpx2": {"judge/chat.py"},
 }
 
 

@@ -1,0 +1,379 @@
+"""The chat that an LLM judge asks: any OpenAI-compatible server.
+
+    open_chat("openai:gpt-4.1", api_key=...)               the hosted one
+    open_chat("openai:NAME@http://localhost:8000/v1")      vLLM, llama.cpp, ...
+
+One request -> cache -> budget -> calls with pauses between them -> cache -> Reply, or NoReply with the reason.
+
+The calls run in an event loop in a thread of its own, because only there a whole call, name lookup and dripping headers
+included, can be given one deadline. Retrying is done here and not by a client library: each try has to be weighed
+against the budget, and each body has to be cut off at a size while it still comes in.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import json
+import random
+import re
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx2
+
+from avcap.errors import UserError
+from avcap.judge.base import ChatRequest, NoReply, Reply
+from avcap.judge.cache import ReplyCache, reply_key
+from avcap.judge.completion import (
+    Dialect,
+    Failure,
+    error_code,
+    error_message,
+    plainer_dialect,
+    read_completion,
+    request_body,
+    retry_after_s,
+    shown,
+)
+from avcap.judge.cost import PRICES, Budget, Estimate, Price, cost_of, estimate, find_price, most_it_can_cost
+
+OPENAI_URL = "https://api.openai.com/v1"
+MOST_REPLY_BYTES = 1_000_000
+CONNECT_S = 15.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+LONGEST_WAIT_S = 120.0
+"""A server that asks to be left alone for longer than this gets no further try."""
+POLL_S = 0.02
+"""How often a reply that another process is fetching, or room in the budget, is looked for."""
+LOOKAHEAD = 4
+"""Requests drawn ahead for each call in flight, so that one slow call at the head does not idle the others."""
+FOR_THE_USER = {
+    401: "the server does not accept the key; set OPENAI_API_KEY to one of this server",
+    402: "the account at this server has to be paid; nothing can be asked before",
+    403: "the key may not use this model; use another key or another model",
+    404: "no such model, or no such address; check the name, and that the URL ends as the server wants (most: /v1)",
+    405: "no chat is offered at this address; check that the URL ends as the server wants (most: /v1)",
+}
+"""Answers that every further call would get too: the run ends."""
+AGAIN = {408, 409, 425, 429}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatSpec:
+    model: str
+    url: str
+
+
+@dataclass(kw_only=True)
+class ChatCounts:
+    """What a chat has done so far. `calls` were sent over the network; `retries` of them repeated another."""
+
+    calls: int = 0
+    retries: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    no_replies: int = 0
+    spent_usd: float | None = None
+    """At list prices; calls that may have been charged count in full. None: the model's price is not known."""
+
+
+def read_chat_spec(spec: str) -> ChatSpec:
+    """ "openai:MODEL" or "openai:MODEL@URL" -> model and URL; UserError that shows no secret."""
+    wanted = "wanted openai:MODEL or openai:MODEL@URL with an http:// or https:// URL"
+    match = re.fullmatch(r"openai:(?P<model>\S+?)(@(?P<url>https?://\S+))?", spec)
+    if match is None or (match["url"] is None and "@" in match["model"]):
+        raise UserError(f"judge: got {shown(spec.partition('@')[0])!r} and what follows it, {wanted}")
+    model, url = match["model"], (match["url"] or OPENAI_URL).rstrip("/")
+    try:
+        parts = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise UserError(f"judge: the URL of model {model!r} is none ({error}); {wanted}") from None
+    if parts.userinfo or parts.query or parts.fragment or not parts.host:
+        raise UserError(
+            f"judge: the URL of model {model!r} must be scheme, host, port and path alone; a key belongs into "
+            f"OPENAI_API_KEY"
+        )
+    return ChatSpec(model=model, url=str(parts))
+
+
+def open_chat(
+    spec: str, *, api_key: str | None = None, cache: ReplyCache | None = None, budget: Budget | None = None,
+    prices: Mapping[str, Price] = PRICES, concurrency: int = 8, timeout_s: float = 120.0, max_retries: int = 6,
+) -> "OpenAIChat":  # fmt: skip
+    """Spec -> chat with that server; nothing is sent yet. `timeout_s` is for one call, whole reply included."""
+    parsed = read_chat_spec(spec)
+    price = find_price(parsed.model, prices=prices)
+    if budget is not None and price is None:
+        raise UserError(
+            f"budget: the price of model {parsed.model!r} is not known, wanted it to hold the budget; name a file with "
+            f"--prices (for a server of your own: {{input: 0, output: 0}})"
+        )
+    if parsed.url == OPENAI_URL and not api_key:
+        raise UserError(f"judge: no key for {OPENAI_URL}; set OPENAI_API_KEY, or name another server with @URL")
+    limits = (("concurrency", concurrency, 1), ("timeout", timeout_s, 0.001), ("retries", max_retries, 0))
+    for name, value, least in limits:
+        if not least <= value < float("inf"):
+            raise UserError(f"judge: got {name} {value}, wanted {least} or more")
+    if api_key and not (api_key.isascii() and api_key.isprintable()):
+        raise UserError("judge: the key holds characters that no key has (a line break?); set OPENAI_API_KEY again")
+    return OpenAIChat(
+        parsed, api_key=api_key, cache=cache, budget=budget, price=price, concurrency=concurrency,
+        timeout_s=timeout_s, max_retries=max_retries,
+    )  # fmt: skip
+
+
+class OpenAIChat:
+    """An OpenAI-compatible server, asked `concurrency` requests at a time. Close it, or use it with `with`."""
+
+    def __init__(
+        self, spec: ChatSpec, *, api_key: str | None, cache: ReplyCache | None, budget: Budget | None,
+        price: Price | None, concurrency: int, timeout_s: float, max_retries: int,
+    ) -> None:  # fmt: skip
+        self.model, self.url = spec.model, spec.url
+        self.name = f"openai:{spec.model}"
+        self.counts = ChatCounts(spent_usd=None if price is None else 0.0)
+        self.schema_refusal: str | None = None
+        """What the server said when it refused structured output; replies are not held to the schema since."""
+        self._key, self._cache, self._budget, self._price = api_key, cache, budget, price
+        self._concurrency, self._timeout_s, self._max_retries = concurrency, timeout_s, max_retries
+        self._dialect = Dialect()
+        self._fatal: UserError | None = None
+        self._connected = False
+        self._stops: set[asyncio.Event] = set()
+        self._jitter = random.Random()
+        self._slots = asyncio.Semaphore(concurrency)
+        self._client = httpx2.AsyncClient(
+            timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s), pool=None),
+            limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+            # A compressed body could grow a thousandfold in memory, after its size was checked.
+            headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
+        )
+        if api_key:
+            self._client.headers["Authorization"] = f"Bearer {api_key}"
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="chat", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "OpenAIChat":
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Waits for the calls in flight, closes the connections and ends the thread; a second time does nothing."""
+        if not self._loop.is_closed():
+            asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def key(self, request: ChatRequest) -> str:
+        """Request -> its key in the cache."""
+        return reply_key(request, server=self.url, model=self.model)
+
+    def estimate(self, requests: Iterable[ChatRequest]) -> Estimate:
+        """Requests -> what asking them would cost now; nothing is sent."""
+        cache = self._cache
+        return estimate(
+            requests, model=self.model, price=self._price, key=self.key,
+            is_cached=lambda key: cache is not None and cache.get(key) is not None,
+        )  # fmt: skip
+
+    def ask(self, requests: Iterable[ChatRequest]) -> Iterator[Reply | NoReply]:
+        """One answer for each request, in order; UserError for what every further call would meet too (a wrong key).
+
+        Left early or interrupted, it waits for the calls in flight: their replies are paid for and go to the cache.
+        """
+        assert not self._loop.is_closed(), "this chat is closed"
+        stop = asyncio.Event()
+        self._stops.add(stop)
+        pending: deque[concurrent.futures.Future[Reply | NoReply]] = deque()
+        try:
+            for request in requests:
+                pending.append(asyncio.run_coroutine_threadsafe(self._answer(request, stop=stop), self._loop))
+                while pending and (pending[0].done() or len(pending) >= LOOKAHEAD * self._concurrency):
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            self._stops.discard(stop)
+            if pending and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(stop.set)
+                concurrent.futures.wait(pending)
+
+    async def _answer(self, request: ChatRequest, *, stop: asyncio.Event) -> Reply | NoReply:
+        """The cache around the calls; a request that another process is asking is waited for."""
+        async with self._slots:
+            if self._cache is None:
+                return await self._call_until_answered(request, stop=stop)
+            key = self.key(request)
+            while (kept := self._cache.claim(key)) is False and not stop.is_set():
+                await _pause(POLL_S, stop=stop)
+            if isinstance(kept, Reply):
+                return kept
+            if kept is False:
+                return NoReply(reason="stopped before it was asked")
+            try:
+                answer = await self._call_until_answered(request, stop=stop)
+                if isinstance(answer, Reply):
+                    self._cache.put(key, answer, model=self.model)
+            finally:
+                self._cache.release(key)
+            return answer
+
+    async def _call_until_answered(self, request: ChatRequest, *, stop: asyncio.Event) -> Reply | NoReply:
+        """Calls with pauses between them, until there is a reply, or another call is of no use or not affordable."""
+        most_usd = most_it_can_cost(request, price=self._price) if self._price else 0.0
+        tries = 0
+        while not stop.is_set():
+            if self._fatal:
+                raise self._fatal
+            if not await self._reserve(most_usd, stop=stop):
+                return self._no_reply(f"budget: the call can cost ${most_usd:.4f}, {self._budget}")
+            outcome = await self._call_and_settle(request, most_usd=most_usd)
+            if isinstance(outcome, Reply):
+                return outcome
+            if outcome is None:
+                continue
+            tries += 1
+            pause_s = self._pause_before_next(tries, asked_for_s=outcome.wait_s)
+            if not outcome.again or tries > self._max_retries or pause_s > LONGEST_WAIT_S:
+                return self._give_up(outcome, tries=tries)
+            self.counts.retries += 1
+            await _pause(pause_s, stop=stop)
+        return NoReply(reason="stopped before it was answered")
+
+    async def _reserve(self, most_usd: float, *, stop: asyncio.Event) -> bool:
+        """-> False if the budget cannot pay the call; waits while that depends on what calls in flight will cost."""
+        while self._budget and not self._budget.reserve(most_usd):
+            if not self._budget.affords(most_usd) or stop.is_set():
+                return False
+            await _pause(POLL_S, stop=stop)
+        return True
+
+    async def _call_and_settle(self, request: ChatRequest, *, most_usd: float) -> Reply | Failure | None:
+        """One call -> its outcome, with what it cost written down; None: to be asked again in the dialect found now."""
+        spent_usd = 0.0
+        try:
+            outcome = await self._call(request)
+            if isinstance(outcome, Reply):
+                self.counts.input_tokens += outcome.input_tokens
+                self.counts.output_tokens += outcome.output_tokens
+                counted = outcome.input_tokens + outcome.output_tokens > 0
+                spent_usd = cost_of(outcome, price=self._price) if self._price and counted else most_usd
+            elif outcome and outcome.billed:
+                spent_usd = most_usd
+            return outcome
+        finally:
+            if self._budget:
+                self._budget.settle(most_usd, spent_usd=spent_usd)
+            if self.counts.spent_usd is not None:
+                self.counts.spent_usd += spent_usd
+
+    async def _call(self, request: ChatRequest) -> Reply | Failure | None:
+        """One call over the network, within the deadline."""
+        sent = request_body(request, model=self.model, dialect=self._dialect)
+        self.counts.calls += 1
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._post(json.dumps(sent).encode())
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            reason = f"cannot connect: {self._clean(error)}"
+            return Failure(reason=reason, again=True, billed=False, reached=False)
+        except (TimeoutError, httpx2.TimeoutException):
+            return Failure(reason=f"no whole reply within {self._timeout_s:g} s", again=True, billed=True)
+        except httpx2.HTTPError as error:
+            return Failure(reason=f"the connection broke: {self._clean(error)}", again=True, billed=True)
+        self._connected = True
+        if response.status == 200:
+            if not response.whole:
+                return Failure(reason=f"a reply of more than {MOST_REPLY_BYTES:,} bytes", again=True, billed=True)
+            outcome = read_completion(response.body)
+            return replace(outcome, reason=self._clean(outcome.reason)) if isinstance(outcome, Failure) else outcome
+        return self._refused(response, sent=sent)
+
+    async def _post(self, payload: bytes) -> "Response":
+        """Sends a request -> the response, cut off at MOST_REPLY_BYTES while it comes in."""
+        async with self._client.stream("POST", f"{self.url}/chat/completions", content=payload) as response:
+            body = bytearray()
+            whole = response.headers.get("Content-Encoding", "identity") == "identity"
+            async for chunk in response.aiter_raw():
+                body += chunk[: MOST_REPLY_BYTES - len(body)]
+                if len(body) == MOST_REPLY_BYTES:
+                    whole = False
+                    break
+            retry_after = response.headers.get("Retry-After")
+        return Response(status=response.status_code, retry_after=retry_after, body=bytes(body), whole=whole)
+
+    def _refused(self, response: "Response", *, sent: dict[str, Any]) -> Failure | None:
+        """Response that is no success -> why, or None after a change of dialect; UserError if it ends the run."""
+        said = self._clean(error_message(response.body))
+        reason = f"status {response.status}: {said}"
+        if response.status in (400, 422) and (plainer := plainer_dialect(self._dialect, sent=sent, message=said)):
+            if self._dialect.schema and not plainer.schema:
+                self.schema_refusal = said
+            self._dialect = plainer
+            return None
+        todo = FOR_THE_USER.get(response.status)
+        if 300 <= response.status < 400:
+            todo = "the server sends calls elsewhere; name that address as the URL"
+        if response.status == 429 and error_code(response.body) == "insufficient_quota":
+            todo = "the account's quota is used up; nothing can be asked before it is raised"
+        if todo:
+            self._fatal = UserError(f"judge {self.name} at {self.url}: got {reason}, wanted a reply; {todo}")
+            raise self._fatal
+        again = response.status in AGAIN or response.status >= 500
+        return Failure(reason=reason, again=again, billed=False, wait_s=retry_after_s(response.retry_after))
+
+    def _pause_before_next(self, tries: int, *, asked_for_s: float | None) -> float:
+        """How long to wait after so many tries: ever longer, spread out, and never less than the server asks for."""
+        spread = self._jitter.uniform(0.5, 1.0)
+        if asked_for_s is not None:
+            return asked_for_s + spread * FIRST_PAUSE_S
+        return spread * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (tries - 1))
+
+    def _give_up(self, failure: Failure, *, tries: int) -> NoReply:
+        """The last failure -> NoReply; UserError if no call has ever reached the server."""
+        if not failure.reached and not self._connected:
+            self._fatal = UserError(
+                f"judge {self.name}: {failure.reason} in {tries} calls to {self.url}, wanted a running server there; "
+                f"start it, or correct the URL"
+            )
+            raise self._fatal
+        return self._no_reply(failure.reason + (f" (the last of {tries} calls)" if tries > 1 else ""))
+
+    def _no_reply(self, reason: str) -> NoReply:
+        self.counts.no_replies += 1
+        return NoReply(reason=reason)
+
+    def _clean(self, said: object) -> str:
+        """What a server or library said -> one short line without the key, which some servers repeat."""
+        text = shown(said) or type(said).__name__
+        return text.replace(self._key, "[key]") if self._key else text
+
+    async def _finish(self) -> None:
+        for stop in self._stops:
+            stop.set()
+        if in_flight := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(in_flight)
+        await self._client.aclose()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """What came back from a call. `whole`: nothing was cut off, and it can be read as it is."""
+
+    status: int
+    retry_after: str | None
+    body: bytes
+    whole: bool
+
+
+async def _pause(seconds: float, *, stop: asyncio.Event) -> None:
+    """Waits, but not longer than until `stop` is set."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), timeout=seconds)
