@@ -37,7 +37,7 @@ def tiny_base() -> BaseConfig:
         ),
         practise=TeachConfig(
             mix=PRACTICE,
-            loop=LoopConfig(num_steps=350, evaluate_every=175, num_workers=0),
+            loop=LoopConfig(num_steps=450, evaluate_every=150, num_workers=0),
             optim=OptimConfig(lr=2e-3, muon_lr=0.006),
         ),
     )

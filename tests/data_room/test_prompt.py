@@ -1,9 +1,18 @@
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from avcap.data.prompt import CHAT_TINY, CHATML_V1, encode_chat, released_targets, time_text_ids
+from avcap.data.prompt import (
+    CHAT_TINY,
+    CHATML_V1,
+    branch_mask,
+    encode_branches,
+    encode_chat,
+    released_targets,
+    time_text_ids,
+)
 from avcap.data.tokenizer import build_word_tokenizer
 from avcap.model.configuration import Salmonn2Config
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID, ZERO_ID
@@ -87,3 +96,27 @@ def test_time_text_is_padded_with_zeros(chatml):
     assert [row.count(ZERO_ID) for row in rows] == [1, 1, 1, 0]
     assert {len(row) for row in rows} == {4}
     assert time_text_ids(chatml, num_frames=0, duration_s=0.0) == []
+
+
+def test_branches_share_the_media_and_nothing_else(words):
+    turns = [("what is", "a cat ."), ("what", "cat")]
+    row = encode_branches(words, turns, MEDIA, CHAT_TINY)
+    alone = [encode_chat(words, [turn], MEDIA, CHAT_TINY) for turn in turns]
+    num_shared = row.branches.count(0)
+    assert row.ids[num_shared - len(MEDIA) : num_shared] == MEDIA  # what is shared ends with the media
+    for number, (ids, is_target) in enumerate(alone, start=1):
+        mine = [place for place, branch in enumerate(row.branches) if branch in (0, number)]
+        assert [row.ids[place] for place in mine] == ids
+        assert [row.is_target[place] for place in mine] == is_target
+        assert [row.positions[place] for place in mine] == list(range(len(ids)))
+
+
+def test_a_branch_sees_the_shared_part_and_its_own_past():
+    seen = branch_mask(torch.tensor([[0, 0, 1, 1, 2]]))[0, 0].int().tolist()
+    assert seen == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 0, 0, 1],  # the second branch: what is shared, itself, and nothing of the first
+    ]

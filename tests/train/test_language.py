@@ -1,13 +1,23 @@
 """The loss of lessons is what its docstring says, computed here once more by hand."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from avcap.data.prompt import ChatStyle
-from avcap.train.language import FIRST_SOUND_TYPE, alignment_loss, kind_accuracy, language_loss, media_words
+from avcap.train import language
+from avcap.train.language import (
+    FIRST_SOUND_TYPE,
+    alignment_loss,
+    answer_logits,
+    kind_accuracy,
+    language_loss,
+    media_words,
+    right_answers,
+)
 from avcap.train.lessons import Lesson, LessonMix, Teacher, TokenWeights, make_batch, pair_tracks
 from avcap.world.scene import Scene, SoundAtom, VisualAtom
 
@@ -43,11 +53,37 @@ def test_language_loss_is_the_weighted_mean_over_answers_of_all_lessons(tiny, tr
     model, tokenizer = tiny
     lessons = draw(tracks, 3)
     output = language_loss(model, batch_of(tiny, lessons), tokenizer=tokenizer, alignment_weight=0.0)
-    sums = [hand_computed(tiny, lesson) for lesson in lessons]  # one by one: without padding
+    alone = [replace(lesson, turns=(turn,)) for lesson in lessons for turn in lesson.turns]
+    assert len(alone) > len(lessons)  # in the batch, questions of one lesson are branches of one row
+    sums = [hand_computed(tiny, lesson) for lesson in alone]  # one by one: no padding, no other question
     wanted = sum(total for total, _ in sums) / sum(weights for _, weights in sums)
     assert output.loss.item() == pytest.approx(wanted.item(), rel=1e-5)
     assert output.metrics["answer_loss"] == output.loss.item()
     assert "alignment_loss" not in output.metrics
+
+
+@torch.no_grad()
+def test_a_question_is_answered_as_if_it_were_the_only_one(tiny, tracks):
+    model, _ = tiny
+    lessons = draw(tracks, 4)
+    alone = [replace(lesson, turns=(turn,)) for lesson in lessons for turn in lesson.turns]
+    batches = [batch_of(tiny, found) for found in (lessons, alone)]
+    together, apart = (answer_logits(model, batch, model.align_batch(batch.media)) for batch in batches)
+    torch.testing.assert_close(together[0], apart[0], atol=1e-5, rtol=1e-5)
+    assert torch.equal(together[1], apart[1]) and torch.equal(together[2], apart[2])
+
+
+@torch.no_grad()
+def test_an_answer_is_right_when_all_of_its_tokens_are(tiny, tracks, monkeypatch):
+    batch = batch_of(tiny, draw(tracks, 4))
+    num_answers = sum(len(set(row.tolist()) - {0}) for row in batch.branches_BL)
+    logits_ZV, target_Z, weight_Z = answer_logits(tiny[0], batch, tiny[0].align_batch(batch.media))
+    perfect_ZV = torch.nn.functional.one_hot(target_Z, logits_ZV.shape[1]).float()
+    flawed_ZV = perfect_ZV.clone()
+    flawed_ZV[0] = -flawed_ZV[0]  # one token of the first answer
+    for given_ZV, wanted in ((perfect_ZV, 1.0), (flawed_ZV, 1 - 1 / num_answers)):
+        monkeypatch.setattr(language, "answer_logits", lambda *_, given_ZV=given_ZV: (given_ZV, target_Z, weight_Z))
+        assert right_answers(tiny[0], batch) == pytest.approx(wanted)
 
 
 @torch.no_grad()

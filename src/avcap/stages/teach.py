@@ -13,13 +13,15 @@ from avcap.data.prompt import ChatStyle
 from avcap.model.lora import LoraConfig, attach_lora, merge_lora
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.train.corpus import CorpusBatches, CorpusConfig
-from avcap.train.language import language_loss
+from avcap.train.language import language_loss, right_answers
 from avcap.train.lessons import Lesson, LessonBatch, LessonMix, Teacher, TokenWeights, make_batch
 from avcap.train.loop import LoopConfig, run_loop
 from avcap.train.optim import OptimConfig
 from avcap.train.tracks import TrackConfig, Tracks, load_tracks
+from avcap.world.questions import question_kinds
 
 NUM_HELD_OUT_LESSONS = 48  # of each kind
+HELD_OUT_KINDS = ("slots", "seen", "heard", "interval")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,25 +139,31 @@ def _corpus_loss(
 
 
 def held_out_batches(batches: LessonBatches, *, tracks_dir: Path) -> dict[str, LessonBatch]:
-    """One batch of clean lessons of each kind from tracks that are never taught."""
+    """One batch of clean lessons of each kind, and of each kind of question, from tracks that are never taught."""
     tracks = load_tracks(tracks_dir, seed=batches.config.seed, config=batches.config.tracks, held_out=True)
-    result = {}
-    for kind in ("slots", "seen", "heard", "interval", "questions"):
-        rng = random.Random(f"held out/{kind}")
-        teacher = Teacher(tracks=tracks, mix=LessonMix(**{kind: 1.0}))
-        result[kind] = batches.collate(teacher.lessons(NUM_HELD_OUT_LESSONS, rng=rng))
-    return result
+    teachers = {kind: Teacher(tracks=tracks, mix=LessonMix(**{kind: 1.0})) for kind in HELD_OUT_KINDS}
+    for kind in question_kinds():
+        teachers[f"questions/{kind}"] = Teacher(
+            tracks=tracks, mix=LessonMix(questions=1.0), question_shares={kind: 1.0}, questions_per_lesson=2
+        )
+    return {
+        kind: batches.collate(teacher.lessons(NUM_HELD_OUT_LESSONS, rng=random.Random(f"held out/{kind}")))
+        for kind, teacher in teachers.items()
+    }
 
 
 @torch.no_grad()
 def held_out_accuracy(
     model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, held_out: dict[str, LessonBatch]
 ) -> dict[str, float]:
-    """Teacher-forced accuracy by kind of lesson and of word."""
+    """Teacher-forced accuracy by kind of lesson and of word; for a kind of question, the share of right answers."""
     model.eval()
     result: dict[str, float] = {}
     for kind, batch in held_out.items():
-        metrics = language_loss(model, batch, tokenizer=tokenizer, alignment_weight=0.0).metrics
-        result |= {f"held_out/{kind}/{name.removeprefix('accuracy/')}": value for name, value in metrics.items()}
+        if kind in HELD_OUT_KINDS:
+            metrics = language_loss(model, batch, tokenizer=tokenizer, alignment_weight=0.0).metrics
+            result |= {f"held_out/{kind}/{name.removeprefix('accuracy/')}": value for name, value in metrics.items()}
+        else:
+            result[f"held_out/{kind}"] = right_answers(model, batch)
     model.train()
     return result

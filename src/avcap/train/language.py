@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from avcap.data.prompt import branch_mask
 from avcap.model.features import MediaTokens
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.train.lessons import CONTENT_KINDS, LessonBatch
@@ -49,10 +50,25 @@ def answer_logits(
     Right padding under a causal mask needs no attention mask: no real token sees the padding behind it.
     """
     embeds_BLD = model.embed(batch.ids_BL, media_tokens)
-    hidden_BLD = model.language_model.model(inputs_embeds=embeds_BLD, use_cache=False).last_hidden_state
+    mask = None if batch.branches_BL is None else branch_mask(batch.branches_BL)
+    hidden_BLD = model.language_model.model(
+        inputs_embeds=embeds_BLD, attention_mask=mask, position_ids=batch.positions_BL, use_cache=False
+    ).last_hidden_state
     is_target = batch.weight_BL[:, 1:] > 0
     logits_ZV = model.language_model.lm_head(hidden_BLD[:, :-1][is_target])
     return logits_ZV, batch.ids_BL[:, 1:][is_target], batch.weight_BL[:, 1:][is_target]
+
+
+def right_answers(model: Salmonn2ForCaptioning, batch: LessonBatch) -> float:
+    """Share of the answers of a batch of which every token is right, under teacher forcing."""
+    logits_ZV, target_Z, _ = answer_logits(model, batch, model.align_batch(batch.media))
+    row_Z, place_Z = (batch.weight_BL[:, 1:] > 0).nonzero(as_tuple=True)
+    branches_BL = torch.zeros_like(batch.ids_BL) if batch.branches_BL is None else batch.branches_BL
+    answers_Z2 = torch.stack((row_Z, branches_BL[row_Z, place_Z + 1]), dim=1)
+    _, answer_Z = answers_Z2.unique(dim=0, return_inverse=True)
+    wrong_Z = (logits_ZV.argmax(-1) != target_Z).to(torch.int64)
+    wrong_A = torch.zeros(int(answer_Z.max()) + 1, dtype=torch.int64).index_add(0, answer_Z, wrong_Z)
+    return (wrong_A == 0).double().mean().item()
 
 
 def kind_accuracy(batch: LessonBatch, logits_ZV: Tensor, target_Z: Tensor) -> dict[str, float]:

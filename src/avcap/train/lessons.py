@@ -10,15 +10,15 @@ B lessons  L tokens  M media tokens of a lesson
 """
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from avcap.data.prompt import ChatStyle, encode_chat
+from avcap.data.prompt import ChatStyle, encode_branches
 from avcap.model.features import MediaFeatures
 from avcap.train.tracks import Track, Tracks
 from avcap.world import describe
@@ -27,12 +27,13 @@ from avcap.world.scene import Scene
 
 Turn = tuple[str, str]
 MIN_CLIP_S = 6
+MAX_QUESTION_CLIPS = 20  # looked at for one that can be asked about; tracks of one length may hold none
 
 QUESTION_SHARES = {
     "say": 1.0, "heard": 3.0, "count": 1.0, "recolour": 2.0, "where": 1.0, "objects": 2.0, "first": 2.0, "there": 4.0,
     "during": 3.0,
 }  # fmt: skip
-"""How often a lesson asks for each kind. What must be looked up in two steps, or found missing, is learned slowly."""
+"""How often each kind is asked. What must be looked up in two steps, or found missing, is learned slowly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,10 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """Media with questions and answers; `scene` is None where nobody knows the truth, as on real videos."""
+    """Media with questions, each asked as if it were the only one, and their answers.
+
+    `scene` is None where nobody knows the truth, as on real videos.
+    """
 
     media: MediaFeatures
     turns: tuple[Turn, ...]
@@ -104,7 +108,8 @@ class Teacher:
     tracks: Tracks
     mix: LessonMix
     slots_per_lesson: int = 4
-    questions_per_lesson: int = 6
+    questions_per_lesson: int = 8
+    question_shares: Mapping[str, float] = field(default_factory=lambda: QUESTION_SHARES)
     annotator: describe.Annotator = describe.Annotator()  # noqa: RUF009  (frozen)
 
     def lessons(self, number: int, *, rng: random.Random) -> list[Lesson]:
@@ -173,14 +178,15 @@ class Teacher:
         return Lesson(media=clip.media, scene=clip.scene, turns=((prompt, text),))
 
     def _questions(self, track_s: int, rng: random.Random) -> Lesson:
-        """Several questions of one kind: one of another kind could give an answer away ("Which bell is first?")."""
-        clip = draw_clip(self.tracks, track_s=track_s, rng=rng)
-        kind = rng.choices(list(QUESTION_SHARES), weights=list(QUESTION_SHARES.values()))[0]
-        drawn = [ask(clip.scene, kind, clip_id="", rng=rng) for _ in range(2 * self.questions_per_lesson)]
-        turns = {question.text: question.answer for question in drawn if question}
-        if not turns:  # nothing in this clip to ask for in this kind: ask what happens when
-            return self._slots(track_s, rng)
-        return Lesson(media=clip.media, scene=clip.scene, turns=tuple(turns.items())[: self.questions_per_lesson])
+        shares = self.question_shares
+        for _ in range(MAX_QUESTION_CLIPS):
+            clip = draw_clip(self.tracks, track_s=track_s, rng=rng)
+            kinds = rng.choices(list(shares), weights=list(shares.values()), k=self.questions_per_lesson)
+            drawn = [ask(clip.scene, kind, clip_id="", rng=rng) for kind in kinds]
+            turns = tuple((question.text, question.answer) for question in drawn if question)
+            if turns:
+                return Lesson(media=clip.media, scene=clip.scene, turns=turns)
+        return self._slots(track_s, rng)
 
     def _caption(self, track_s: int, rng: random.Random) -> Lesson:
         clip = draw_clip(self.tracks, track_s=track_s, rng=rng)
@@ -200,13 +206,18 @@ def without_picture(media: MediaFeatures) -> MediaFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class LessonBatch:
-    """B lessons, right padded. `ids` hold placeholders where media tokens go; weight 0 means: not a target."""
+    """B lessons, right padded. `ids` hold placeholders where media tokens go; weight 0 means: not a target.
+
+    `branches` and `positions`: see data.prompt.Branches; None when every lesson has one turn.
+    """
 
     ids_BL: Tensor
     weight_BL: Tensor
     kinds_BL: list[list[str | None]]
     media: list[MediaFeatures]
     scenes: list[Scene | None]
+    branches_BL: Tensor | None = None
+    positions_BL: Tensor | None = None
 
 
 YES_OR_NO = ("yes", "no")
@@ -229,26 +240,35 @@ def make_batch(
     chat: ChatStyle, weights: TokenWeights,
 ) -> LessonBatch:  # fmt: skip
     """Lessons -> one right-padded batch. `place_tokens` gives the placeholders of a clip's media in time order."""
-    rows = []
-    for lesson in lessons:
-        ids, targets = encode_chat(tokenizer, list(lesson.turns), place_tokens(lesson.media), chat)
-        words = tokenizer.convert_ids_to_tokens([max(token_id, 0) for token_id in ids])
+    rows = [encode_branches(tokenizer, lesson.turns, place_tokens(lesson.media), chat) for lesson in lessons]
+    kinds_BL, weight_BL = [], []
+    for lesson, row in zip(lessons, rows, strict=True):
+        words = tokenizer.convert_ids_to_tokens([max(token_id, 0) for token_id in row.ids])
         all_kinds: list[str | None] = [*describe.token_kinds(words)] if lesson.scene else [None] * len(words)
-        kinds = [kind if target else None for kind, target in zip(all_kinds, targets, strict=True)]
-        weight = [
+        kinds = [kind if target else None for kind, target in zip(all_kinds, row.is_target, strict=True)]
+        kinds_BL.append(kinds)
+        weight_BL.append([
             _weight(kind, word, tokenizer.eos_token, weights) if target else 0.0
-            for kind, word, target in zip(kinds, words, targets, strict=True)
-        ]
-        rows.append((ids, weight, kinds))
-    longest = max(len(ids) for ids, _, _ in rows)
-    pad = tokenizer.pad_token_id
+            for kind, word, target in zip(kinds, words, row.is_target, strict=True)
+        ])  # fmt: skip
+    longest = max(len(row.ids) for row in rows)
+    branched = any(len(lesson.turns) > 1 for lesson in lessons)
     return LessonBatch(
-        ids_BL=torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _, _ in rows]),
-        weight_BL=torch.tensor([weight + [0.0] * (longest - len(weight)) for _, weight, _ in rows]),
-        kinds_BL=[kinds + [None] * (longest - len(kinds)) for _, _, kinds in rows],
+        ids_BL=_pad([row.ids for row in rows], tokenizer.pad_token_id),
+        weight_BL=_pad(weight_BL, 0.0),
+        kinds_BL=[kinds + [None] * (longest - len(kinds)) for kinds in kinds_BL],
         media=[lesson.media for lesson in lessons],
         scenes=[lesson.scene for lesson in lessons],
+        # Padding is of the last branch: it sees something, so its softmax is defined, and nothing sees it.
+        branches_BL=_pad([row.branches for row in rows], None) if branched else None,
+        positions_BL=_pad([row.positions for row in rows], None) if branched else None,
     )
+
+
+def _pad(rows: Sequence[Sequence[float]], value: float | None) -> Tensor:
+    """Rows of different lengths -> (B, L), each filled up with `value`, or with its own last value."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[row[-1] if value is None else value] * (longest - len(row))] for row in rows])
 
 
 def _weight(kind: str | None, word: str, end: str, weights: TokenWeights) -> float:
