@@ -62,11 +62,11 @@ def test_what_is_not(text, reason):
 
 
 def test_a_hostile_megabyte_takes_no_time():
-    start = time.perf_counter()
+    start = time.process_time()
     for text in ('{"a":' * 200_000, "{" * 1_000_000, '{"a": "' + '\\"' * 500_000):
         with pytest.raises(BadReply):
             parse_object(text)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_a_broken_outer_object_does_not_pass_for_its_inside():
