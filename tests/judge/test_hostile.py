@@ -34,7 +34,7 @@ HONEST = json.dumps(
         "counts": {"correct": 0, "missing": 2, "incorrect": 0, "invented": 0},
     }
 )
-BLOCK = re.compile(r"<(caption-[0-9a-f]{16})>\n.*?\n</\1>", re.DOTALL)
+BLOCK = re.compile(r"<caption[^>]*>.*?<\s*/\s*caption[^>]*>", re.DOTALL | re.IGNORECASE)  # reads no hash
 SPECIAL = re.compile(r"<\|.*?\|>|</?s>|</?\w*_of_turn>|<<?/?SYS>?>|\[/?INST\]|<｜.*?｜>", re.IGNORECASE)
 
 
