@@ -38,6 +38,7 @@ DOORS = {
     "peft": {"model/lora.py"},
     "typer": {"cli/"},
     "httpx2": {"judge/chat.py"},
+    "matplotlib": {"web/plot.py"},
 }
 
 

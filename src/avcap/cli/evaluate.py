@@ -1,5 +1,6 @@
 """`avcap evaluate` and `avcap compare`."""
 
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -12,22 +13,28 @@ from rich.progress import track
 
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr
 from avcap.cli.caption import start_captioner
+from avcap.cli.judges import JudgeOptions, open_judge
 from avcap.errors import UserError
 from avcap.infer.request import Request
 from avcap.infer.settings import checkpoint_name, read_settings
 from avcap.infer.shipped import find_checkpoint
-from avcap.judge.base import EventJudge
-from avcap.judge.ingest import Problem, Truth, match, read_captions, read_truth
-from avcap.judge.oracle import OracleJudge
-from avcap.judge.tables import TABLES, closing_line
+from avcap.judge.chat import OpenAIChat
+from avcap.judge.compare import compare, comparison_to_dict
+from avcap.judge.ingest import Intake, Problem, Truth, match, read_captions, read_truth
+from avcap.judge.llm_judge import Avcap1
+from avcap.judge.metrics import compute_metrics
+from avcap.judge.protocols import opening_requests
+from avcap.judge.tables import TABLES, closing_line, comparison_table
 from avcap.records import Caption, CaptionError, Decoding, Modality, Sample, Unscored
 from avcap.stages.caption import caption_samples
-from avcap.stages.evaluate import EVALUATION, UNSCORED, Evaluation, evaluate
+from avcap.stages.evaluate import EVALUATION, UNSCORED, Evaluation, evaluate, read_evaluation
+from avcap.web.plot import plot_rates
 from avcap.web.report import write_report
 from avcap.world.oracle import JUDGE_NAME
 
 DEADLINE_S = 120.0
-OUT = Path("report")
+COMPARISON, PLOT = "comparison.json", "comparison.png"
+OUT, CAPTIONS, CACHE, REPORT = Path("report"), "captions.jsonl", "replies.sqlite", "report.html"
 TRUTH_FILE = "truth.jsonl"
 NUM_NAMED = 3  # of each kind of problem on the terminal; evaluation.json has them all
 
@@ -43,7 +50,7 @@ def evaluate_captions(
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Caption the videos of the truth first, with this model.")
     ] = None,
-    judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
+    judge: Annotated[str, typer.Option(help="oracle (of a rendered world) or openai:MODEL@URL.")] = JUDGE_NAME,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report. Run again, it goes on.")] = OUT,
     modality: Annotated[str, typer.Option(help="Which events are asked for: both, visual or audio.")] = "both",
     table: Annotated[str, typer.Option(help="How the table is printed: terminal, markdown or latex.")] = "terminal",
@@ -54,34 +61,79 @@ def evaluate_captions(
     max_unscored: Annotated[
         float, typer.Option(metavar="SHARE", help="Share of captions without a verdict above which the exit code is 1.")
     ] = 0.0,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Replies of an LLM judge are kept here; in --out if left out.")
+    ] = None,
+    budget: Annotated[float | None, typer.Option(metavar="USD", help="An LLM judge stops before this.")] = None,
+    prices: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models not built in.")] = None,
+    concurrency: Annotated[int, typer.Option(help="Calls to an LLM judge at a time.")] = 8,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what an LLM judge would cost.")] = False,
 ) -> int:
     """Evaluate captions against what is true: error rates with intervals, and a report to look into."""
-    _check(captions, model=model, modality=modality, table=table, max_unscored=max_unscored)
+    _check(captions, model=model, modality=modality, table=table, max_unscored=max_unscored, dry_run=dry_run)
     truth_file = truth / TRUTH_FILE if truth.is_dir() else truth
     known = read_truth(truth_file)
-    setting: Modality = next(name for name in get_args(Modality) if name == modality)
-    if setting != "both" and known.num_without_modality:
-        raise UserError(
-            f"got --modality {modality} and {known.num_without_modality} events that do not say whether they are seen "
-            'or heard; wanted "modality" in each of them'
-        )
-    event_judge = _open_judge(judge, known)
-    files = list(captions or [])
-    captioner = ", ".join(path.name for path in files)
-    if model is not None:
-        files = [out / "captions.jsonl"]
-        captioner = _caption(known, model=model, out=files[0], modality=setting, batch_size=batch_size)
-    intake = match(read_captions(files, text_field=caption_field), known)
-    evaluation = evaluate(
-        intake, judge=event_judge, out_dir=out, modality=setting, captioner=captioner, files=[*files, truth_file],
-        watch=partial(_watch, "judging"),
+    asked = _modality(modality, known)
+    cache = cache or out / CACHE
+    options = JudgeOptions(
+        spec=judge, cache=cache if cache.exists() or not dry_run else None, budget_usd=budget, prices=prices,
+        concurrency=concurrency,
     )  # fmt: skip
-    write_report(out / "report.html", evaluation)
+    with open_judge(options, truth=known) as opened:
+        files = list(captions or [])
+        captioner = ", ".join(path.name for path in files)
+        if model is not None:
+            files = [out / CAPTIONS]
+            captioner = _caption(known, model=model, out=files[0], modality=asked, batch_size=batch_size)
+        intake = match(read_captions(files, text_field=caption_field), known)
+        if dry_run:
+            print(_describe_cost(intake, opened.chat))
+            return 0
+        evaluation = evaluate(
+            intake, judge=opened.judge, out_dir=out, modality=asked, captioner=captioner, files=[*files, truth_file],
+            watch=partial(_watch, "judging"),
+        )  # fmt: skip
+    write_report(out / REPORT, evaluation)
     return _print(evaluation, out=out, table=table, max_unscored=max_unscored)
 
 
-def _check(captions: list[Path] | None, *, model: str | None, modality: str, table: str, max_unscored: float) -> None:
+@app.command("compare", no_args_is_help=True)
+def compare_evaluations(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR DIR...", help="Folders of avcap evaluate; the first is the baseline.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write comparison.json and, with matplotlib, a plot here.")
+    ] = None,
+    allow_mixed: Annotated[
+        bool, typer.Option("--allow-mixed", help="Compare even if judge, protocol, modality or truth differ.")
+    ] = False,
+) -> None:
+    """Compare evaluations: paired differences with intervals, and on which share of the videos each is better."""
+    names = [str(folder) for folder in folders]
+    if len(set(names)) < len(names):
+        raise UserError("got a folder twice, wanted different ones")
+    read = {name: read_evaluation(name) for name in names}
+    runs = {name: scored for name, (_, scored) in read.items()}
+    comparison = compare(runs, settings={name: setting for name, (setting, _) in read.items()}, allow_mixed=allow_mixed)
+    print(comparison_table(comparison))
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(comparison_to_dict(comparison), indent=1)
+            (out / COMPARISON).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+        plot_rates(out / PLOT, {name: compute_metrics(scored) for name, scored in runs.items()})
+        say(f"written: {out / COMPARISON}, {out / PLOT}")
+
+
+def _check(
+    captions: list[Path] | None, *, model: str | None, modality: str, table: str, max_unscored: float, dry_run: bool
+) -> None:
     """Raises UserError for what is wrong whatever the files hold."""
+    if dry_run and not captions:
+        raise UserError("got --dry-run without captions; what a judge costs depends on them: caption the videos first")
     if bool(captions) == (model is not None):
         raise UserError("got captions and --model, or neither; wanted files of captions or a model that writes them")
     if modality not in get_args(Modality):
@@ -92,16 +144,22 @@ def _check(captions: list[Path] | None, *, model: str | None, modality: str, tab
         raise UserError(f"got --max-unscored {max_unscored:g}, wanted a share from 0 to 1")
 
 
-def _open_judge(spec: str, truth: Truth) -> EventJudge:
-    """What --judge says -> the judge."""
-    if spec == JUDGE_NAME:
-        if not truth.worlds:
-            raise UserError(
-                "got --judge oracle and a truth that is no world's; wanted the truth.jsonl of avcap world make, or "
-                "another judge: --judge openai:MODEL@URL or local:PATH"
-            )
-        return OracleJudge(truth.worlds.values())
-    raise UserError(f"got --judge {spec}, wanted oracle")
+def _modality(name: str, truth: Truth) -> Modality:
+    """--modality -> the modality; UserError where the truth cannot tell its events apart."""
+    if name != "both" and truth.num_without_modality:
+        raise UserError(
+            f"got --modality {name} and {truth.num_without_modality} events that do not say whether they are seen or "
+            'heard; wanted "modality" in each of them'
+        )
+    return next(modality for modality in get_args(Modality) if modality == name)
+
+
+def _describe_cost(intake: Intake, chat: OpenAIChat | None) -> str:
+    """What judging will cost, before anything is asked."""
+    if chat is None:
+        return f"{len(intake.cases)} captions to judge; the oracle costs nothing"
+    estimate = chat.estimate(opening_requests(Avcap1(), intake.cases))
+    return f"{len(intake.cases)} captions to judge: {estimate}"
 
 
 def _caption(truth: Truth, *, model: str, out: Path, modality: Modality, batch_size: int) -> str:

@@ -305,7 +305,7 @@ def _problems_of_cases(cases: Iterable[Case], *, needs_events: Sequence[Sample])
         if not case.text.strip():
             yield Problem(kind="empty caption", name=case.sample.sample_id, detail="judged: it misses every event")
         if not case.sample.events and case.sample.sample_id not in untold:
-            detail = "nothing is known to happen: only what the caption invents is counted"
+            detail = "there is nothing to miss: at most what the caption invents is counted"
             yield Problem(kind="sample without events", name=case.sample.sample_id, detail=detail)
 
 

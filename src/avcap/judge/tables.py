@@ -9,10 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from avcap.judge.bootstrap import Rate
+from avcap.judge.compare import Comparison, GroupComparison, PairComparison
 from avcap.judge.metrics import GroupMetrics, Metrics
 
 COLUMNS = ("missing", "hallucination", "total error", "repetition")
 LABEL_WIDTH, COLUMN_WIDTHS = 12, (15, 16, 16, 10)
+COMPARED = ("missing_rate", "hallucination_rate", "total_error_rate", "repetition_rate")
+COMPARED_WIDTH, OUTCOME_WIDTH = 18, 7
 LATEX_SPECIALS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
@@ -108,3 +111,55 @@ def escape_latex(text: str) -> str:
 
 
 TABLES = {"terminal": terminal_table, "markdown": markdown_table, "latex": latex_table}
+
+
+# --- comparisons ------------------------------------------------------------------------------------------------------
+
+
+def comparison_table(comparison: Comparison) -> str:
+    """Every run against the first -> lines for a terminal: differences, and on which share of the videos it is better.
+
+    * behind a difference: its 95 % interval does not hold 0.
+    """
+    blocks = [_compared_lines(pair) for pair in comparison.pairs]
+    lines = [line for block in blocks for line in block]
+    if comparison.mixed:
+        lines.append(f"MIXED, so no measure of the captions alone: {'; '.join(comparison.mixed)}")
+    lines.append("below 0: fewer errors; ± half of the 95 % interval over videos; * the interval does not hold 0")
+    return "\n".join(lines)
+
+
+def _compared_lines(pair: PairComparison) -> Iterator[str]:
+    """A pair of runs -> its block of the table, and what was left out of it."""
+    heads = [name.ljust(COMPARED_WIDTH) for name in COLUMNS] + [name.ljust(OUTCOME_WIDTH) for name in ("won", "tied")]
+    yield f"{pair.run} against {pair.baseline}"
+    yield (" " * LABEL_WIDTH + "".join(heads) + "lost").rstrip()
+    for name, group in pair.groups.items():
+        kind, _, part = name.partition(" ")
+        yield (f" {part}" if part else kind).ljust(LABEL_WIDTH) + _compared_cells(group)
+    left_out = {
+        f"only in {pair.baseline}": pair.only_in_baseline, f"only in {pair.run}": pair.only_in_run,
+        "without a verdict in one of them": pair.unscored,
+    }  # fmt: skip
+    remarks = [f"{len(ids)} {why} ({ids[0]}{', ...' if len(ids) > 1 else ''})" for why, ids in left_out.items() if ids]
+    yield "; ".join([f"{pair.num_paired} captions of both", *remarks])
+
+
+def _compared_cells(group: GroupComparison) -> str:
+    cells = [_format_difference(group.rates[name].difference).ljust(COMPARED_WIDTH) for name in COMPARED]
+    outcomes = (group.won, group.tied, group.lost)
+    shares = ["-" if rate.value is None else f"{rate.value:.0%}" for rate in outcomes]
+    return "".join([*cells, *(share.ljust(OUTCOME_WIDTH) for share in shares)]).rstrip()
+
+
+def _format_difference(rate: Rate) -> str:
+    """
+    >>> _format_difference(Rate(value=-0.05, low=-0.07, high=-0.02))
+    '-0.050 ±0.025 *'
+    """
+    if rate.value is None:
+        return "-"
+    if rate.low is None or rate.high is None:
+        return f"{rate.value:+.3f}"
+    sure = " *" if rate.low > 0 or rate.high < 0 else ""
+    return f"{rate.value:+.3f} ±{(rate.high - rate.low) / 2:.3f}{sure}"
