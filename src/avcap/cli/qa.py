@@ -1,7 +1,7 @@
 """`avcap evaluate-qa` and `avcap audit-audio`."""
 
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,10 @@ from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr
 from avcap.cli.caption import start_captioner
 from avcap.data.qa_files import read_questions
 from avcap.errors import UserError
+from avcap.infer.inputs import find_media
 from avcap.infer.shipped import find_checkpoint
+from avcap.judge.sound_audit import AuditClip
+from avcap.records import WorldTruth, read_jsonl
 
 if TYPE_CHECKING:
     from avcap.judge.answers import MethodMetrics, QaMetrics
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 NUM_NAMED = 5  # of what has no answer, on the terminal; all of it is in metrics.json
 
 
-class MethodChoice(str, Enum):
+class MethodChoice(StrEnum):
     """What --method takes."""
 
     generate = "generate"
@@ -63,7 +66,7 @@ def evaluate_questions(
     from avcap.stages.evaluate_qa import METHODS, QaConfig, evaluate_qa
 
     config = QaConfig(
-        methods=METHODS if method is MethodChoice.both else (method.value,), use_sound=not no_sound,
+        methods=tuple(name for name in METHODS if method.value in (name, "both")), use_sound=not no_sound,
         use_picture=not no_picture, rotate=rotate, max_new_tokens=max_new_tokens,
     )  # fmt: skip
     columns = [TextColumn("questions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
@@ -137,12 +140,12 @@ def audit_sound(
     if clips is not None and clips < 2:
         raise UserError(f"got --clips {clips}, wanted at least 2: sounds are swapped between clips")
     folder = find_checkpoint(model)
+    found = _audit_clips(data)[:clips]
     captioner = start_captioner(folder, batch_size=1, deadline_s=deadline)
 
-    from avcap.stages.audit_audio import audit_audio, find_clips
+    from avcap.stages.audit_audio import audit_audio
 
     columns = [TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    found = find_clips(data, limit=clips)
     with Progress(*columns, console=stderr, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("clips", total=len(found))
         audit = audit_audio(captioner, found, out_dir=out, progress=lambda done: bar.update(task, completed=done))
@@ -157,3 +160,11 @@ def audit_sound(
         say(f"{failure.video}: {failure.error}")
     print(f"{audit.verdict} ({audit.num_clips} clips, {len(audit.errors)} could not be used)")
     return 0 if audit.uses_sound else EXIT_SOME_FAILED
+
+
+def _audit_clips(data: Path) -> list[AuditClip]:
+    """A world folder -> its clips with their truth; any other folder, or file -> its videos without."""
+    truth = data / "truth.jsonl"
+    if truth.is_file():
+        return [AuditClip(video=str(data / row.video), truth=row) for row in read_jsonl(truth, WorldTruth)]
+    return [AuditClip(video=path) for path in find_media([str(data)]).paths]

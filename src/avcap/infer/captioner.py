@@ -101,10 +101,10 @@ class Captioner:
         self.model, self.tokenizer = load(folder, dtype=dtype)
         self.model.to(self.device)
         self.world_check = WorldCheck.load(folder)
-        self._chat = ChatStyle(**self.model.config.chat)
+        self.chat = ChatStyle(**self.model.config.chat)
         # What closes an answer in the chat, which is not always what the tokenizer calls its end.
-        closing = self.tokenizer(self._chat.answer_suffix, add_special_tokens=False)["input_ids"]
-        self._end_ids = {closing[0], self.tokenizer.eos_token_id}
+        closing = self.tokenizer(self.chat.answer_suffix, add_special_tokens=False)["input_ids"]
+        self.end_ids = {closing[0], self.tokenizer.eos_token_id}
         self._warned: set[str] = set()
 
     # A str is an iterable of str, and a list an iterable: the first that fits is what happens.
@@ -162,7 +162,7 @@ class Captioner:
             for video in videos:
                 sample = request.sample(video)
                 decoding.append(sample)
-                yield self._clip_request(sample, request)
+                yield self.clip_request(sample, request)
 
         with DecodePool(num_workers=NUM_DECODERS, deadline_s=self.deadline_s) as pool:
             batch: list[_Asked | CaptionError] = []
@@ -174,7 +174,8 @@ class Captioner:
                     batch = []
             yield from self._answer(batch, decoding=request.decoding)
 
-    def _clip_request(self, sample: Sample, request: Request) -> ClipRequest:
+    def clip_request(self, sample: Sample, request: Request) -> ClipRequest:
+        """What is to be decoded of a sample's video, at the rate and size that this checkpoint looks at."""
         side = self.model.config.vision_config.image_size
         return ClipRequest(
             path=sample.video,
@@ -210,7 +211,7 @@ class Captioner:
             interval_s=span_s, sees=VISUAL_ID in media_ids, hears=AUDIO_ID in media_ids
         )
         self._warn_of_unknown_words(prompt)
-        ids, _ = encode_chat(self.tokenizer, [(prompt, None)], media_ids, self._chat)
+        ids, _ = encode_chat(self.tokenizer, [(prompt, None)], media_ids, self.chat)
         self._check_length(clip.path, num_prompt=len(ids), max_new_tokens=request.decoding.max_new_tokens)
         return _Asked(
             sample=sample, span_s=span_s, duration_s=clip.duration_s, num_bad_packets=clip.num_bad_packets,
@@ -258,7 +259,7 @@ class Captioner:
                 self.model,
                 [(item.ids, tokens) for item, tokens in zip(asked, media_tokens, strict=True)],
                 max_new_tokens=decoding.max_new_tokens,
-                eos_ids=self._end_ids,
+                eos_ids=self.end_ids,
                 temperature=decoding.temperature,
                 top_p=decoding.top_p,
                 seeds=[sample_seed(decoding.seed, item.sample.sample_id) for item in asked],

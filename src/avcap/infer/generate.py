@@ -4,8 +4,9 @@ A row's answer does not depend on what else is in the batch: prompts are padded 
 real tokens only, and every row draws from its own generator.
 """
 
-# B prompts  R rows (answers still being written)  L prompt tokens  D width  V vocabulary  S steps
+# B prompts  R rows (answers still being written)  L prompt tokens  K last tokens  D width  V vocabulary  S steps
 
+import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -123,6 +124,100 @@ def _prefill(
         uniform_RS=uniform_RS.to(model.device),
         was_generated_RV=torch.zeros_like(logits_RV, dtype=torch.bool),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefix:
+    """A beginning that several prompts share, read once: a video, before the questions about it."""
+
+    cache: DynamicCache
+    length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """B continuations of a prefix, read; `logits_BKV` are those of their last K tokens."""
+
+    cache: DynamicCache
+    mask_BL: torch.Tensor
+    length_B: torch.Tensor
+    logits_BKV: torch.Tensor
+
+
+@torch.no_grad()
+def read_prefix(model: Salmonn2ForCaptioning, prompt: Prompt) -> Prefix:
+    """The beginning of prompts (ids with placeholders, media tokens) -> it, read."""
+    ids, media = prompt
+    embeds_1LD = model.embed(torch.tensor([list(ids)], device=model.device), [media])
+    output = model.language_model(inputs_embeds=embeds_1LD, use_cache=True, logits_to_keep=1)
+    return Prefix(cache=output.past_key_values, length=len(ids))
+
+
+def generate_after(
+    model: Salmonn2ForCaptioning, prefix: Prefix, endings: Sequence[Sequence[int]], *, max_new_tokens: int,
+    eos_ids: Collection[int],
+) -> list[Generated]:  # fmt: skip
+    """A prefix and the endings (text ids) of B prompts -> the greedy answer to each, as `generate` gives it."""
+    if not endings:
+        return []
+    read = _read_after(model, prefix, endings, num_logits=1)
+    logits_RV = read.logits_BKV[:, -1]
+    rows = _Rows(
+        cache=read.cache, mask_RL=read.mask_BL, length_R=read.length_B, logits_RV=logits_RV,
+        uniform_RS=_draw([0] * len(endings), num_steps=max_new_tokens).to(model.device),
+        was_generated_RV=torch.zeros_like(logits_RV, dtype=torch.bool),
+    )  # fmt: skip
+    choice = _Choice(temperature=0.0, top_p=1.0, repetition_penalty=1.0)
+    with torch.no_grad():
+        return _write(model, rows, choice=choice, max_new_tokens=max_new_tokens, eos_ids=eos_ids)
+
+
+def next_after(model: Salmonn2ForCaptioning, prefix: Prefix, endings: Sequence[Sequence[int]]) -> torch.Tensor:
+    """A prefix and the endings of B prompts -> log-probability of every token as the first of the answer (B, V)."""
+    return _read_after(model, prefix, endings, num_logits=1).logits_BKV[:, -1].log_softmax(dim=-1)
+
+
+def score_after(
+    model: Salmonn2ForCaptioning, prefix: Prefix, endings: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+) -> list[float]:
+    """A prefix, the endings of B prompts and an answer (ids) to each -> log-probability of each answer, summed."""
+    if not endings:
+        return []
+    longest = max(map(len, answers))
+    texts = [[*ending, *answer] for ending, answer in zip(endings, answers, strict=True)]
+    read = _read_after(model, prefix, texts, num_logits=longest + 1)
+    logprobs_BKV = read.logits_BKV.log_softmax(dim=-1)
+    # texts end together: the n tokens of an answer are predicted by the logits before the last one
+    return [
+        sum(logprobs_BKV[row, place, token].item() for place, token in enumerate(answer, start=longest - len(answer)))
+        for row, answer in enumerate(answers)
+    ]
+
+
+@torch.no_grad()
+def _read_after(
+    model: Salmonn2ForCaptioning, prefix: Prefix, texts: Sequence[Sequence[int]], *, num_logits: int
+) -> _Read:
+    """Reads texts behind a copy of the prefix. They are padded on the left, between it and them, and masked there."""
+    longest = max(map(len, texts))
+    ids_BL = torch.tensor([[0] * (longest - len(ids)) + list(ids) for ids in texts], device=model.device)
+    length_B = torch.tensor([len(ids) for ids in texts], device=model.device)
+    is_text_BL = (torch.arange(longest, device=model.device) >= longest - length_B[:, None]).long()
+    mask_BL = torch.cat([is_text_BL.new_ones(len(texts), prefix.length), is_text_BL], dim=1)
+    cache = copy.deepcopy(prefix.cache)
+    cache.batch_repeat_interleave(len(texts))
+    output = model.language_model(
+        input_ids=ids_BL,
+        attention_mask=mask_BL,
+        position_ids=prefix.length + (is_text_BL.cumsum(dim=1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=num_logits,
+    )
+    return _Read(
+        cache=output.past_key_values, mask_BL=mask_BL, length_B=prefix.length + length_B,
+        logits_BKV=output.logits.float(),
+    )  # fmt: skip
 
 
 def _write(

@@ -1,0 +1,142 @@
+"""The proof that the sound was used: what `avcap audit-audio` runs.
+
+Every clip is captioned and asked about four times: with its sound, mute, with another clip's sound, and without its
+picture. `judge/sound_audit.py` says what follows from the texts.
+
+    OUT/texts.jsonl    an AuditText a line: all that the model wrote
+    OUT/metrics.json   the SoundAudit: shares with intervals, what is lost without the sound, the verdict
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from avcap.errors import MediaError, UserError
+from avcap.infer.answer import Answerer
+from avcap.infer.captioner import Captioner
+from avcap.infer.request import Request
+from avcap.judge.sound_audit import CONDITIONS, AuditClip, AuditError, AuditText, Condition, SoundAudit, judge_sound_use
+from avcap.media.clip import Clip
+from avcap.records import Decoding, Sample, write_jsonl
+
+ANSWER_TOKENS = 32
+
+
+def audit_audio(
+    captioner: Captioner, clips: Sequence[AuditClip], *, out_dir: Path,
+    progress: Callable[[int], None] = lambda done: None,
+) -> SoundAudit:  # fmt: skip
+    """A model and clips, at least two -> whether it uses their sound. `progress(done)`: after each clip."""
+    auditor = _Auditor(captioner)
+    texts: list[AuditText] = []
+    errors: list[AuditError] = []
+    usable: list[tuple[AuditClip, Clip]] = []  # at most the first and the latest
+    for number, (asked, decoded) in enumerate(zip(clips, auditor.decode(clips), strict=True)):
+        try:
+            clip = _with_picture_and_sound(decoded)
+            if usable:
+                # the sound of each clip is lent to the next one, and that of the last to the first, which waits for it
+                texts += auditor.write(asked, clip, lent_S=usable[-1][1].waveform_S)
+            usable = [*usable[:1], (asked, clip)]
+        except UserError as error:
+            errors.append(AuditError(video=asked.video, error=str(error)))
+        progress(number + 1)
+    if len(usable) < 2:
+        why = f"; the first: {errors[0].error}" if errors else ""
+        raise UserError(f"got {len(usable)} usable clips, wanted at least 2, as sounds are swapped between them{why}")
+    texts += auditor.write(*usable[0], lent_S=usable[-1][1].waveform_S)
+    audit = judge_sound_use(clips, texts, errors=errors, checkpoint=captioner.checkpoint)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_jsonl(out_dir / "texts.jsonl", texts)
+    text = json.dumps(asdict(audit), indent=2, ensure_ascii=False)
+    (out_dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    return audit
+
+
+def _with_picture_and_sound(clip: Clip | MediaError) -> Clip:
+    """A decoded clip -> itself. UserError if it has nothing that could be taken away."""
+    if isinstance(clip, MediaError):
+        raise clip
+    if not len(clip.waveform_S) or not len(clip.frames_THWC):
+        raise UserError(f"{clip.path}: got a file without a picture or without sound, wanted both")
+    return clip
+
+
+class _Auditor:
+    """Asks a model about clips in all conditions."""
+
+    def __init__(self, captioner: Captioner):
+        self.settings = captioner.settings
+        self.answerer = Answerer(captioner)
+        self.needs_lead_in = captioner.model.config.frame_difference
+        self.request = Request(decoding=Decoding(max_new_tokens=self.settings.max_new_tokens))
+
+    def decode(self, clips: Sequence[AuditClip]) -> Iterator[Clip | MediaError]:
+        samples = [Sample(sample_id=clip.video, video=clip.video, prompt="") for clip in clips]
+        return self.answerer.clips(samples, self.request)
+
+    def write(self, asked: AuditClip, clip: Clip, *, lent_S: np.ndarray) -> list[AuditText]:
+        """A clip and the sound of another -> all texts about it. UserError where it cannot be asked about."""
+        variants: dict[Condition, Clip] = {
+            "sound": clip,
+            "mute": replace(clip, waveform_S=np.zeros_like(clip.waveform_S)),
+            "swapped": replace(clip, waveform_S=np.resize(lent_S, len(clip.waveform_S))),
+            "no_picture": replace(clip, frames_THWC=clip.frames_THWC[:0], frame_times_T=clip.frame_times_T[:0]),
+        }
+        return [
+            text
+            for condition in CONDITIONS
+            for text in (
+                *self._about_all(asked, variants[condition], condition=condition),
+                *self._about_intervals(asked, variants[condition], condition=condition),
+            )
+        ]
+
+    def _about_all(self, asked: AuditClip, clip: Clip, *, condition: Condition) -> Iterator[AuditText]:
+        """The caption of the whole clip, and the answers to its questions."""
+        looked = self.answerer.look(
+            clip, sample=Sample(sample_id=asked.video, video=asked.video, prompt=""), request=self.request
+        )
+        prompt = self.settings.prompts.choose(interval_s=None, sees=looked.seen.frames > 0, hears=True)
+        (caption,) = self.answerer.reply(looked, [prompt], max_new_tokens=self.settings.max_new_tokens)
+        yield AuditText(
+            video=asked.video, condition=condition, kind="caption", asked=asked.video, text=caption.text,
+            finished=caption.finished,
+        )  # fmt: skip
+        questions = asked.truth.questions if asked.truth else ()
+        replies = self.answerer.reply(looked, [q.text for q in questions], max_new_tokens=ANSWER_TOKENS)
+        for question, reply in zip(questions, replies, strict=True):
+            yield AuditText(
+                video=asked.video, condition=condition, kind="answer", asked=question.question_id, text=reply.text,
+                finished=reply.finished,
+            )  # fmt: skip
+
+    def _about_intervals(self, asked: AuditClip, clip: Clip, *, condition: Condition) -> Iterator[AuditText]:
+        for sample in asked.truth.intervals if asked.truth else ():
+            assert sample.interval_s is not None, sample
+            part = cut(clip, interval_s=sample.interval_s, lead_in=self.needs_lead_in)
+            looked = self.answerer.look(part, sample=sample, request=self.request)
+            prompt = self.settings.prompts.choose(interval_s=sample.interval_s, sees=True, hears=True)
+            (caption,) = self.answerer.reply(looked, [prompt], max_new_tokens=self.settings.max_new_tokens)
+            yield AuditText(
+                video=asked.video, condition=condition, kind="interval", asked=sample.sample_id, text=caption.text,
+                finished=caption.finished,
+            )  # fmt: skip
+
+
+def cut(clip: Clip, *, interval_s: tuple[float, float], lead_in: bool) -> Clip:
+    """A whole clip -> the part of it in [start, end), of the frames and samples that it has. `lead_in`: with the frame
+    before the first."""
+    start_s, end_s = interval_s
+    inside_T = (clip.frame_times_T >= start_s) & (clip.frame_times_T < end_s)
+    before_T = clip.frame_times_T < start_s
+    first, last = (round((time_s - clip.start_s) * clip.sample_rate_hz) for time_s in interval_s)
+    return replace(
+        clip,
+        frames_THWC=clip.frames_THWC[inside_T], frame_times_T=clip.frame_times_T[inside_T],
+        lead_in_frame_HWC=clip.frames_THWC[before_T][-1] if lead_in and before_T.any() else None,
+        waveform_S=clip.waveform_S[max(0, first) : last], start_s=start_s, end_s=min(end_s, clip.end_s),
+    )  # fmt: skip

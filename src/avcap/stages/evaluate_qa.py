@@ -1,0 +1,267 @@
+"""Questions about videos are asked of a model: what `avcap evaluate-qa` runs.
+
+    OUT/run.json       what was asked, and of whom
+    OUT/answers.jsonl  one Answer or AnswerError a line; a stopped run goes on with what is missing
+    OUT/metrics.json   accuracy by kind with intervals over videos, chance, letter bias, and what has no answer
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from avcap.data.qa_files import QuestionSet, VideoQuestion
+from avcap.data.tokenizer import unknown_words
+from avcap.errors import MediaError, UserError
+from avcap.infer.answer import Answerer, LookedAt, letters_prompt
+from avcap.infer.captioner import Captioner
+from avcap.infer.request import Request
+from avcap.judge.answers import (
+    Answer,
+    AnswerError,
+    Method,
+    QaMetrics,
+    Scoring,
+    compute_qa_metrics,
+    is_right,
+    qa_metrics_to_dict,
+    read_letter,
+    read_text,
+)
+from avcap.media.clip import Clip
+from avcap.records import Decoding, Sample, from_json, to_json, write_jsonl
+
+METHODS: tuple[Method, ...] = ("generate", "logprobs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QaConfig:
+    """How questions are asked. `rotate`: every multiple-choice question in all cyclic orders of its options."""
+
+    methods: tuple[Method, ...] = METHODS
+    use_sound: bool = True
+    use_picture: bool = True
+    rotate: bool = False
+    max_new_tokens: int = 32
+
+
+Row = Answer | AnswerError
+Ask = Callable[[LookedAt, list[VideoQuestion]], Iterator[Answer]]
+
+
+def evaluate_qa(
+    captioner: Captioner, questions: QuestionSet, *, config: QaConfig, out_dir: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> QaMetrics:  # fmt: skip
+    """A model and questions -> figures, and the files above. `progress(done, total)`: questions, after each video."""
+    answerer = Answerer(captioner)
+    scoring: Scoring = "letters" if answerer.knows_letters else "texts"
+    if config.rotate and scoring == "texts":
+        raise UserError(
+            f"got --rotate for {captioner.checkpoint}, which is shown no options (its vocabulary has no letters), so "
+            "their order cannot matter; leave it out"
+        )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    _check_same_run(out_dir / "run.json", captioner=captioner, questions=questions, config=config)
+    rows = _take_up(out_dir / "answers.jsonl")
+    todo = _without_answer(questions.questions, rows, config=config)
+    with open(out_dir / "answers.jsonl", "a", encoding="utf-8") as handle:
+        num_done = len(questions.questions) - len(todo)
+        for number, found in _ask_all(answerer, todo, config=config, scoring=scoring):
+            handle.write("".join(to_json(row) + "\n" for row in found))
+            handle.flush()
+            os.fsync(handle.fileno())
+            rows += found
+            num_done += number
+            progress(num_done, len(questions.questions))
+    metrics = _metrics(questions, rows, scoring=scoring)
+    text = json.dumps(qa_metrics_to_dict(metrics), indent=2, ensure_ascii=False)
+    (out_dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    return metrics
+
+
+def _metrics(questions: QuestionSet, rows: list[Row], *, scoring: Scoring) -> QaMetrics:
+    known = {question.question_id for question in questions.questions}
+    unanswered = {f"{problem.question_id}": problem.reason for problem in questions.problems}
+    unanswered |= {row.question_id: row.error for row in rows if isinstance(row, AnswerError)}
+    # a stopped run may have written a part of a video's answers, and asked for all of them again
+    answers = {
+        (row.question_id, row.method, row.rotation): row
+        for row in rows
+        if isinstance(row, Answer) and row.question_id in known
+    }
+    return compute_qa_metrics(
+        questions.questions, answers.values(), scoring=scoring, unanswered=unanswered,
+        is_world=questions.format == "world",
+    )  # fmt: skip
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+def _ask_all(
+    answerer: Answerer, todo: list[VideoQuestion], *, config: QaConfig, scoring: Scoring
+) -> Iterator[tuple[int, list[Row]]]:
+    """Questions -> for each video, or interval of one: how many were asked about it, and all rows of them."""
+    groups: dict[tuple[str, tuple[float, float] | None], list[VideoQuestion]] = {}
+    for question in todo:
+        groups.setdefault((question.video, question.interval_s), []).append(question)
+    request = Request(
+        decoding=Decoding(max_new_tokens=config.max_new_tokens), use_sound=config.use_sound,
+        use_picture=config.use_picture,
+    )  # fmt: skip
+    samples = [Sample(sample_id=video, video=video, prompt="", interval_s=part) for video, part in groups]
+    clips = answerer.clips(samples, request)
+    for sample, clip, asked in zip(samples, clips, groups.values(), strict=True):
+        yield len(asked), ask_about_clip(
+            answerer, clip, asked, sample=sample, request=request, config=config, scoring=scoring
+        )
+
+
+def ask_about_clip(
+    answerer: Answerer, clip: Clip | MediaError, asked: list[VideoQuestion], *, sample: Sample, request: Request,
+    config: QaConfig, scoring: Scoring,
+) -> list[Row]:  # fmt: skip
+    """A decoded clip and the questions about it -> their answers, or an error for each question."""
+    try:
+        if isinstance(clip, MediaError):
+            raise clip
+        looked = answerer.look(clip, sample=sample, request=request)
+    except UserError as error:
+        return [
+            AnswerError(question_id=question.question_id, video=question.video, error=str(error)) for question in asked
+        ]
+    ask: dict[tuple[Method, Scoring], Ask] = {
+        ("generate", "letters"): lambda looked, qs: _write_letters(answerer, looked, qs, config=config),
+        ("generate", "texts"): lambda looked, qs: _write_texts(answerer, looked, qs, config=config),
+        ("logprobs", "letters"): lambda looked, qs: _score_letters(answerer, looked, qs, config=config),
+        ("logprobs", "texts"): lambda looked, qs: _score_texts(answerer, looked, qs),
+    }
+    rows: list[Row] = []
+    for method in config.methods:
+        rows += ask[method, scoring](looked, asked)
+    return rows
+
+
+def _write_letters(
+    answerer: Answerer, looked: LookedAt, asked: list[VideoQuestion], *, config: QaConfig
+) -> Iterator[Answer]:
+    """Options are shown and a letter is asked for; questions without options are answered in words."""
+    turned = _turned([question for question in asked if question.options], rotate=config.rotate)
+    prompts = [letters_prompt(shown) for _, shown, _ in turned]
+    replies = answerer.reply(looked, prompts, max_new_tokens=config.max_new_tokens)
+    for (question, shown, rotation), prompt, reply in zip(turned, prompts, replies, strict=True):
+        choice = read_letter(reply.text, shown.options)
+        yield _choice_answer(
+            answerer, question, method="generate", rotation=rotation, choice=choice, text=reply.text, prompt=prompt
+        )
+    yield from _write_texts(answerer, looked, [question for question in asked if not question.options], config=config)
+
+
+def _score_letters(
+    answerer: Answerer, looked: LookedAt, asked: list[VideoQuestion], *, config: QaConfig
+) -> Iterator[Answer]:
+    turned = _turned([question for question in asked if question.options], rotate=config.rotate)
+    all_scores = answerer.letter_scores(looked, [shown for _, shown, _ in turned])
+    for (question, shown, rotation), scores in zip(turned, all_scores, strict=True):
+        yield _choice_answer(
+            answerer, question, method="logprobs", rotation=rotation, choice=scores.index(max(scores)), scores=scores,
+            prompt=letters_prompt(shown),
+        )  # fmt: skip
+
+
+def _write_texts(
+    answerer: Answerer, looked: LookedAt, asked: list[VideoQuestion], *, config: QaConfig
+) -> Iterator[Answer]:
+    """The question alone is asked, and its answer is wanted in words; right is what says the right option."""
+    replies = answerer.reply(looked, [question.text for question in asked], max_new_tokens=config.max_new_tokens)
+    for question, reply in zip(asked, replies, strict=True):
+        choice = read_text(reply.text, question)
+        yield Answer(
+            question_id=question.question_id, video=question.video, method="generate", text=reply.text,
+            is_right=is_right(reply.text, question), choice=choice, shown_choice=choice,
+            unknown_words=len(unknown_words(answerer.tokenizer, question.text)),
+        )  # fmt: skip
+
+
+def _score_texts(answerer: Answerer, looked: LookedAt, asked: list[VideoQuestion]) -> Iterator[Answer]:
+    """The question alone is asked; the option is chosen whose text is the likeliest answer."""
+    with_options = [question for question in asked if question.options]
+    for question, scores in zip(with_options, answerer.text_scores(looked, with_options), strict=True):
+        yield _choice_answer(
+            answerer, question, method="logprobs", rotation=0, choice=scores.index(max(scores)), scores=scores,
+            prompt=question.text,
+        )  # fmt: skip
+
+
+def _turned(asked: list[VideoQuestion], *, rotate: bool) -> list[tuple[VideoQuestion, VideoQuestion, int]]:
+    """Questions -> (question, the same as it is shown, by how many places its options are turned)."""
+    return [
+        (question, replace(question, options=question.options[rotation:] + question.options[:rotation]), rotation)
+        for question in asked
+        for rotation in range(len(question.options) if rotate else 1)
+    ]
+
+
+def _choice_answer(
+    answerer: Answerer, question: VideoQuestion, *, method: Method, rotation: int, choice: int | None, prompt: str,
+    text: str = "", scores: list[float] | None = None,
+) -> Answer:  # fmt: skip
+    """`choice` and `scores` in the order shown -> an Answer in the file's order."""
+    number = len(question.options)
+    meant = None if choice is None else (choice + rotation) % number
+    in_order = scores and [scores[(index - rotation) % number] for index in range(number)]
+    return Answer(
+        question_id=question.question_id, video=question.video, method=method, text=text, choice=meant,
+        shown_choice=choice, rotation=rotation, is_right=meant is not None and meant == question.answer_index,
+        scores=tuple(round(score, 4) for score in in_order or ()),
+        unknown_words=len(unknown_words(answerer.tokenizer, prompt)),
+    )  # fmt: skip
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _check_same_run(path: Path, *, captioner: Captioner, questions: QuestionSet, config: QaConfig) -> None:
+    """Writes what this run is; UserError where the folder holds another one."""
+    run = {"model": captioner.checkpoint, "format": questions.format, **asdict(config)}
+    text = json.dumps(run, indent=2) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise UserError(f"{path}: got a folder with answers of another model or way of asking; choose another --out")
+    path.write_text(text, encoding="utf-8")
+
+
+def _take_up(path: Path) -> list[Row]:
+    """File of a run -> its answers; errors are left out, so that they are tried again, and so is a torn last line."""
+    if not path.exists():
+        return []
+    answers: list[Row] = []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            if "error" not in json.loads(line):
+                answers.append(from_json(line, Answer))
+        except (UserError, ValueError, TypeError) as error:
+            raise UserError(f"{path}, line {number}: got no answer ({error}); choose another --out") from None
+    write_jsonl(path, answers)
+    return answers
+
+
+def _without_answer(
+    questions: tuple[VideoQuestion, ...], rows: list[Row], *, config: QaConfig
+) -> list[VideoQuestion]:
+    """Questions that lack an answer by some method, or in some order of their options."""
+    done = {(row.question_id, row.method, row.rotation) for row in rows if isinstance(row, Answer)}
+    return [
+        question
+        for question in questions
+        if any(
+            (question.question_id, method, rotation) not in done
+            for method in config.methods
+            if method == "generate" or question.options
+            for rotation in range(max(1, len(question.options)) if config.rotate else 1)
+        )
+    ]

@@ -1,0 +1,90 @@
+"""The shipped model is found to use the sound, and a copy of it with nothing in its sound tokens is caught."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from avcap import Captioner
+from avcap.errors import UserError
+from avcap.infer.shipped import find_checkpoint
+from avcap.judge.sound_audit import ANSWERS, CHANGED, CONDITIONS, HEARD, HEARD_LOCAL, AuditClip, AuditText
+from avcap.media.clip import load_clip
+from avcap.records import WorldTruth, read_jsonl
+from avcap.stages.audit_audio import audit_audio, cut
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CLIPS = [
+    AuditClip(video=str(EXAMPLES / truth.video), truth=truth)
+    for truth in read_jsonl(EXAMPLES / "truth.jsonl", WorldTruth)
+]
+SIDE = 48
+
+
+@pytest.fixture(scope="module")
+def deaf_checkpoint(tmp_path_factory) -> Path:
+    """tiny-base, but all sound tokens are zeros before their time and place are added."""
+    folder = tmp_path_factory.mktemp("deaf") / "deaf"
+    shutil.copytree(find_checkpoint("tiny-base"), folder)
+    tensors = load_file(folder / "model.safetensors")
+    names = ("sound_aligner.norm.weight", "sound_aligner.norm.bias")
+    zeroed = {name: tensors[name] * 0 for name in names}
+    save_file(tensors | zeroed, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_the_shipped_model_uses_the_sound(tmp_path):
+    audit = audit_audio(Captioner("tiny-base"), CLIPS, out_dir=tmp_path)
+    assert audit.uses_sound and audit.num_clips == len(CLIPS) and not audit.errors
+    assert audit.verdict.startswith("The model uses the sound: of ")
+    assert audit.figures[HEARD_LOCAL]["sound"].value > 0.8
+    assert audit.figures[HEARD_LOCAL]["mute"].value == 0.0
+    assert audit.figures[HEARD]["no_picture"].value > 0.8  # sound alone tells it what is heard
+    texts = list(read_jsonl(tmp_path / "texts.jsonl", AuditText))
+    per_clip = [1 + len(clip.truth.questions) + len(clip.truth.intervals) for clip in CLIPS]
+    assert len(texts) == len(CONDITIONS) * sum(per_clip)
+    assert json.loads((tmp_path / "metrics.json").read_text())["verdict"] == audit.verdict
+
+
+def test_a_model_with_nothing_in_its_sound_tokens_is_caught(deaf_checkpoint, tmp_path):
+    audit = audit_audio(Captioner(deaf_checkpoint), CLIPS, out_dir=tmp_path)
+    assert not audit.uses_sound and audit.verdict.startswith("The model does NOT use the sound: of ")
+    for condition in ("mute", "swapped"):
+        assert audit.figures[CHANGED][condition].value == 1.0  # word for word as with sound
+        assert audit.losses[ANSWERS][condition].value == audit.losses[HEARD][condition].value == 0.0
+    assert audit.figures[CHANGED]["no_picture"].value < 0.5  # while it does look
+
+
+def test_any_folder_of_videos_can_be_audited(random_checkpoint, videos, tmp_path):
+    clips = [AuditClip(video=str(videos / name)) for name in ("a.mp4", "silent.mp4", "b.mp4", "sound.m4a", "c.mp4")]
+    done = []
+    audit = audit_audio(Captioner(random_checkpoint), clips, out_dir=tmp_path, progress=done.append)
+    assert list(audit.figures) == [CHANGED] and audit.num_clips == 3 and done == [1, 2, 3, 4, 5]
+    assert [Path(error.video).name for error in audit.errors] == ["silent.mp4", "sound.m4a"]
+    assert all("without a picture or without sound" in error.error for error in audit.errors)
+    # random weights react to anything: another sound, other words
+    assert audit.uses_sound and "no truth tells" in audit.verdict
+
+
+def test_one_clip_alone_has_no_other_sound(random_checkpoint, videos, tmp_path):
+    clips = [AuditClip(video=str(videos / name)) for name in ("a.mp4", "silent.mp4")]
+    with pytest.raises(UserError, match=r"got 1 usable clips, wanted at least 2.*silent"):
+        audit_audio(Captioner(random_checkpoint), clips, out_dir=tmp_path)
+
+
+def test_a_part_that_is_cut_is_what_decoding_the_part_gives(videos):
+    whole = load_clip(videos / "c.mp4", frame_size=(SIDE, SIDE))
+    part = load_clip(videos / "c.mp4", frame_size=(SIDE, SIDE), interval_s=(1, 3), lead_in=True)
+    found = cut(whole, interval_s=(1.0, 3.0), lead_in=True)
+    for name in ("frames_THWC", "frame_times_T", "lead_in_frame_HWC"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(part, name), err_msg=name)
+    assert (found.start_s, found.end_s) == (part.start_s, part.end_s)
+    assert len(found.waveform_S) == len(part.waveform_S) == 2 * 16000
+    # resampled from another beginning: equal but for the filter's first and last samples
+    np.testing.assert_allclose(found.waveform_S[200:-200], part.waveform_S[200:-200], atol=1e-3)
+    from_start = cut(replace(whole), interval_s=(0.0, 2.0), lead_in=True)
+    assert from_start.lead_in_frame_HWC is None and len(from_start.frames_THWC) == 2
