@@ -1,0 +1,125 @@
+"""A causal language model in this process that answers chats: `--judge local:FOLDER`.
+
+The folder is a transformers checkpoint with a chat template. Weights are read from safetensors alone, nothing is
+downloaded, and no code of the folder is run. `judge/local.py` makes a judge's chat of it.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from avcap.errors import UserError
+
+TEMPLATE_MARKS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
+"""Marks of turns that some templates write as ordinary text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalAnswer:
+    """What the model wrote. `finished`: it ended the answer itself, instead of running into max_tokens."""
+
+    text: str
+    finished: bool
+    input_tokens: int
+    output_tokens: int
+
+
+class LocalLLM:
+    """A language model out of a folder. `version` changes whenever a file of weights, tokenizer or settings does."""
+
+    def __init__(self, folder: str | Path, *, device: str = "cpu") -> None:
+        self.folder = Path(folder)
+        self.name = self.folder.resolve().name
+        self.version = _version(self.folder)
+        self._model, self._tokenizer = _load(self.folder, device=device)
+        self._marks = _marks(self._tokenizer)
+        self._end_ids = _end_ids(self._model, tokenizer=self._tokenizer)
+        # Whatever a call leaves open is taken from here, and a folder may want sampling or a punishment of repetition.
+        self._model.generation_config = GenerationConfig()
+
+    def answer(
+        self, turns: Sequence[tuple[str, str]], *, max_tokens: int, temperature: float, seed: int
+    ) -> LocalAnswer:
+        """(role, text) of each message -> the next one. Temperature 0 is greedy; `seed` matters above it alone."""
+        ids_BL = self._encode(turns)
+        num_input = ids_BL.shape[1]
+        limit = getattr(self._model.config, "max_position_embeddings", None)
+        if limit is not None and num_input + max_tokens > limit:
+            raise UserError(
+                f"{self.name}: got {num_input} tokens and {max_tokens} to write, wanted {limit} at most; use a model "
+                f"with a longer context"
+            )
+        decoding = GenerationConfig(
+            max_new_tokens=max_tokens, do_sample=temperature > 0, eos_token_id=self._end_ids,
+            pad_token_id=self._end_ids[0], **({"temperature": temperature, "top_k": 0} if temperature > 0 else {}),
+        )  # fmt: skip
+        devices = [self._model.device] if self._model.device.type == "cuda" else []
+        with torch.inference_mode(), torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            all_BL = self._model.generate(ids_BL, attention_mask=torch.ones_like(ids_BL), generation_config=decoding)
+        written = all_BL[0, num_input:].tolist()
+        return LocalAnswer(
+            text=self._tokenizer.decode(written, skip_special_tokens=True), finished=written[-1] in self._end_ids,
+            input_tokens=num_input, output_tokens=len(written),
+        )  # fmt: skip
+
+    def _encode(self, turns: Sequence[tuple[str, str]]) -> torch.Tensor:
+        messages = [{"role": role, "content": self._defused(text)} for role, text in turns]
+        try:
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # the template is a program of the folder's author: it may raise anything
+            raise UserError(f"{self.name}: its chat template does not take these messages ({error})") from None
+        # The template has written the special tokens, the beginning of the text among them.
+        return self._tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(self._model.device)
+
+    def _defused(self, text: str) -> str:
+        """Text -> text in which no mark of the template can be read: "<|im_end|>" in a caption must not end a turn."""
+        return self._marks.sub(lambda mark: mark[0][0] + " " + mark[0][1:], text)
+
+
+def _load(folder: Path, *, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Folder -> model and tokenizer; UserError for one that is not a chat model with safetensors."""
+    wanted = "wanted a folder of a transformers chat model with config.json, *.safetensors and a tokenizer"
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no config.json there; {wanted}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype="auto"
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(f"{folder}: cannot be loaded ({str(error).strip().splitlines()[0]}); {wanted}") from None
+    if tokenizer.chat_template is None:
+        raise UserError(f"{folder}: its tokenizer has no chat template, so it is no chat model; {wanted}")
+    return model.to(device).eval(), tokenizer
+
+
+def _version(folder: Path) -> str:
+    """Folder -> hash of its files' names, sizes and times; reading gigabytes of weights would take a minute."""
+    files = sorted(path for path in folder.glob("*") if path.suffix in {".json", ".safetensors", ".jinja", ".model"})
+    listed = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
+
+
+def _marks(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """Tokenizer -> pattern of all that it reads as one special token, and of marks written as text."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
+    marks = {mark for mark in added if len(mark) > 1 and mark.strip()} | set(TEMPLATE_MARKS)
+    return re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True)))
+
+
+def _end_ids(model: PreTrainedModel, *, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """-> ids of the tokens that end an answer: those of the folder's generation settings and of its tokenizer."""
+    config = getattr(model, "generation_config", None)
+    ids = config.eos_token_id if config is not None and config.eos_token_id is not None else []
+    ids = [ids] if isinstance(ids, int) else list(ids)
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ids:
+        ids.append(tokenizer.eos_token_id)
+    if not ids:
+        raise UserError(f"{model.name_or_path}: no token ends an answer; set eos_token_id in generation_config.json")
+    return ids
