@@ -3,7 +3,9 @@
     V videos  C counts of a video  R resamples
 """
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,23 +54,35 @@ def divide(numerators: Floats, denominators: Floats) -> Floats:
 
 
 def rates_of(values_K: Floats, resampled_RK: Floats, *, num_videos_K: NDArray[np.int64] | int) -> list[Rate]:
-    """K values, the same in each resample, and how many videos each is made of -> K rates with percentile intervals.
+    """K values, the same in each resample, and how many videos each is made of -> K rates with intervals.
 
     Resamples in which a value does not exist (nan) are left out of its interval.
     """
-    tail = (1 - LEVEL) / 2
-    enough_K = np.broadcast_to(num_videos_K, values_K.shape) >= 2
     rates = []
-    for value, resampled_R, enough in zip(values_K, resampled_RK.T, enough_K, strict=True):
+    nums_videos = np.broadcast_to(num_videos_K, values_K.shape)
+    for value, resampled_R, num_videos in zip(values_K, resampled_RK.T, nums_videos, strict=True):
         exists_R = resampled_R[~np.isnan(resampled_R)]
         if np.isnan(value):
             rates.append(Rate(value=None, low=None, high=None))
-        elif not enough or not len(exists_R):
+        elif num_videos < 2 or not len(exists_R):
             rates.append(Rate(value=float(value), low=None, high=None))
         else:
+            tail = _tail(int(num_videos))
             low, high = np.quantile(exists_R, (tail, 1 - tail))
             rates.append(Rate(value=float(value), low=float(low), high=float(high)))
     return rates
+
+
+def _tail(num_videos: int) -> float:
+    """How much of the resamples lies outside an interval on each side: less than 2.5 % where videos are few.
+
+    Plain percentiles are too narrow by sqrt((n - 1) / n), and use the normal distribution where Student's t belongs
+    (Hesterberg 2015, "expanded percentile interval"): 2.2 % for 60 videos, 1.1 % for 12.
+    """
+    z, dof = NormalDist().inv_cdf((1 + LEVEL) / 2), num_videos - 1
+    # The first terms of the expansion of Student's quantile: right to 0.1 % from 5 degrees of freedom on.
+    student = z + (z**3 + z) / (4 * dof) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * dof**2)
+    return NormalDist().cdf(-student * math.sqrt(num_videos / dof))
 
 
 def ratio_rates(
