@@ -22,11 +22,11 @@ EventLabel = Literal["correct", "missing", "incorrect"]
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One atomic event: the smallest fact of a video that can be checked."""
+    """One atomic event: the smallest fact of a video that can be checked. `modality` None: nobody said."""
 
     event_id: str
     text: str
-    modality: Modality
+    modality: Modality | None
     start_s: float | None = None
     end_s: float | None = None
 
@@ -73,6 +73,12 @@ class Decoding:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    top_k: int = 0
+    """0: any token may be drawn."""
+    repetition_penalty: float = 1.0
+    loop_ngram: int = 0
+    """A caption that has written the same so many tokens `loop_times` times is stopped, unfinished; 0: never."""
+    loop_times: int = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +147,40 @@ class Unscored:
     caption_id: str
     reason: str
     reply: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorCounts:
+    """What a judge counted in one caption."""
+
+    num_events: int
+    missing: int
+    incorrect: int
+    invented: int
+    repeated: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferencePair:
+    """Two captions that one model wrote for one prompt; a judge found fewer errors in the chosen one.
+
+    `margin`: by how much its total error is the lower. None, like the counts, where somebody else made the pair.
+    """
+
+    sample_id: str
+    video: str
+    prompt: str
+    chosen: str
+    rejected: str
+    interval_s: tuple[float, float] | None = None
+    reference_caption: str | None = None
+    margin: float | None = None
+    chosen_errors: ErrorCounts | None = None
+    rejected_errors: ErrorCounts | None = None
+    chosen_id: str = ""
+    rejected_id: str = ""
+    checkpoint: str = ""
+    judge: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

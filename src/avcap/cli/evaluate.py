@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +23,7 @@ from avcap.judge.chat import OpenAIChat
 from avcap.judge.compare import compare, comparison_to_dict
 from avcap.judge.ingest import Intake, Problem, Truth, match, read_captions, read_truth
 from avcap.judge.llm_judge import Avcap1
+from avcap.judge.local import LocalChat
 from avcap.judge.metrics import compute_metrics
 from avcap.judge.protocols import opening_requests
 from avcap.judge.tables import TABLES, closing_line, comparison_table
@@ -50,7 +52,7 @@ def evaluate_captions(
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Caption the videos of the truth first, with this model.")
     ] = None,
-    judge: Annotated[str, typer.Option(help="oracle (of a rendered world) or openai:MODEL@URL.")] = JUDGE_NAME,
+    judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report. Run again, it goes on.")] = OUT,
     modality: Annotated[str, typer.Option(help="Which events are asked for: both, visual or audio.")] = "both",
     table: Annotated[str, typer.Option(help="How the table is printed: terminal, markdown or latex.")] = "terminal",
@@ -86,6 +88,7 @@ def evaluate_captions(
             files = [out / CAPTIONS]
             captioner = _caption(known, model=model, out=files[0], modality=asked, batch_size=batch_size)
         intake = match(read_captions(files, text_field=caption_field), known)
+        intake = replace(intake, problems=(*intake.problems, *opened.remarks(intake)))
         if dry_run:
             print(_describe_cost(intake, opened.chat))
             return 0
@@ -154,7 +157,7 @@ def _modality(name: str, truth: Truth) -> Modality:
     return next(modality for modality in get_args(Modality) if modality == name)
 
 
-def _describe_cost(intake: Intake, chat: OpenAIChat | None) -> str:
+def _describe_cost(intake: Intake, chat: OpenAIChat | LocalChat | None) -> str:
     """What judging will cost, before anything is asked."""
     if chat is None:
         return f"{len(intake.cases)} captions to judge; the oracle costs nothing"

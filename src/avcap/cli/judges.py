@@ -11,9 +11,11 @@ from avcap.judge.base import EventJudge
 from avcap.judge.cache import ReplyCache
 from avcap.judge.chat import OpenAIChat, open_chat
 from avcap.judge.cost import PRICES, Budget, read_prices
-from avcap.judge.ingest import Truth
+from avcap.judge.ingest import Intake, Problem, Truth
 from avcap.judge.llm_judge import LLMJudge
+from avcap.judge.local import LocalChat
 from avcap.judge.oracle import OracleJudge
+from avcap.judge.untrusted import delimit
 from avcap.world.oracle import JUDGE_NAME
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -36,7 +38,17 @@ class OpenedJudge:
     """A judge, and the language model behind it, if it is one."""
 
     judge: EventJudge
-    chat: OpenAIChat | None = None
+    chat: OpenAIChat | LocalChat | None = None
+
+    def remarks(self, intake: Intake) -> tuple[Problem, ...]:
+        """What a language model is not shown of the captions: repetitions, and what is beyond its length."""
+        if self.chat is None:
+            return ()
+        return tuple(
+            Problem(kind="shortened caption", name=case.sample.sample_id, detail=omission)
+            for case in intake.cases
+            for omission in delimit(case.text, name="caption").omissions
+        )
 
 
 @contextmanager
@@ -45,10 +57,8 @@ def open_judge(options: JudgeOptions, *, truth: Truth) -> Iterator[OpenedJudge]:
     if options.spec == JUDGE_NAME:
         yield OpenedJudge(judge=_oracle(truth))
         return
-    if not options.spec.startswith("openai:"):
-        raise UserError(f"got --judge {options.spec}, wanted oracle or openai:MODEL@URL")
     with ExitStack() as stack:
-        chat = stack.enter_context(_open_chat(options, stack))
+        chat = _open_chat(options, stack)
         yield OpenedJudge(judge=LLMJudge(chat), chat=chat)
 
 
@@ -56,19 +66,28 @@ def _oracle(truth: Truth) -> OracleJudge:
     if not truth.worlds:
         raise UserError(
             "got --judge oracle and a truth that is no world's; wanted the truth.jsonl of avcap world make, or another "
-            "judge: --judge openai:MODEL@URL"
+            "judge: --judge openai:MODEL@URL or local:PATH"
         )
     return OracleJudge(truth.worlds.values())
 
 
-def _open_chat(options: JudgeOptions, stack: ExitStack) -> OpenAIChat:
+def _open_chat(options: JudgeOptions, stack: ExitStack) -> OpenAIChat | LocalChat:
+    """The language model of --judge, with its cache; `stack` closes both."""
+    kind, _, place = options.spec.partition(":")
+    if kind not in ("openai", "local") or not place:
+        raise UserError(f"got --judge {options.spec}, wanted oracle, openai:MODEL@URL or local:PATH")
     cache = None
     if options.cache is not None:
         options.cache.parent.mkdir(parents=True, exist_ok=True)
         cache = ReplyCache(options.cache)
         stack.callback(cache.close)
-    return open_chat(
+    if kind == "local":
+        from avcap.infer.local_chat import LocalLLM  # torch comes in here
+
+        return LocalChat(LocalLLM(place), cache=cache)
+    chat = open_chat(
         options.spec, api_key=os.environ.get(KEY_VARIABLE), cache=cache, concurrency=options.concurrency,
         budget=None if options.budget_usd is None else Budget(options.budget_usd),
         prices=PRICES if options.prices is None else read_prices(options.prices),
     )  # fmt: skip
+    return stack.enter_context(chat)

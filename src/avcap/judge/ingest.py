@@ -45,8 +45,11 @@ class Truth:
     worlds: Mapping[str, WorldTruth] = field(default_factory=dict)
     durations_s: Mapping[str, float] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
-    num_without_modality: int = 0
-    """Events that do not say whether they are seen or heard; they stand as "both"."""
+
+    @property
+    def num_without_modality(self) -> int:
+        """Events that do not say whether they are seen or heard."""
+        return sum(event.modality is None for sample in self.samples for event in sample.events)
 
     def video_path(self, sample: Sample) -> str:
         """A sample -> where its file lies."""
@@ -129,7 +132,6 @@ def read_truth(path: str | Path) -> Truth:
     samples: dict[str, Sample] = {}
     worlds: dict[str, WorldTruth] = {}
     problems: list[Problem] = []
-    num_without_modality = 0
     for row in foreign.read_rows(path):
         if "clip_id" in row.data and "scene" in row.data:
             world = _record(row, WorldTruth)
@@ -138,8 +140,7 @@ def read_truth(path: str | Path) -> Truth:
         elif {"sample_id", "video", "prompt"} <= set(row.data) <= SAMPLE_FIELDS and _has_own_events(row):
             found = [_record(row, Sample)]
         else:
-            found, without = _foreign_sample(row)
-            num_without_modality += without
+            found = [_foreign_sample(row)]
         for sample in found:
             if sample.sample_id in samples:
                 problems.append(Problem(kind="duplicate truth", name=sample.sample_id, detail=f"{row.where}: left out"))
@@ -151,7 +152,7 @@ def read_truth(path: str | Path) -> Truth:
     return Truth(
         samples=tuple(samples.values()), folder=Path(path).parent, worlds=worlds,
         durations_s={video: world.duration_s for video, world in worlds.items()},
-        problems=tuple(problems), num_without_modality=num_without_modality,
+        problems=tuple(problems),
     )  # fmt: skip
 
 
@@ -170,8 +171,8 @@ def _has_own_events(row: Row) -> bool:
     return all(isinstance(event, dict) and {"event_id", "text", "modality"} <= set(event) for event in events)
 
 
-def _foreign_sample(row: Row) -> tuple[list[Sample], int]:
-    """A row of somebody's truth -> (its one sample, how many of its events do not tell their modality)."""
+def _foreign_sample(row: Row) -> Sample:
+    """A row of somebody's truth -> its sample."""
     names = foreign.names_of(row)
     extra = row.data.get("extra_info")
     events = row.data.get("events", extra.get("events") if isinstance(extra, dict) else None)
@@ -190,11 +191,10 @@ def _foreign_sample(row: Row) -> tuple[list[Sample], int]:
     video = row.data.get("video", row.data.get("video_path", names[-1]))
     video = video[0] if isinstance(video, list) and video else video
     sample_id = names[0] if interval_s is None or "sample_id" in row.data else _interval_id(names[0], interval_s)
-    sample = Sample(
+    return Sample(
         sample_id=sample_id, video=str(video), prompt="", interval_s=interval_s, reference_caption=reference,
         events=tuple(parsed),
     )  # fmt: skip
-    return [sample], sum(not (isinstance(item, dict) and "modality" in item) for item in events or [])
 
 
 def _events_in_cell(text: str, *, where: str) -> Any:
@@ -210,10 +210,10 @@ def _event(item: Any, *, number: int, where: str) -> Event:
     text = next((data[name] for name in EVENT_TEXT_FIELDS if name in data), None) if isinstance(data, dict) else None
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{where}: got the event {item!r}, wanted a string or an object with a text"[:400])
-    wanted: tuple[Modality, ...] = get_args(Modality)
-    modality = next((name for name in wanted if name == data.get("modality", "both")), None)
-    if modality is None:
-        raise UserError(f"{where}: got the modality {data['modality']!r}, wanted one of {', '.join(wanted)}")
+    told = data.get("modality")
+    modality: Modality | None = next((name for name in get_args(Modality) if name == told), None)
+    if modality is None and told is not None:
+        raise UserError(f"{where}: got the modality {told!r}, wanted one of {', '.join(get_args(Modality))}")
     times = [data.get("start_s", data.get("start")), data.get("end_s", data.get("end"))]
     if any(isinstance(time_s, bool) or not isinstance(time_s, int | float | None) for time_s in times):
         raise UserError(f"{where}: got the times {times} of an event, wanted seconds")

@@ -137,8 +137,9 @@ def request(
 def event_line(number: int, event: Event, *, text: str) -> str:
     """An event -> its line of a numbered list. `text`: the event's, made safe."""
     times = [f"{time_s:g} s" for time_s in (event.start_s, event.end_s) if time_s is not None]
-    details = [_MODALITY_WORDS[event.modality]] + ([" to ".join(times)] if times else [])
-    return f"{number}. ({', '.join(details)}) {text}"
+    details = [_MODALITY_WORDS[event.modality]] if event.modality else []
+    details += [" to ".join(times)] if times else []
+    return f"{number}. ({', '.join(details)}) {text}" if details else f"{number}. {text}"
 
 
 def object_schema(**properties: dict[str, Any]) -> dict[str, Any]:
