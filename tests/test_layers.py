@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "avcap"
 ROWS = (
     ("__main__",),
     ("cli",),
-    ("web",),
+    ("web", "lmms"),
     ("recipes",),
     ("stages",),
     ("train", "infer", "judge"),
@@ -36,6 +36,9 @@ DOORS = {
     "sf2utils": {"world/soundfont.py"},
     "pretty_midi": {"world/soundfont.py"},
     "peft": {"model/lora.py"},
+    "pyarrow": {"data/qa_files.py"},
+    "wandb": {"stages/track.py"},
+    "lmms_eval": {"lmms/manifest.py", "lmms/model.py"},
     "typer": {"cli/"},
     "httpx2": {"judge/chat.py"},
     "matplotlib": {"web/plot.py"},

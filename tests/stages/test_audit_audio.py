@@ -18,8 +18,9 @@ from avcap.records import WorldTruth, read_jsonl
 from avcap.stages.audit_audio import audit_audio, cut
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+# one interval each: what a model is asked about a clip, it is asked four times
 CLIPS = [
-    AuditClip(video=str(EXAMPLES / truth.video), truth=truth)
+    AuditClip(video=str(EXAMPLES / truth.video), truth=replace(truth, intervals=truth.intervals[:1]))
     for truth in read_jsonl(EXAMPLES / "truth.jsonl", WorldTruth)
 ]
 SIDE = 48
@@ -37,6 +38,7 @@ def deaf_checkpoint(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.timeout(900)
 def test_the_shipped_model_uses_the_sound(tmp_path):
     audit = audit_audio(Captioner("tiny-base"), CLIPS, out_dir=tmp_path)
     assert audit.uses_sound and audit.num_clips == len(CLIPS) and not audit.errors
@@ -50,6 +52,7 @@ def test_the_shipped_model_uses_the_sound(tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text())["verdict"] == audit.verdict
 
 
+@pytest.mark.timeout(900)
 def test_a_model_with_nothing_in_its_sound_tokens_is_caught(deaf_checkpoint, tmp_path):
     audit = audit_audio(Captioner(deaf_checkpoint), CLIPS, out_dir=tmp_path)
     assert not audit.uses_sound and audit.verdict.startswith("The model does NOT use the sound: of ")
@@ -66,8 +69,8 @@ def test_any_folder_of_videos_can_be_audited(random_checkpoint, videos, tmp_path
     assert list(audit.figures) == [CHANGED] and audit.num_clips == 3 and done == [1, 2, 3, 4, 5]
     assert [Path(error.video).name for error in audit.errors] == ["silent.mp4", "sound.m4a"]
     assert all("without a picture or without sound" in error.error for error in audit.errors)
-    # random weights react to anything: another sound, other words
-    assert audit.uses_sound and "no truth tells" in audit.verdict
+    # random weights react to anything: silence, other words
+    assert audit.losses[CHANGED]["mute"].value == 1.0 and "of its texts, 100.0 points" in audit.verdict
 
 
 def test_one_clip_alone_has_no_other_sound(random_checkpoint, videos, tmp_path):
@@ -83,8 +86,8 @@ def test_a_part_that_is_cut_is_what_decoding_the_part_gives(videos):
     for name in ("frames_THWC", "frame_times_T", "lead_in_frame_HWC"):
         np.testing.assert_array_equal(getattr(found, name), getattr(part, name), err_msg=name)
     assert (found.start_s, found.end_s) == (part.start_s, part.end_s)
+    # sample by sample it may not be: the codec fills noise in anew whenever it decodes
     assert len(found.waveform_S) == len(part.waveform_S) == 2 * 16000
-    # resampled from another beginning: equal but for the filter's first and last samples
-    np.testing.assert_allclose(found.waveform_S[200:-200], part.waveform_S[200:-200], atol=1e-3)
-    from_start = cut(replace(whole), interval_s=(0.0, 2.0), lead_in=True)
+    np.testing.assert_array_equal(found.waveform_S, whole.waveform_S[16000 : 3 * 16000])
+    from_start = cut(whole, interval_s=(0.0, 2.0), lead_in=True)
     assert from_start.lead_in_frame_HWC is None and len(from_start.frames_THWC) == 2

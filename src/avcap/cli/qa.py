@@ -16,12 +16,12 @@ from avcap.data.qa_files import read_questions
 from avcap.errors import UserError
 from avcap.infer.inputs import find_media
 from avcap.infer.shipped import find_checkpoint
-from avcap.judge.sound_audit import AuditClip
 from avcap.records import WorldTruth, read_jsonl
 
 if TYPE_CHECKING:
     from avcap.judge.answers import MethodMetrics, QaMetrics
     from avcap.judge.bootstrap import Rate
+    from avcap.judge.sound_audit import AuditClip
 
 NUM_NAMED = 5  # of what has no answer, on the terminal; all of it is in metrics.json
 
@@ -162,8 +162,10 @@ def audit_sound(
     return 0 if audit.uses_sound else EXIT_SOME_FAILED
 
 
-def _audit_clips(data: Path) -> list[AuditClip]:
+def _audit_clips(data: Path) -> list["AuditClip"]:
     """A world folder -> its clips with their truth; any other folder, or file -> its videos without."""
+    from avcap.judge.sound_audit import AuditClip  # here: it loads NumPy, which most commands do without
+
     truth = data / "truth.jsonl"
     if truth.is_file():
         return [AuditClip(video=str(data / row.video), truth=row) for row in read_jsonl(truth, WorldTruth)]

@@ -1,0 +1,35 @@
+"""`avcap track`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avcap.cli.app import app
+
+
+class Tracker(StrEnum):
+    """What --to takes."""
+
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+
+
+@app.command("track", no_args_is_help=True)
+def track(
+    files: Annotated[list[Path], typer.Argument(metavar="metrics.json...", help="One step each, in this order.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the event files, or of the W&B run.")],
+    to: Annotated[Tracker, typer.Option(help="tensorboard or wandb.")] = Tracker.tensorboard,
+    name: Annotated[str, typer.Option(help="What W&B calls the run.")] = "evaluation",
+    project: Annotated[str, typer.Option(help="The project of W&B.")] = "avcap",
+) -> None:
+    """Send the figures of metrics.json files to TensorBoard or Weights & Biases."""
+    from avcap.stages.track import log_to_tensorboard, log_to_wandb, read_scalars
+
+    runs = [read_scalars(file) for file in files]
+    if to is Tracker.wandb:
+        log_to_wandb(runs, folder=out, name=name, project=project)
+    else:
+        log_to_tensorboard(runs, folder=out)
+    print(f"{out}: {len(runs)} steps of {len(set().union(*runs))} figures")
