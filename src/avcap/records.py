@@ -164,7 +164,7 @@ class ErrorCounts:
 class PreferencePair:
     """Two captions that one model wrote for one prompt; a judge found fewer errors in the chosen one.
 
-    `margin`: by how much its total error is the lower. None, like the counts, where somebody else made the pair.
+    `margin`: by how much its total error is the lower. None, like the counts, in a pair that somebody else made.
     """
 
     sample_id: str

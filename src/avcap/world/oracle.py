@@ -18,7 +18,16 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from avcap.records import EventLabel, EventVerdict, InventedClaim, Modality, Verdict, WorldTruth, from_json
+from avcap.records import (
+    ErrorCounts,
+    EventLabel,
+    EventVerdict,
+    InventedClaim,
+    Modality,
+    Verdict,
+    WorldTruth,
+    from_json,
+)
 from avcap.world import describe, grammar
 from avcap.world.describe import Interval
 from avcap.world.grammar import Claim, Sentence, Statement
@@ -135,15 +144,6 @@ _ATTRIBUTES = ("colour", "shape", "place", "new_place", "new_colour", "name", "c
 
 
 # --- counts -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class ErrorCounts:
-    num_events: int
-    missing: int
-    incorrect: int
-    invented: int
-    repeated: int
 
 
 def count_errors(verdict: Verdict) -> ErrorCounts:
