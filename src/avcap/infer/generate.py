@@ -1,18 +1,20 @@
 """Batched decoding: one prefill per prompt, any number of answers to it, and no work on rows that have ended.
 
 A row's answer does not depend on what else is in the batch: prompts are padded on the left and masked, positions count
-real tokens only, and every row draws from its own generator.
+real tokens only, and every row draws from its own generator. Answers share the memory of their prompt (shared_prompt).
 """
 
 # B prompts  R rows (answers still being written)  L prompt tokens  K last tokens  D width  V vocabulary  S steps
 
 import copy
+from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from transformers import DynamicCache
 
+from avcap.infer.shared_prompt import SharedPrompts, shared_prompt_attention
 from avcap.model.features import MediaTokens
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 
@@ -28,30 +30,80 @@ class Generated:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoopStop:
+    """Stops an answer that has written the same `ngram` tokens `times` times; it counts as unfinished."""
+
+    ngram: int
+    times: int
+
+    def __post_init__(self) -> None:
+        if self.ngram < 1 or self.times < 2:
+            raise ValueError(f"got ngram={self.ngram} and times={self.times}, wanted at least 1 and 2")
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Choice:
     """How the next token is chosen from logits."""
 
-    temperature: float
-    top_p: float
-    repetition_penalty: float
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ends:
+    """What ends an answer."""
+
+    max_new_tokens: int
+    eos_ids: Collection[int]
+    loop_stop: LoopStop | None = None
+
+
+@dataclass(kw_only=True)
+class _Answer:
+    """An answer that is being written."""
+
+    ids: list[int] = field(default_factory=list)
+    finished: bool = False
+    ngrams: Counter[tuple[int, ...]] = field(default_factory=Counter)
+
+    def goes_on(self, token_id: int, *, ends: _Ends) -> bool:
+        """Takes the next token -> whether another one is wanted."""
+        if token_id in ends.eos_ids:
+            self.finished = True
+            return False
+        self.ids.append(token_id)
+        return len(self.ids) < ends.max_new_tokens and not (ends.loop_stop and self._loops(ends.loop_stop))
+
+    def _loops(self, loop_stop: LoopStop) -> bool:
+        if len(self.ids) < loop_stop.ngram:
+            return False
+        last = tuple(self.ids[-loop_stop.ngram :])
+        self.ngrams[last] += 1
+        return self.ngrams[last] >= loop_stop.times
 
 
 @dataclass(kw_only=True)
 class _Rows:
     """The rows that are still being written: all tensors have them first, in the same order."""
 
-    cache: DynamicCache
-    mask_RL: torch.Tensor
+    prompts: SharedPrompts
     length_R: torch.Tensor
     logits_RV: torch.Tensor
     uniform_RS: torch.Tensor
     was_generated_RV: torch.Tensor
+    written: DynamicCache = field(default_factory=DynamicCache)
+    """Keys and values of what the rows themselves wrote."""
 
-    def keep(self, still_R: torch.Tensor) -> None:
-        """Drops the rows that have ended."""
-        self.cache.batch_select_indices(still_R.nonzero().squeeze(1))
-        self.mask_RL, self.length_R = self.mask_RL[still_R], self.length_R[still_R]
-        self.uniform_RS, self.was_generated_RV = self.uniform_RS[still_R], self.was_generated_RV[still_R]
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drops the rows that have ended, all but these."""
+        rows_R = torch.tensor(rows, device=self.length_R.device)
+        self.prompts.keep(rows)
+        if self.written.get_seq_length():
+            self.written.batch_select_indices(rows_R)
+        self.length_R, self.logits_RV = self.length_R[rows_R], self.logits_RV[rows_R]
+        self.uniform_RS, self.was_generated_RV = self.uniform_RS[rows_R], self.was_generated_RV[rows_R]
 
 
 @torch.no_grad()
@@ -63,21 +115,25 @@ def generate(
     eos_ids: Collection[int],
     temperature: float = 0.0,
     top_p: float = 1.0,
+    top_k: int = 0,
     seeds: Sequence[int] | None = None,
     repetition_penalty: float = 1.0,
+    loop_stop: LoopStop | None = None,
     answers_per_prompt: int = 1,
     rows_at_once: int = 64,
 ) -> list[Generated]:
     """Prompts (ids with placeholders, media tokens) -> answers, those to the same prompt next to each other.
 
-    Temperature 0 is greedy; above it `seeds` has one seed per answer. The repetition penalty counts generated ids only.
+    Temperature 0 is greedy; above it `seeds` has one seed per answer, drawn from the `top_k` likeliest tokens (0: all)
+    and, of these, from the fewest that hold `top_p` of the mass. The repetition penalty counts generated ids only.
     """
     num_answers = len(prompts) * answers_per_prompt
     if temperature > 0 and len(seeds or ()) != num_answers:
         raise ValueError(f"seeds: got {len(seeds or ())}, wanted one for each of {num_answers} answers")
     if model.training:
         raise ValueError("the model is in training mode, dropout would change its answers; call model.eval()")
-    choice = _Choice(temperature=temperature, top_p=top_p, repetition_penalty=repetition_penalty)
+    choice = _Choice(temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=repetition_penalty)
+    ends = _Ends(max_new_tokens=max_new_tokens, eos_ids=eos_ids, loop_stop=loop_stop)
     answers: dict[int, Generated] = {}
     # prompts of like length share a batch, so that little is padded
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i][0]))
@@ -87,7 +143,7 @@ def generate(
         rows = [i * answers_per_prompt + answer for i in batch for answer in range(answers_per_prompt)]
         drawn = _draw([seeds[row] for row in rows] if seeds else [0] * len(rows), num_steps=max_new_tokens)
         started = _prefill(model, [prompts[i] for i in batch], answers_per_prompt=answers_per_prompt, uniform_RS=drawn)
-        written = _write(model, started, choice=choice, max_new_tokens=max_new_tokens, eos_ids=eos_ids)
+        written = _write(model, started, choice=choice, ends=ends)
         answers.update(zip(rows, written, strict=True))
     return [answers[row] for row in range(num_answers)]
 
@@ -114,11 +170,9 @@ def _prefill(
         use_cache=True,
         logits_to_keep=1,
     )
-    output.past_key_values.batch_repeat_interleave(answers_per_prompt)
     logits_RV = output.logits[:, -1].float().repeat_interleave(answers_per_prompt, dim=0)
     return _Rows(
-        cache=output.past_key_values,
-        mask_RL=mask_BL.repeat_interleave(answers_per_prompt, dim=0),
+        prompts=SharedPrompts(output.past_key_values, mask_BL, answers_per_prompt=answers_per_prompt),
         length_R=length_B.repeat_interleave(answers_per_prompt),
         logits_RV=logits_RV,
         uniform_RS=uniform_RS.to(model.device),
@@ -163,13 +217,12 @@ def generate_after(
     read = _read_after(model, prefix, endings, num_logits=1)
     logits_RV = read.logits_BKV[:, -1]
     rows = _Rows(
-        cache=read.cache, mask_RL=read.mask_BL, length_R=read.length_B, logits_RV=logits_RV,
+        prompts=SharedPrompts(read.cache, read.mask_BL, answers_per_prompt=1), length_R=read.length_B,
+        logits_RV=logits_RV,
         uniform_RS=_draw([0] * len(endings), num_steps=max_new_tokens).to(model.device),
         was_generated_RV=torch.zeros_like(logits_RV, dtype=torch.bool),
     )  # fmt: skip
-    choice = _Choice(temperature=0.0, top_p=1.0, repetition_penalty=1.0)
-    with torch.no_grad():
-        return _write(model, rows, choice=choice, max_new_tokens=max_new_tokens, eos_ids=eos_ids)
+    return _write(model, rows, choice=_Choice(), ends=_Ends(max_new_tokens=max_new_tokens, eos_ids=eos_ids))
 
 
 def next_after(model: Salmonn2ForCaptioning, prefix: Prefix, endings: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -220,43 +273,35 @@ def _read_after(
     )  # fmt: skip
 
 
-def _write(
-    model: Salmonn2ForCaptioning, rows: _Rows, *, choice: _Choice, max_new_tokens: int, eos_ids: Collection[int]
-) -> list[Generated]:
+@torch.no_grad()
+def _write(model: Salmonn2ForCaptioning, rows: _Rows, *, choice: _Choice, ends: _Ends) -> list[Generated]:
     """Prefilled rows -> their answers."""
-    written: list[list[int]] = [[] for _ in rows.length_R]
-    finished = [False] * len(written)
-    active = list(range(len(written)))
-    for step in range(max_new_tokens):
-        next_R = _choose(rows, choice=choice, step=step)
-        next_ids = next_R.tolist()
-        for row, token_id in zip(active, next_ids, strict=True):
-            if token_id in eos_ids:
-                finished[row] = True
-            else:
-                written[row].append(token_id)
-        still = [not finished[row] for row in active]
-        active = [row for row in active if not finished[row]]
-        if not active or step == max_new_tokens - 1:
-            break
-        rows.was_generated_RV.scatter_(1, next_R[:, None], True)
-        if not all(still):
-            still_R = torch.tensor(still, device=next_R.device)
-            rows.keep(still_R)
-            next_R = next_R[still_R]
-        _step(model, rows, next_R)
-    return [Generated(ids=ids, finished=ended) for ids, ended in zip(written, finished, strict=True)]
+    answers = [_Answer() for _ in rows.length_R]
+    active = answers
+    with shared_prompt_attention(model.language_model):
+        for step in range(ends.max_new_tokens):
+            next_R = _choose(rows, choice=choice, step=step)
+            pairs = zip(active, next_R.tolist(), strict=True)
+            on = [row for row, (answer, token) in enumerate(pairs) if answer.goes_on(token, ends=ends)]
+            if not on:
+                break
+            rows.was_generated_RV.scatter_(1, next_R[:, None], True)
+            if len(on) < len(active):
+                active = [active[row] for row in on]
+                rows.keep(on)
+                next_R = next_R[on]
+            _step(model, rows, next_R)
+    return [Generated(ids=answer.ids, finished=answer.finished) for answer in answers]
 
 
 def _step(model: Salmonn2ForCaptioning, rows: _Rows, next_R: torch.Tensor) -> None:
     """Reads one token per row; leaves the logits of the one after it in `rows`."""
-    rows.mask_RL = torch.cat([rows.mask_RL, torch.ones_like(rows.mask_RL[:, :1])], dim=1)
     output = model.language_model(
         input_ids=next_R[:, None],
-        attention_mask=rows.mask_RL,
         position_ids=rows.length_R[:, None],
-        past_key_values=rows.cache,
+        past_key_values=rows.written,
         use_cache=True,
+        shared_prompts=rows.prompts,
     )
     rows.length_R = rows.length_R + 1
     rows.logits_RV = output.logits[:, -1].float()
@@ -272,16 +317,34 @@ def _choose(rows: _Rows, *, choice: _Choice, step: int) -> torch.Tensor:
         logits_RV = torch.where(rows.was_generated_RV, weaker_RV, logits_RV)
     if choice.temperature == 0:
         return logits_RV.argmax(dim=-1)
-    probs_RV = (logits_RV.double() / choice.temperature).softmax(dim=-1)
-    return sample_nucleus(probs_RV, uniform_R=rows.uniform_RS[:, step], top_p=choice.top_p)
+    probs_RV = (logits_RV / choice.temperature).softmax(dim=-1)
+    if choice.top_k:
+        probs_RV = keep_top_k(probs_RV, top_k=choice.top_k)
+    if choice.top_p < 1:
+        probs_RV = keep_nucleus(probs_RV, top_p=choice.top_p)
+    return sample(probs_RV, uniform_R=rows.uniform_RS[:, step])
 
 
-def sample_nucleus(probs_RV: torch.Tensor, *, uniform_R: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Probabilities, one uniform number per row -> tokens (R,) out of the fewest that hold `top_p` of the mass."""
+def keep_top_k(probs_RV: torch.Tensor, *, top_k: int) -> torch.Tensor:
+    """Probabilities -> those of the `top_k` likeliest tokens, the others 0; not normalised."""
+    kept_RK, tokens_RK = probs_RV.topk(min(top_k, probs_RV.shape[-1]), dim=-1)
+    return torch.zeros_like(probs_RV).scatter_(1, tokens_RK, kept_RK)
+
+
+def keep_nucleus(probs_RV: torch.Tensor, *, top_p: float) -> torch.Tensor:
+    """Probabilities -> those of the fewest tokens that hold `top_p` of the mass, the others 0; not normalised."""
     sorted_RV, order_RV = probs_RV.sort(dim=-1, descending=True, stable=True)
-    mass_before_RV = sorted_RV.cumsum(dim=-1) - sorted_RV
-    nucleus_RV = sorted_RV.masked_fill(mass_before_RV >= top_p, 0.0)
-    cumulative_RV = nucleus_RV.cumsum(dim=-1)
+    mass_RV = sorted_RV.cumsum(dim=-1, dtype=torch.float64)
+    kept_RV = sorted_RV.masked_fill(mass_RV - sorted_RV >= top_p * mass_RV[:, -1:], 0.0)
+    return torch.zeros_like(probs_RV).scatter_(1, order_RV, kept_RV)
+
+
+def sample(probs_RV: torch.Tensor, *, uniform_R: torch.Tensor) -> torch.Tensor:
+    """Weights of tokens, one uniform number per row -> tokens (R,).
+
+    The mass is laid out in the order of the vocabulary: in order of size, a rounding error would swap tokens.
+    """
+    cumulative_RV = probs_RV.cumsum(dim=-1, dtype=torch.float64)
     threshold_R1 = uniform_R[:, None] * cumulative_RV[:, -1:]
-    place_R1 = torch.searchsorted(cumulative_RV, threshold_R1, right=True).clamp(max=probs_RV.shape[-1] - 1)
-    return order_RV.gather(1, place_R1).squeeze(1)
+    token_R1 = torch.searchsorted(cumulative_RV, threshold_R1, right=True).clamp(max=probs_RV.shape[-1] - 1)
+    return token_R1.squeeze(1)
