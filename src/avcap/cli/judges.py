@@ -9,6 +9,7 @@ from pathlib import Path
 from avcap.errors import UserError
 from avcap.judge.base import EventJudge
 from avcap.judge.cache import ReplyCache
+from avcap.judge.calibrate import Calibration
 from avcap.judge.chat import OpenAIChat, open_chat
 from avcap.judge.cost import PRICES, Budget, read_prices
 from avcap.judge.ingest import Intake, Problem, Truth
@@ -16,6 +17,7 @@ from avcap.judge.llm_judge import LLMJudge
 from avcap.judge.local import LocalChat
 from avcap.judge.oracle import OracleJudge
 from avcap.judge.untrusted import delimit
+from avcap.records import from_json
 from avcap.world.oracle import JUDGE_NAME
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -57,9 +59,36 @@ def open_judge(options: JudgeOptions, *, truth: Truth) -> Iterator[OpenedJudge]:
     if options.spec == JUDGE_NAME:
         yield OpenedJudge(judge=_oracle(truth))
         return
-    with ExitStack() as stack:
-        chat = _open_chat(options, stack)
+    with open_language_model(options) as chat:
         yield OpenedJudge(judge=LLMJudge(chat), chat=chat)
+
+
+@contextmanager
+def open_language_model(options: JudgeOptions) -> Iterator[OpenAIChat | LocalChat]:
+    """Options -> the language model that --judge names, with its cache; both are closed behind it."""
+    kind, _, place = options.spec.partition(":")
+    if kind not in ("openai", "local") or not place:
+        raise UserError(f"got --judge {options.spec}, wanted oracle, openai:MODEL@URL or local:PATH")
+    with ExitStack() as stack:
+        cache = None
+        if options.cache is not None:
+            options.cache.parent.mkdir(parents=True, exist_ok=True)
+            cache = ReplyCache(options.cache)
+            stack.callback(cache.close)
+        if kind == "local":
+            from avcap.infer.local_chat import LocalLLM  # torch comes in here
+
+            yield LocalChat(LocalLLM(place), cache=cache)
+        else:
+            yield stack.enter_context(_open_server(options, cache))
+
+
+def _open_server(options: JudgeOptions, cache: ReplyCache | None) -> OpenAIChat:
+    return open_chat(
+        options.spec, api_key=os.environ.get(KEY_VARIABLE), cache=cache, concurrency=options.concurrency,
+        budget=None if options.budget_usd is None else Budget(options.budget_usd),
+        prices=PRICES if options.prices is None else read_prices(options.prices),
+    )  # fmt: skip
 
 
 def _oracle(truth: Truth) -> OracleJudge:
@@ -71,23 +100,15 @@ def _oracle(truth: Truth) -> OracleJudge:
     return OracleJudge(truth.worlds.values())
 
 
-def _open_chat(options: JudgeOptions, stack: ExitStack) -> OpenAIChat | LocalChat:
-    """The language model of --judge, with its cache; `stack` closes both."""
-    kind, _, place = options.spec.partition(":")
-    if kind not in ("openai", "local") or not place:
-        raise UserError(f"got --judge {options.spec}, wanted oracle, openai:MODEL@URL or local:PATH")
-    cache = None
-    if options.cache is not None:
-        options.cache.parent.mkdir(parents=True, exist_ok=True)
-        cache = ReplyCache(options.cache)
-        stack.callback(cache.close)
-    if kind == "local":
-        from avcap.infer.local_chat import LocalLLM  # torch comes in here
-
-        return LocalChat(LocalLLM(place), cache=cache)
-    chat = open_chat(
-        options.spec, api_key=os.environ.get(KEY_VARIABLE), cache=cache, concurrency=options.concurrency,
-        budget=None if options.budget_usd is None else Budget(options.budget_usd),
-        prices=PRICES if options.prices is None else read_prices(options.prices),
-    )  # fmt: skip
-    return stack.enter_context(chat)
+def read_calibration(path: Path, *, judge: EventJudge) -> Calibration:
+    """File of `avcap judge calibrate` -> the calibration. UserError if it is of another judge, or asked otherwise."""
+    try:
+        calibration = from_json(path.read_text(encoding="utf-8"), Calibration)
+    except (OSError, UnicodeDecodeError, UserError) as error:
+        raise UserError(f"{path}: cannot read ({error}); wanted a file of avcap judge calibrate") from None
+    got, wanted = (calibration.judge, calibration.prompt_version), (judge.name, judge.prompt_version)
+    if got != wanted:
+        raise UserError(
+            f"{path}: a calibration of {' '.join(got)}, wanted one of {' '.join(wanted)}; calibrate the judge in use"
+        )
+    return calibration

@@ -20,6 +20,12 @@ class JudgeNoise:
     unscored: float = 0.0
 
 
+def even_noise(share: float) -> JudgeNoise:
+    """Share of wrong answers -> noise that gives every label and every claim the same chance of being wrong."""
+    rows = tuple(tuple(1 - share if i == j else share / 2 for j in range(len(LABELS))) for i in range(len(LABELS)))
+    return JudgeNoise(labels=rows, invented_recall=1 - share, false_invented_per_event=share / 2)  # type: ignore[arg-type]
+
+
 class NoisyOracle:
     """Gives the true verdicts, with noise that depends on the seed and the caption alone."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from avcap.judge.bootstrap import Rate
 from avcap.judge.compare import Comparison, GroupComparison, PairComparison
+from avcap.judge.correction import CorrectedRates
 from avcap.judge.metrics import GroupMetrics, Metrics
 
 COLUMNS = ("missing", "hallucination", "total error", "repetition")
@@ -111,6 +112,18 @@ def escape_latex(text: str) -> str:
 
 
 TABLES = {"terminal": terminal_table, "markdown": markdown_table, "latex": latex_table}
+
+
+def corrected_line(kind: str, corrected: CorrectedRates) -> str:
+    """-> "global, without the judge's known mistakes: missing 0.310 ±0.022   ...", or why there is no such rate."""
+    head = f"{kind}, without the judge's known mistakes"
+    if not corrected.valid:
+        return f"{head}: not to be had: {corrected.reason}"
+    rates = {
+        "missing": corrected.missing_rate, "hallucination": corrected.hallucination_rate,
+        "total error": corrected.total_error_rate,
+    }  # fmt: skip
+    return f"{head}: {'   '.join(f'{name} {format_rate(rate)}' for name, rate in rates.items())}"
 
 
 # --- comparisons ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,122 @@
+"""`avcap judge calibrate`: how far a judge can be trusted, before anything is decided by it."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avcap.cli.app import app, say
+from avcap.cli.judges import JudgeOptions, open_language_model
+from avcap.errors import UserError
+from avcap.judge.base import Case, Chat, ChatRequest, EventJudge, NoReply, Reply
+from avcap.judge.calibrate import Labelled, calibrate, calibration_text, make_calibration_cases
+from avcap.judge.llm_judge import LLMJudge
+from avcap.judge.noisy_oracle import NoisyOracle, even_noise
+from avcap.records import Verdict, read_jsonl, to_json
+from avcap.stages.evaluate import CASES
+from avcap.world.oracle import JUDGE_NAME
+
+SECOND_ATTEMPT = 1000  # far from the tries that a bad reply costs: those of the first attempt end below it
+
+judge_app = typer.Typer(help="Judges of captions, and how far they can be trusted.", no_args_is_help=True)
+app.add_typer(judge_app, name="judge")
+
+
+@judge_app.command("calibrate", no_args_is_help=True)
+def calibrate_judge(
+    judge: Annotated[
+        str, typer.Option(help="openai:MODEL@URL, local:PATH, or oracle; noisy:SHARE is an oracle that errs.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.json", help="Write the calibration here.")],
+    videos: Annotated[int, typer.Option(metavar="N", help="Scenes whose captions get planted errors.")] = 200,
+    seed: Annotated[int, typer.Option(help="Which scenes and which errors.")] = 0,
+    person: Annotated[
+        Path | None, typer.Option(metavar="FILE.jsonl", help="Verdicts of a person, to compare with; needs --of.")
+    ] = None,
+    of: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Evaluation whose captions the person judged.")
+    ] = None,
+    cache: Annotated[Path, typer.Option(metavar="FILE", help="Replies are kept here.")] = Path("replies.sqlite"),
+    budget: Annotated[float | None, typer.Option(metavar="USD", help="Stop before this.")] = None,
+    prices: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models not built in.")] = None,
+    concurrency: Annotated[int, typer.Option(help="Calls at a time.")] = 8,
+) -> None:
+    """Ask a judge twice about captions with planted errors: what it finds, misses and invents, and its noise."""
+    if videos < 1:
+        raise UserError(f"got --videos {videos}, wanted at least 1")
+    cases = make_calibration_cases(num_videos=videos, seed=seed)
+    labelled_by_person = _person_labels(person, of)
+    known = [*cases, *labelled_by_person]
+    options = JudgeOptions(spec=judge, cache=cache, budget_usd=budget, prices=prices, concurrency=concurrency)
+    with _judge_factory(options, known=known, seed=seed) as make_judge:
+        found = calibrate(make_judge, cases=cases, person=labelled_by_person, seed=seed)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(json.loads(to_json(found)), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+    print(calibration_text(found))
+    say(f"written: {out}; avcap evaluate --calibration {out} corrects rates by it")
+
+
+@contextmanager
+def _judge_factory(
+    options: JudgeOptions, *, known: Iterable[Labelled], seed: int
+) -> Iterator[Callable[[int], EventJudge]]:
+    """--judge -> what makes the judge of the first and of the second attempt."""
+    kind, _, share = options.spec.partition(":")
+    if kind in (JUDGE_NAME, "noisy"):
+        truths = {one.case.caption_id: one.truth for one in known}
+        noise = even_noise(_share(share) if kind == "noisy" else 0.0)
+        yield lambda attempt: NoisyOracle(truths, noise=noise, seed=2 * seed + attempt)
+        return
+    with open_language_model(options) as chat:
+        yield lambda attempt: LLMJudge(_Again(chat, attempt_step=SECOND_ATTEMPT * attempt))
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UserError(f"got --judge noisy:{text}, wanted a share of wrong labels from 0 to 1, such as noisy:0.1")
+    return share
+
+
+@dataclass(frozen=True)
+class _Again:
+    """A chat that is asked the same once more: without another attempt the cache would give the first replies."""
+
+    chat: Chat
+    attempt_step: int
+
+    @property
+    def name(self) -> str:
+        return self.chat.name
+
+    def ask(self, requests: Iterable[ChatRequest]) -> Iterator[Reply | NoReply]:
+        return self.chat.ask(replace(request, attempt=request.attempt + self.attempt_step) for request in requests)
+
+
+def _person_labels(path: Path | None, folder: Path | None) -> list[Labelled]:
+    """Verdicts of a person and the evaluation whose captions they are about -> captions with these as their truth."""
+    if path is None and folder is None:
+        return []
+    if path is None or folder is None:
+        raise UserError("got --person without --of, or --of without --person; wanted both or neither")
+    cases = {case.caption_id: case for case in read_jsonl(folder / CASES, Case)}
+    labelled = []
+    for verdict in read_jsonl(path, Verdict):
+        case = cases.get(verdict.caption_id)
+        if case is None:
+            raise UserError(f"{path}: caption {verdict.caption_id!r} is none of the {len(cases)} in {folder / CASES}")
+        if {event.event_id for event in verdict.events} != {event.event_id for event in case.sample.events}:
+            raise UserError(f"{path}: caption {verdict.caption_id!r}: wanted one label for each event of its sample")
+        labelled.append(Labelled(case=case, truth=verdict))
+    return labelled
+
