@@ -11,12 +11,13 @@ from avcap.stages.perceive import PerceiveConfig
 from avcap.stages.sft import SftConfig
 from avcap.stages.teach import CorpusTeachConfig, TeachConfig
 from avcap.train.corpus import CorpusConfig
-from avcap.train.lessons import LessonMix
+from avcap.train.lessons import LessonMix, QuestionMix
 from avcap.train.loop import LoopConfig
 from avcap.train.optim import OptimConfig
 
 MIX = LessonMix(slots=0.22, seen=0.14, heard=0.1, interval=0.2, questions=0.34)
 PRACTICE = LessonMix(slots=0.15, seen=0.05, heard=0.05, interval=0.1, questions=0.65)
+HARD_QUESTIONS = QuestionMix(heard=3.0, recolour=3.0, objects=4.0, there=5.0, during=5.0)
 IMPERFECT = LessonMix(captions=0.5, imperfect_intervals=0.15, questions=0.25, seen=0.05, heard=0.05)
 
 
@@ -37,8 +38,9 @@ def tiny_base() -> BaseConfig:
         ),
         practise=TeachConfig(
             mix=PRACTICE,
-            loop=LoopConfig(num_steps=450, evaluate_every=150, num_workers=0),
-            optim=OptimConfig(lr=2e-3, muon_lr=0.006),
+            question_mix=HARD_QUESTIONS,
+            loop=LoopConfig(num_steps=1000, evaluate_every=250, num_workers=0),
+            optim=OptimConfig(lr=2e-3, muon_lr=0.006, decay_fraction=0.5),
         ),
     )
 

@@ -14,7 +14,7 @@ from avcap.model.lora import LoraConfig, attach_lora, merge_lora
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.train.corpus import CorpusBatches, CorpusConfig
 from avcap.train.language import language_loss, right_answers
-from avcap.train.lessons import Lesson, LessonBatch, LessonMix, Teacher, TokenWeights, make_batch
+from avcap.train.lessons import Lesson, LessonBatch, LessonMix, QuestionMix, Teacher, TokenWeights, make_batch, only
 from avcap.train.loop import LoopConfig, run_loop
 from avcap.train.optim import OptimConfig
 from avcap.train.tracks import TrackConfig, Tracks, load_tracks
@@ -30,6 +30,8 @@ class TeachConfig:
 
     mix: LessonMix
     """Which kinds of lesson, after the slot steps."""
+    question_mix: QuestionMix = field(default_factory=QuestionMix)
+    """Which kinds of question, in lessons of questions."""
     slot_steps: int = 0
     """Steps at the start with slot lessons alone: nearly all they ask for is content, so it is learned soonest."""
     seed: int = 0
@@ -55,7 +57,7 @@ class LessonBatches:
     def __call__(self, step: int) -> LessonBatch:
         mix = LessonMix(slots=1.0) if step < self.config.slot_steps else self.config.mix
         rng = random.Random(f"lessons/{self.config.seed}/{step}")
-        teacher = Teacher(tracks=self.tracks, mix=mix)
+        teacher = Teacher(tracks=self.tracks, mix=mix, question_mix=self.config.question_mix)
         return self.collate(teacher.lessons(self.config.batch_size, rng=rng))
 
     def collate(self, lessons: Sequence[Lesson]) -> LessonBatch:
@@ -144,7 +146,7 @@ def held_out_batches(batches: LessonBatches, *, tracks_dir: Path) -> dict[str, L
     teachers = {kind: Teacher(tracks=tracks, mix=LessonMix(**{kind: 1.0})) for kind in HELD_OUT_KINDS}
     for kind in question_kinds():
         teachers[f"questions/{kind}"] = Teacher(
-            tracks=tracks, mix=LessonMix(questions=1.0), question_shares={kind: 1.0}, questions_per_lesson=2
+            tracks=tracks, mix=LessonMix(questions=1.0), question_mix=only(kind), questions_per_lesson=2
         )
     return {
         kind: batches.collate(teacher.lessons(NUM_HELD_OUT_LESSONS, rng=random.Random(f"held out/{kind}")))

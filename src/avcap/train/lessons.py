@@ -10,8 +10,8 @@ B lessons  L tokens  M media tokens of a lesson
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
@@ -29,12 +29,6 @@ Turn = tuple[str, str]
 MIN_CLIP_S = 6
 MAX_QUESTION_CLIPS = 20  # looked at for one that can be asked about; tracks of one length may hold none
 
-QUESTION_SHARES = {
-    "say": 1.0, "heard": 3.0, "count": 1.0, "recolour": 2.0, "where": 1.0, "objects": 2.0, "first": 2.0, "there": 4.0,
-    "during": 3.0,
-}  # fmt: skip
-"""How often each kind is asked. What must be looked up in two steps, or found missing, is learned slowly."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class LessonMix:
@@ -47,6 +41,26 @@ class LessonMix:
     questions: float = 0.0
     captions: float = 0.0
     imperfect_intervals: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionMix:
+    """How often each kind is asked. What must be looked up in two steps, or found missing, is learned slowly."""
+
+    say: float = 1.0
+    heard: float = 3.0
+    count: float = 1.0
+    recolour: float = 2.0
+    where: float = 1.0
+    objects: float = 2.0
+    first: float = 2.0
+    there: float = 4.0
+    during: float = 3.0
+
+
+def only(kind: str) -> QuestionMix:
+    """Kind of question -> nothing but that."""
+    return QuestionMix(**(dict.fromkeys(asdict(QuestionMix()), 0.0) | {kind: 1.0}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +123,7 @@ class Teacher:
     mix: LessonMix
     slots_per_lesson: int = 4
     questions_per_lesson: int = 8
-    question_shares: Mapping[str, float] = field(default_factory=lambda: QUESTION_SHARES)
+    question_mix: QuestionMix = QuestionMix()
     annotator: describe.Annotator = describe.Annotator()  # noqa: RUF009  (frozen)
 
     def lessons(self, number: int, *, rng: random.Random) -> list[Lesson]:
@@ -178,7 +192,7 @@ class Teacher:
         return Lesson(media=clip.media, scene=clip.scene, turns=((prompt, text),))
 
     def _questions(self, track_s: int, rng: random.Random) -> Lesson:
-        shares = self.question_shares
+        shares = asdict(self.question_mix)
         for _ in range(MAX_QUESTION_CLIPS):
             clip = draw_clip(self.tracks, track_s=track_s, rng=rng)
             kinds = rng.choices(list(shares), weights=list(shares.values()), k=self.questions_per_lesson)
