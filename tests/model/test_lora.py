@@ -1,11 +1,13 @@
 """A LoRA on the language model alone: fresh it changes nothing, merged it leaves the same logits and no trace."""
 
+import warnings
+
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
-from avcap.model.lora import LoraConfig, attach_lora, merge_lora
+from avcap.model.lora import LoraConfig, adapter_off, attach_lora, merge_lora, remove_lora, reset_lora
 
 CONFIG = LoraConfig(rank=4, alpha=8, dropout=0.0)
 
@@ -84,3 +86,45 @@ def test_a_second_lora_starts_from_nothing(model, clip_maker):
     merged = logits_of(model, clip_maker)
     attach_lora(model, CONFIG)
     assert torch.equal(logits_of(model, clip_maker), merged)
+
+
+def test_a_second_lora_after_a_merge_is_the_only_one(model):
+    attach_lora(model, CONFIG)
+    merge_lora(model)
+    assert not hasattr(model.language_model.model, "peft_config")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # PEFT warns of a second adapter beside the first
+        attach_lora(model, CONFIG)
+    layer = model.language_model.model.layers[0].self_attn.q_proj
+    assert list(layer.lora_A) == ["default"]
+
+
+def test_switched_off_the_model_is_the_reference_and_then_itself_again(model, clip_maker):
+    before = logits_of(model, clip_maker)
+    attach_lora(model, CONFIG)
+    train_a_bit(model)
+    trained = logits_of(model, clip_maker)
+    names = {name for name, param in model.named_parameters() if param.requires_grad}
+    with pytest.raises(RuntimeError, match="out of memory"), adapter_off(model):
+        assert torch.equal(logits_of(model, clip_maker), before)
+        raise RuntimeError("out of memory")
+    assert torch.equal(logits_of(model, clip_maker), trained)
+    assert {name for name, param in model.named_parameters() if param.requires_grad} == names
+
+
+def test_removed_it_leaves_the_weights_as_they_were(model, clip_maker):
+    before = logits_of(model, clip_maker)
+    attach_lora(model, CONFIG)
+    train_a_bit(model)
+    remove_lora(model)
+    assert torch.equal(logits_of(model, clip_maker), before)
+    assert not any(isinstance(module, LoraLayer) for module in model.modules())
+
+
+def test_reset_forgets_what_the_lora_learned(model, clip_maker):
+    before = logits_of(model, clip_maker)
+    attach_lora(model, CONFIG)
+    train_a_bit(model)
+    reset_lora(model, CONFIG)
+    assert torch.equal(logits_of(model, clip_maker), before)
+    assert sum("lora_B" in name for name, _ in model.named_parameters()) == 4 * 3

@@ -3,7 +3,10 @@
 A name like "q_proj" also fits the sound encoder, whose layers must stay as they are; full paths cannot hit them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -41,14 +44,46 @@ def attach_lora(model: Salmonn2ForCaptioning, config: LoraConfig) -> None:
 @torch.no_grad()
 def merge_lora(model: Salmonn2ForCaptioning) -> None:
     """W + (alpha / r) B A for every LoRA, in float32 (bf16 would round small updates away); the LoRA is removed."""
+    for layer in _lora_layers(model).values():
+        weight = layer.get_base_layer().weight
+        (adapter,) = layer.lora_A
+        update = layer.lora_B[adapter].weight.float() @ layer.lora_A[adapter].weight.float()
+        weight.copy_(weight.float() + layer.scaling[adapter] * update)
+    remove_lora(model)
+
+
+def remove_lora(model: Salmonn2ForCaptioning) -> None:
+    """Takes every LoRA out, unmerged: the model is again what it was before `attach_lora`, and can get another one."""
+    text_model = model.language_model.model
+    for name, layer in _lora_layers(model).items():
+        parent, _, child = name.rpartition(".")
+        setattr(text_model.get_submodule(parent), child, layer.get_base_layer())
+    if hasattr(text_model, "peft_config"):
+        del text_model.peft_config  # PEFT would take the next LoRA for a second one beside this
+
+
+def reset_lora(model: Salmonn2ForCaptioning, config: LoraConfig) -> None:
+    """Throws the LoRA away, as it is, and attaches a fresh one."""
+    remove_lora(model)
+    attach_lora(model, config)
+
+
+@contextmanager
+def adapter_off(model: Salmonn2ForCaptioning) -> Iterator[None]:
+    """Within the block the model computes as if it had no LoRA: the reference policy of a preference round."""
+    layers = _lora_layers(model).values()
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def _lora_layers(model: Salmonn2ForCaptioning) -> dict[str, Any]:
+    """Model -> its LoRA layers by path within the language model."""
     from peft.tuners.lora import LoraLayer
 
-    for name, module in list(model.language_model.model.named_modules()):
-        if not isinstance(module, LoraLayer):
-            continue
-        base = module.get_base_layer()
-        (adapter,) = module.lora_A
-        update = module.lora_B[adapter].weight.float() @ module.lora_A[adapter].weight.float()
-        base.weight.copy_(base.weight.float() + module.scaling[adapter] * update)
-        parent, _, child = name.rpartition(".")
-        setattr(model.language_model.model.get_submodule(parent), child, base)
+    modules = model.language_model.model.named_modules()
+    return {name: module for name, module in modules if isinstance(module, LoraLayer)}

@@ -1,0 +1,163 @@
+"""Log-probs of pairs under the reference policy: computed once a round, kept on disk, refused where they are stale.
+
+The reference policy is the model as the round found it: every LoRA off. Each line of the file says by which weights, in
+which dtype and with which attention it was computed, and for which tokens; a line of another policy is an error, for a
+margin against the wrong reference looks like any other number.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from avcap.errors import UserError
+from avcap.model.features import MediaTokens
+from avcap.model.lora import adapter_off
+from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.records import read_jsonl, to_json
+from avcap.train.shared_prompt import (
+    AnswerLogprobs,
+    ExampleLogprobs,
+    PairExample,
+    attention_for,
+    pack,
+    response_logprobs,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferencePolicy:
+    """Who computed log-probs, and how."""
+
+    weights: str
+    """Hash of all weights but those of a LoRA."""
+    dtype: str
+    attention: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceLogprobs:
+    """One line of the file: a pair and its log-probs, summed over tokens."""
+
+    sample_id: str
+    tokens: str
+    policy: ReferencePolicy
+    chosen: float
+    chosen_tokens: int
+    rejected: float
+    rejected_tokens: int
+
+
+def reference_policy(model: Salmonn2ForCaptioning) -> ReferencePolicy:
+    """Model, with or without a LoRA -> what its reference log-probs are stored under. Reads all weights once."""
+    attention = attention_for(dtype=model.dtype, device=model.device).name
+    return ReferencePolicy(weights=weights_hash(model), dtype=str(model.dtype), attention=attention)
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Model -> hash of names and bytes of its parameters; those of a LoRA, and where it was put in, do not count."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, param in sorted((name.replace(".base_layer.", "."), param) for name, param in model.named_parameters()):
+        if "lora_" not in name:
+            digest.update(f"{name} {param.dtype} {tuple(param.shape)}".encode())
+            digest.update(param.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def reference_logprobs(
+    model: Salmonn2ForCaptioning, examples: Sequence[PairExample], media_tokens: Sequence[MediaTokens | None]
+) -> list[ExampleLogprobs]:
+    """Pairs and their media -> log-probs of chosen and rejected with every LoRA off and without dropout."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with adapter_off(model):
+            packed = pack([replace(example, reference_ids=None) for example in examples])
+            return response_logprobs(model, packed, media_tokens)
+    finally:
+        for module, is_training in modes:
+            module.training = is_training
+
+
+class ReferenceStore:
+    """Reference log-probs of one round in a JSONL file that grows batch by batch; a killed run finds what it wrote."""
+
+    def __init__(self, path: str | Path, *, policy: ReferencePolicy) -> None:
+        self.path, self.policy = Path(path), policy
+        self._found: dict[tuple[str, str], ReferenceLogprobs] = {}
+        if self.path.exists():
+            _drop_torn_line(self.path)
+            for record in read_jsonl(self.path, ReferenceLogprobs):
+                self._check_policy(record)
+                self._found[record.sample_id, record.tokens] = record
+
+    def missing(self, examples: Sequence[PairExample]) -> list[PairExample]:
+        """Examples -> those of them that are pairs and not in the file yet."""
+        return [e for e in examples if e.chosen_ids is not None and (e.sample_id, tokens_hash(e)) not in self._found]
+
+    def add(self, examples: Sequence[PairExample], logprobs: Sequence[ExampleLogprobs]) -> None:
+        """Writes the log-probs of pairs; they are on the disk when this returns."""
+        records = [self._record(*pair) for pair in zip(examples, logprobs, strict=True)]
+        with open(self.path, "a", encoding="utf-8") as handle:
+            handle.writelines(to_json(record) + "\n" for record in records)
+            handle.flush()
+            os.fsync(handle.fileno())
+        self._found |= {(record.sample_id, record.tokens): record for record in records}
+
+    def lookup(self, examples: Sequence[PairExample]) -> list[ExampleLogprobs]:
+        """Examples -> their stored log-probs; raises UserError for a pair that was never computed with these tokens."""
+        return [self._lookup(example) for example in examples]
+
+    def _lookup(self, example: PairExample) -> ExampleLogprobs:
+        if example.chosen_ids is None:
+            return ExampleLogprobs()
+        record = self._found.get((example.sample_id, tokens_hash(example)))
+        if record is None:
+            known = any(sample_id == example.sample_id for sample_id, _ in self._found)
+            why = "other tokens than those now asked for" if known else "no log-probs"
+            raise UserError(f"{self.path}: {why} for sample {example.sample_id}; compute the reference for these pairs")
+        return ExampleLogprobs(
+            chosen=AnswerLogprobs(total=torch.tensor(record.chosen), num_tokens=record.chosen_tokens),
+            rejected=AnswerLogprobs(total=torch.tensor(record.rejected), num_tokens=record.rejected_tokens),
+        )
+
+    def _record(self, example: PairExample, logprobs: ExampleLogprobs) -> ReferenceLogprobs:
+        chosen, rejected = logprobs.chosen, logprobs.rejected
+        assert chosen is not None and rejected is not None, f"sample {example.sample_id} is not a pair"
+        totals = chosen.total.item(), rejected.total.item()
+        if not all(map(math.isfinite, totals)):
+            raise UserError(f"sample {example.sample_id}: reference log-probs are {totals}; is the checkpoint whole?")
+        return ReferenceLogprobs(
+            sample_id=example.sample_id, tokens=tokens_hash(example), policy=self.policy,
+            chosen=totals[0], chosen_tokens=chosen.num_tokens, rejected=totals[1], rejected_tokens=rejected.num_tokens,
+        )  # fmt: skip
+
+    def _check_policy(self, record: ReferenceLogprobs) -> None:
+        if record.policy != self.policy:
+            raise UserError(
+                f"{self.path}: stale reference log-probs, computed by {record.policy}, this round has {self.policy}; "
+                "delete the file, or resume with the model that the round began with"
+            )
+
+
+def tokens_hash(example: PairExample) -> str:
+    """Pair -> hash of the token ids of its prompt, chosen and rejected answer; its reference caption does not count."""
+    ids = [[*part] for part in (example.prompt_ids, example.chosen_ids or (), example.rejected_ids or ())]
+    positions = None if example.prompt_positions is None else example.prompt_positions.tolist()
+    return hashlib.blake2b(json.dumps([ids, positions]).encode(), digest_size=16).hexdigest()
+
+
+def _drop_torn_line(path: Path) -> None:
+    """A run that was killed while it wrote leaves half a line at the end; its pairs are then computed again."""
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with open(path, "rb+") as handle:
+            handle.truncate(whole)

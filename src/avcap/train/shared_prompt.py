@@ -1,0 +1,352 @@
+"""Log-probs of several answers to one video, which is read once: one row, [prompt | chosen | rejected | reference].
+
+An answer attends to its prompt and to itself, and goes on at the position after the prompt: for it, it is as if it were
+alone. Gradients flow through the prompt. A row holds several videos, one after the other, without padding; the model's
+code is stock: the row travels to its attention as a keyword.
+
+    pack -> PackedBatch -> response_logprobs -> ExampleLogprobs of each example -> losses.preference_loss
+
+L positions of the row  D width  H heads  G key-value heads  E head width  T answer tokens  V vocabulary
+Q, K queries and keys of one attention call  S tokens of one example
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from avcap.errors import UserError
+from avcap.model.features import MediaTokens
+from avcap.model.salmonn2 import Salmonn2ForCaptioning
+
+SHARED_PROMPT = "shared_prompt"
+HEAD_CHUNK = 256  # answer tokens whose logits are in memory at one time: 156 MB in float32 with 152,000 words
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairExample:
+    """A prompt with placeholders for its media, and the ids of its answers with what closes them.
+
+    chosen and rejected are both there, or neither: then the reference caption alone is learned.
+    """
+
+    sample_id: str
+    prompt_ids: Sequence[int]
+    chosen_ids: Sequence[int] | None = None
+    rejected_ids: Sequence[int] | None = None
+    reference_ids: Sequence[int] | None = None
+    prompt_positions: Tensor | None = None
+    """(P,), or (3, P) for models with M-RoPE; None: 0, 1, 2, ..."""
+
+    def __post_init__(self) -> None:
+        if not self.prompt_ids or not self.answers or not all(self.answers):
+            raise UserError(f"sample {self.sample_id}: an empty prompt or answer; wanted at least one token in each")
+        if (self.chosen_ids is None) != (self.rejected_ids is None):
+            raise UserError(f"sample {self.sample_id}: one caption of a pair; give chosen and rejected, or neither")
+
+    @property
+    def answers(self) -> list[Sequence[int]]:
+        """The answers that are there, in the order of the row."""
+        return [ids for ids in (self.chosen_ids, self.rejected_ids, self.reference_ids) if ids is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Positions [start, stop) of a row."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def slice(self) -> slice:
+        return slice(self.start, self.stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedPrompt:
+    """Where one prompt and its answers stand in the row: right behind one another."""
+
+    prompt: Span
+    answers: tuple[Span, ...]
+
+    @property
+    def whole(self) -> Span:
+        return Span(start=self.prompt.start, stop=self.answers[-1].stop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedBatch:
+    """Examples as one row. A token is predicted at the position before it, an answer's first at its prompt's last."""
+
+    examples: tuple[PairExample, ...]
+    groups: tuple[SharedPrompt, ...]
+    positions: Tensor
+    """(1, L), or (3, 1, L) for models with M-RoPE."""
+    predictor_T: Tensor
+    target_T: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        return self.groups[-1].whole.stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerLogprobs:
+    """Log-prob of a whole answer: float32 sum over its tokens."""
+
+    total: Tensor
+    num_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleLogprobs:
+    """Log-probs of the answers of one example; None where it has no such answer."""
+
+    chosen: AnswerLogprobs | None = None
+    rejected: AnswerLogprobs | None = None
+    reference: AnswerLogprobs | None = None
+
+
+def pack(examples: Sequence[PairExample]) -> PackedBatch:
+    """Examples -> one row of them all."""
+    if not examples:
+        raise UserError("pack: got no example, wanted at least one")
+    groups: list[SharedPrompt] = []
+    predictors: list[int] = []
+    end = 0
+    for example in examples:
+        borders = list(accumulate(map(len, [example.prompt_ids, *example.answers]), initial=end))
+        prompt, *answers = (Span(start=a, stop=b) for a, b in pairwise(borders))
+        groups.append(SharedPrompt(prompt=prompt, answers=tuple(answers)))
+        for answer in answers:
+            predictors += [prompt.stop - 1, *range(answer.start, answer.stop - 1)]
+        end = borders[-1]
+    targets = [token_id for example in examples for answer in example.answers for token_id in answer]
+    return PackedBatch(
+        examples=tuple(examples), groups=tuple(groups),
+        positions=torch.cat([_positions(example) for example in examples], dim=-1).unsqueeze(-2),
+        predictor_T=torch.tensor(predictors), target_T=torch.tensor(targets),
+    )  # fmt: skip
+
+
+def _positions(example: PairExample) -> Tensor:
+    """Example -> positions (S,) or (3, S): every answer goes on after the largest position of the prompt."""
+    positions = example.prompt_positions
+    if positions is None:
+        positions = torch.arange(len(example.prompt_ids))
+    if positions.shape[-1] != len(example.prompt_ids):
+        raise UserError(
+            f"sample {example.sample_id}: {positions.shape[-1]} positions for {len(example.prompt_ids)} prompt tokens"
+        )
+    first = int(positions.max()) + 1
+    answers = [torch.arange(first, first + len(answer)) for answer in example.answers]
+    return torch.cat([positions, *(answer.expand(*positions.shape[:-1], -1) for answer in answers)], dim=-1)
+
+
+class RowAttention(Protocol):
+    """Attention over a packed row, made once for a row and used by every layer."""
+
+    @property
+    def name(self) -> str: ...
+
+    def attend(
+        self, query_1HLE: Tensor, key_1GLE: Tensor, value_1GLE: Tensor, *, scaling: float | None, dropout: float
+    ) -> Tensor:
+        """Queries, keys, values of the row -> (1, L, H, E)."""
+
+
+class SplitConcat:
+    """Plain SDPA with autograd's own backward: the prompt with its first answer is an ordinary causal sequence; each
+    other answer attends to the prompt's keys and its own, put one behind the other."""
+
+    name = "split_concat"
+
+    def __init__(self, groups: Sequence[SharedPrompt], *, like: Tensor) -> None:
+        self.groups = groups
+        others = [answer for group in groups for answer in group.answers[1:]]
+        self.longest_prompt = max(len(group.prompt) for group in groups)
+        longest = max(map(len, others), default=0)
+        # One mask for all answers, of which each takes a part: keys of the prompt are free, its own are causal.
+        own_KK = torch.full((longest, longest), float("-inf"), dtype=like.dtype, device=like.device).triu(1)
+        self.mask_QK = F.pad(own_KK, (self.longest_prompt, 0))
+
+    def attend(
+        self, query_1HLE: Tensor, key_1GLE: Tensor, value_1GLE: Tensor, *, scaling: float | None, dropout: float
+    ) -> Tensor:
+        options: dict[str, Any] = {
+            "scale": scaling, "dropout_p": dropout, "enable_gqa": query_1HLE.shape[1] != key_1GLE.shape[1],
+        }  # fmt: skip
+        parts = []
+        for group in self.groups:
+            prompt, first = group.prompt.slice, slice(group.prompt.start, group.answers[0].stop)
+            query, key, value = (tensor[:, :, first] for tensor in (query_1HLE, key_1GLE, value_1GLE))
+            parts.append(F.scaled_dot_product_attention(query, key, value, is_causal=True, **options))
+            for answer in group.answers[1:]:
+                own = answer.slice
+                key = torch.cat((key_1GLE[:, :, prompt], key_1GLE[:, :, own]), dim=2)
+                value = torch.cat((value_1GLE[:, :, prompt], value_1GLE[:, :, own]), dim=2)
+                mask = self.mask_QK[: len(answer), self.longest_prompt - len(group.prompt) :][:, : key.shape[2]]
+                part = F.scaled_dot_product_attention(query_1HLE[:, :, own], key, value, attn_mask=mask, **options)
+                parts.append(part)
+        return torch.cat(parts, dim=2).transpose(1, 2)
+
+
+class Varlen:
+    """One flash-attention call a layer for GPUs: sequences of unequal query and key length, causal at the lower right.
+
+    The queries of a sequence are a prompt, or an answer; its keys are those of the prompt (and of the answer).
+    """
+
+    name = "varlen"
+
+    def __init__(self, groups: Sequence[SharedPrompt], *, like: Tensor) -> None:
+        sequences = [(group.prompt, [group.prompt]) for group in groups]
+        sequences += [(answer, [group.prompt, answer]) for group in groups for answer in group.answers]
+        sequences.sort(key=lambda sequence: sequence[0].start)
+        query_lengths = [len(queries) for queries, _ in sequences]
+        key_lengths = [sum(map(len, keys)) for _, keys in sequences]
+        key_index = [place for _, keys in sequences for span in keys for place in range(span.start, span.stop)]
+        self.key_index = torch.tensor(key_index, device=like.device)
+        self.query_borders = _borders(query_lengths, like=like)
+        self.key_borders = _borders(key_lengths, like=like)
+        self.max_queries, self.max_keys = max(query_lengths), max(key_lengths)
+
+    def attend(
+        self, query_1HLE: Tensor, key_1GLE: Tensor, value_1GLE: Tensor, *, scaling: float | None, dropout: float
+    ) -> Tensor:
+        from torch.nn.attention.varlen import varlen_attn
+
+        if dropout:
+            raise UserError(f"attention_dropout: got {dropout}, wanted 0: flash attention over a packed row has none")
+        query_LHE, key_LGE, value_LGE = (tensor[0].transpose(0, 1) for tensor in (query_1HLE, key_1GLE, value_1GLE))
+        out_LHE = varlen_attn(
+            query_LHE.contiguous(), key_LGE.index_select(0, self.key_index), value_LGE.index_select(0, self.key_index),
+            self.query_borders, self.key_borders, self.max_queries, self.max_keys, scale=scaling, window_size=(-1, 0),
+            enable_gqa=query_1HLE.shape[1] != key_1GLE.shape[1],
+        )  # fmt: skip
+        assert isinstance(out_LHE, Tensor)
+        return out_LHE.unsqueeze(0)
+
+
+def _borders(lengths: Sequence[int], *, like: Tensor) -> Tensor:
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=like.device)
+
+
+def attention_for(*, dtype: torch.dtype, device: torch.device) -> type[SplitConcat] | type[Varlen]:
+    """Where a row is computed -> how: flash attention for 16-bit numbers on a GPU, else plain SDPA."""
+    return Varlen if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) else SplitConcat
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
+    row: RowAttention | None = None, scaling: float | None = None, dropout: float = 0.0, **kwargs: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """The attention of a layer, as transformers calls it: over a packed row where there is one, else SDPA as ever."""
+    if row is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    assert attention_mask is None and len(query) == 1, "a packed row needs no mask, and stands alone in its batch"
+    return row.attend(query, key, value, scaling=scaling, dropout=dropout), None
+
+
+AttentionInterface.register(SHARED_PROMPT, _attention)
+AttentionMaskInterface.register(SHARED_PROMPT, sdpa_mask)
+
+
+def read_row(text_model: PreTrainedModel, *, embeds_1LD: Tensor, positions: Tensor, row: RowAttention) -> Tensor:
+    """Embeddings of a packed row -> last hidden states (L, D).
+
+    The model keeps this attention: under activation checkpointing it runs once more in the backward pass. Rows without
+    a layout are computed as by "sdpa".
+    """
+    kinds = set(getattr(text_model.config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        raise UserError(
+            f"layer_types: got {sorted(kinds)}, wanted full attention in every layer; turn use_sliding_window off"
+        )
+    if text_model.config._attn_implementation != SHARED_PROMPT:
+        text_model.set_attn_implementation(SHARED_PROMPT)
+    hidden_1LD = text_model(
+        # a dict is taken as it is: from positions that begin anew a mask would be made that hides the prompt
+        inputs_embeds=embeds_1LD, position_ids=positions.to(embeds_1LD.device),
+        attention_mask={"full_attention": None}, use_cache=False, row=row,
+    ).last_hidden_state  # fmt: skip
+    return hidden_1LD[0]
+
+
+def response_logprobs(
+    model: Salmonn2ForCaptioning, packed: PackedBatch, media_tokens: Sequence[MediaTokens | None]
+) -> list[ExampleLogprobs]:
+    """A packed row and the media of each example -> log-probs of each example's answers, with gradients."""
+    parts = []
+    for example, tokens in zip(packed.examples, media_tokens, strict=True):
+        ids_S = [*example.prompt_ids, *(token_id for answer in example.answers for token_id in answer)]
+        parts.append(model.embed(torch.tensor([ids_S]), [tokens]))
+    embeds_1LD = torch.cat(parts, dim=1)
+    row = attention_for(dtype=embeds_1LD.dtype, device=embeds_1LD.device)(packed.groups, like=embeds_1LD)
+    language_model = model.language_model
+    hidden_LD = read_row(language_model.model, embeds_1LD=embeds_1LD, positions=packed.positions, row=row)
+    return split_logprobs(answer_token_logprobs(language_model.lm_head, hidden_LD, packed), packed)
+
+
+def answer_token_logprobs(head: nn.Module, hidden_LD: Tensor, packed: PackedBatch) -> Tensor:
+    """Last hidden states of a packed row -> float32 log-prob of every answer token (T,)."""
+    hidden_TD = hidden_LD.index_select(0, packed.predictor_T.to(hidden_LD.device))
+    target_T = packed.target_T.to(hidden_LD.device)
+    if isinstance(head, nn.Linear) and head.bias is None and not head.weight.requires_grad:
+        return _FrozenHead.apply(hidden_TD, head.weight, target_T)
+
+    def logprobs(part_TD: Tensor, part_T: Tensor) -> Tensor:
+        return -F.cross_entropy(head(part_TD).float(), part_T, reduction="none")
+
+    chunks = zip(hidden_TD.split(HEAD_CHUNK), target_T.split(HEAD_CHUNK), strict=True)
+    return torch.cat([checkpoint(logprobs, *chunk, use_reentrant=False) for chunk in chunks])
+
+
+class _FrozenHead(torch.autograd.Function):
+    """d log p(y) / d hidden = W[y] - sum_v p(v) W[v] does not depend on the loss, so it is formed with the log-prob,
+    chunk by chunk: no logits are kept, and none are computed again."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, target_T: Tensor) -> Tensor:
+        logprobs, slopes = [], []
+        for part_TD, part_T in zip(hidden_TD.split(HEAD_CHUNK), target_T.split(HEAD_CHUNK), strict=True):
+            logits_TV = (part_TD @ weight_VD.T).float()
+            logits_TV -= logits_TV.logsumexp(dim=-1, keepdim=True)
+            logprobs.append(logits_TV.gather(1, part_T[:, None])[:, 0])
+            if ctx.needs_input_grad[0]:
+                slopes.append(weight_VD[part_T] - logits_TV.exp_().to(weight_VD.dtype) @ weight_VD)
+        if slopes:
+            ctx.save_for_backward(torch.cat(slopes))
+        return torch.cat(logprobs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (slope_TD,) = ctx.saved_tensors
+        return (grads[0][:, None] * slope_TD).to(slope_TD.dtype), None, None
+
+
+def split_logprobs(logprobs_T: Tensor, packed: PackedBatch) -> list[ExampleLogprobs]:
+    """Log-prob of every answer token of a row -> those of whole answers, by example."""
+    lengths = [len(answer) for example in packed.examples for answer in example.answers]
+    totals = iter(AnswerLogprobs(total=part.sum(), num_tokens=len(part)) for part in logprobs_T.split(lengths))
+    return [
+        ExampleLogprobs(
+            chosen=next(totals) if example.chosen_ids is not None else None,
+            rejected=next(totals) if example.rejected_ids is not None else None,
+            reference=next(totals) if example.reference_ids is not None else None,
+        )
+        for example in packed.examples
+    ]
