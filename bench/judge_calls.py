@@ -5,7 +5,7 @@
 The server is the scripted one of the tests, in a process of its own. Prints: calls a second and CPU milliseconds a call
 of the bare HTTP client, of the chat, of the chat with a cache, and of a warm cache; then a run in which the first tries
 of the requests meet faults drawn at random, with what was lost, doubled or made up, and this process's peak memory.
-"Paid twice" counts whole replies that the server wrote and that came after the deadline: 0 unless the machine is starved.
+"Paid twice" are whole replies of the server that came after the deadline: 0 unless the machine is starved.
 """
 
 import argparse

@@ -5,10 +5,12 @@
 
 `answer` is a function of the request's JSON to the text of the reply. `script` sees (request, how many times this very
 request came before) and returns what to play: `reply` (the default), `status(500)`, `rate_limited(after="1")`, `hang`,
-`cut`, `garbage`, `wrong_schema`, `no_choices`, `refusal`, `huge`, `drip`, `no_schema`.
+`cut`, `garbage`, `wrong_schema`, `no_choices`, `refusal`, `huge`, `compressed`, `drip`, `drip_headers`, `no_schema`.
 """
 
 import contextlib
+import functools
+import gzip
 import json
 import re
 import threading
@@ -128,17 +130,37 @@ def huge(stage: Stage) -> None:
 
 
 def drip(stage: Stage) -> None:
-    """Sends a right reply, one byte every 50 ms: each read succeeds, the whole never ends."""
+    """Sends a right reply, one byte every 0.5 s: each read succeeds, the whole never ends."""
     payload = completion(stage.answer(stage.body))
     stage.handler.send_response(200)
     stage.handler.send_header("Content-Length", str(len(payload)))
     stage.handler.end_headers()
+    _drip(stage, payload)
+
+
+def drip_headers(stage: Stage) -> None:
+    """The same, from the first byte of the status line on."""
+    _drip(stage, b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: x\r\n" % n for n in range(1000)))
+
+
+def _drip(stage: Stage, payload: bytes) -> None:
+    stage.handler.close_connection = True
     with contextlib.suppress(OSError):
         for byte in payload:
             stage.handler.wfile.write(bytes([byte]))
-            if stage.closing.wait(0.05):
+            stage.handler.wfile.flush()
+            if stage.closing.wait(0.5):
                 break
-    stage.handler.close_connection = True
+
+
+def compressed(stage: Stage) -> None:
+    """50 MB in a body of 50 kB, although nobody said they take compressed ones."""
+    stage.send(_compressed_blanks(), Content_Encoding="gzip")
+
+
+@functools.cache
+def _compressed_blanks() -> bytes:
+    return gzip.compress(b" " * HUGE_BYTES)
 
 
 def no_schema(stage: Stage) -> None:

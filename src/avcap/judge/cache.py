@@ -109,6 +109,10 @@ class ReplyCache:
 
     def _claim_or_get(self, key: str) -> Reply | bool:
         now = time.time()
+        claimed = "SELECT 1 FROM claims WHERE key = ? AND expires_at >= ?"
+        with self._reported():  # those who wait look often: they must not take the lock for writing each time
+            if self._database.execute(claimed, (key, now)).fetchone():
+                return False
         with self._transaction() as database:
             # Between `get` and here another process may have finished: look again inside the transaction.
             if reply := self.get(key):

@@ -291,7 +291,8 @@ class OpenAIChat:
         self._connected = True
         if response.status == 200:
             if not response.whole:
-                return Failure(reason=f"a reply of more than {MOST_REPLY_BYTES:,} bytes", again=True, billed=True)
+                reason = f"a reply of more than {MOST_REPLY_BYTES:,} bytes, or a compressed one"
+                return Failure(reason=reason, again=True, billed=True)
             outcome = read_completion(response.body)
             return replace(outcome, reason=self._clean(outcome.reason)) if isinstance(outcome, Failure) else outcome
         return self._refused(response, sent=sent)
@@ -300,7 +301,7 @@ class OpenAIChat:
         """Sends a request -> the response, cut off at MOST_REPLY_BYTES while it comes in."""
         async with self._client.stream("POST", f"{self.url}/chat/completions", content=payload) as response:
             body = bytearray()
-            whole = response.headers.get("Content-Encoding", "identity") == "identity"
+            whole = response.headers.get("Content-Encoding", "identity") == "identity"  # nothing else was asked for
             async for chunk in response.aiter_raw():
                 body += chunk[: MOST_REPLY_BYTES - len(body)]
                 if len(body) == MOST_REPLY_BYTES:
