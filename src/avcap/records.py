@@ -5,6 +5,7 @@ so a file of another version is never half understood. docs/data.md shows each r
 """
 
 import dataclasses
+import functools
 import json
 import os
 import types
@@ -265,7 +266,7 @@ def _build(value: Any, wanted: Any, where: str) -> Any:
 def _build_dataclass(value: Any, wanted: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise UserError(f"{where}: got {type(value).__name__}, wanted an object")
-    hints = typing.get_type_hints(wanted)
+    hints = _type_hints(wanted)
     fields = {f.name: f for f in dataclasses.fields(wanted)}
     if unknown := sorted(set(value) - set(fields)):
         raise UserError(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(fields)}")
@@ -274,6 +275,12 @@ def _build_dataclass(value: Any, wanted: Any, where: str) -> Any:
         if required and name not in value:
             raise UserError(f"{where}: field {name!r} is missing")
     return wanted(**{name: _build(item, hints[name], f"{where}.{name}") for name, item in value.items()})
+
+
+@functools.cache
+def _type_hints(record_type: Any) -> dict[str, Any]:
+    """A dataclass -> the types of its fields; kept, because finding them takes longer than reading a record."""
+    return typing.get_type_hints(record_type)
 
 
 def read_jsonl(path: str | Path, record_type: type[RecordT]) -> Iterator[RecordT]:

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from scripted_chat import ScriptedChat
 
 from avcap.errors import UserError
-from avcap.judge.base import Case
+from avcap.judge.base import Case, ChatRequest
+from avcap.judge.events import Correction
 from avcap.judge.ingest import WrittenCaption, match, read_truth, world_samples
 from avcap.judge.metrics import Scored
 from avcap.judge.oracle import OracleJudge
@@ -147,17 +149,27 @@ def test_reference_captions_need_somebody_to_extract_events(tmp_path):
     with pytest.raises(UserError, match="wanted events, or a judge that can extract them"):
         evaluate(intake, judge=WordJudge(), out_dir=tmp_path / "out")
 
-    def extract(samples: Sequence[Sample]) -> Iterator[Sample]:
-        for sample in samples:
-            words = [word for word in ("dog", "cat") if word in sample.reference_caption]
-            events = [Event(event_id=word, text=word, modality="both") for word in words]
-            yield dataclasses.replace(sample, events=tuple(events))
+    def answer(request: ChatRequest) -> str:
+        words = [word for word in ("dog", "cat") if word in request.messages[-1].content]
+        events = [{"text": word, "modality": "visual", "start_s": None, "end_s": None} for word in words]
+        return json.dumps({"events": events})
 
-    evaluation = evaluate(intake, judge=WordJudge(), out_dir=tmp_path / "out", extract=extract)
+    evaluation = evaluate(intake, judge=WordJudge(), out_dir=tmp_path / "out", extractor=ScriptedChat(answer))
     assert evaluation.metrics.global_.missing_rate.value == 0.5  # the cat of two
-    assert [one.verdict.reason for one in evaluation.scored if isinstance(one.verdict, Unscored)] == [
-        "no events could be extracted from the reference caption"
+    (unscored,) = [one.verdict for one in evaluation.scored if isinstance(one.verdict, Unscored)]
+    assert unscored.reason.startswith("no events from the reference caption")
+
+
+def test_a_persons_corrections_change_the_events(tmp_path):
+    intake = intake_of(tmp_path, {"a": "a dog", "b": "sun"})
+    corrections = [
+        Correction(sample_id="a", action="delete", event_id="e2", was="cat"),
+        Correction(sample_id="b", action="edit", event_id="e1", was="moon", text="night"),  # it says "man" now
+        Correction(sample_id="elsewhere", action="delete", event_id="e1"),
     ]
+    evaluation = evaluate(intake, judge=WordJudge(), out_dir=tmp_path / "out", corrections=corrections)
+    assert evaluation.metrics.global_.missing_rate.value == pytest.approx(1 / 3)  # the man, of dog, man and sun
+    assert [p.name for p in evaluation.problems if p.kind == "stale correction"] == ["b"]
 
 
 @pytest.mark.parametrize("modality", ["visual", "audio"])

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -14,19 +14,23 @@ from rich.progress import track
 
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr
 from avcap.cli.caption import start_captioner
-from avcap.cli.judges import JudgeOptions, open_judge
+from avcap.cli.judges import JudgeOptions, open_judge, read_calibration
 from avcap.errors import UserError
 from avcap.infer.request import Request
 from avcap.infer.settings import checkpoint_name, read_settings
 from avcap.infer.shipped import find_checkpoint
+from avcap.judge.calibrate import Calibration
 from avcap.judge.chat import OpenAIChat
 from avcap.judge.compare import compare, comparison_to_dict
+from avcap.judge.correction import correct_rates
+from avcap.judge.dialogue import first_requests
+from avcap.judge.events import extraction, read_corrections
 from avcap.judge.ingest import Intake, Problem, Truth, match, read_captions, read_truth
 from avcap.judge.llm_judge import Avcap1
 from avcap.judge.local import LocalChat
 from avcap.judge.metrics import compute_metrics
 from avcap.judge.protocols import opening_requests
-from avcap.judge.tables import TABLES, closing_line, comparison_table
+from avcap.judge.tables import TABLES, closing_line, comparison_table, corrected_line
 from avcap.records import Caption, CaptionError, Decoding, Modality, Sample, Unscored
 from avcap.stages.caption import caption_samples
 from avcap.stages.evaluate import EVALUATION, UNSCORED, Evaluation, evaluate, read_evaluation
@@ -37,6 +41,7 @@ from avcap.world.oracle import JUDGE_NAME
 DEADLINE_S = 120.0
 COMPARISON, PLOT = "comparison.json", "comparison.png"
 OUT, CAPTIONS, CACHE, REPORT = Path("report"), "captions.jsonl", "replies.sqlite", "report.html"
+CORRECTED = "corrected.json"
 TRUTH_FILE = "truth.jsonl"
 NUM_NAMED = 3  # of each kind of problem on the terminal; evaluation.json has them all
 
@@ -63,12 +68,18 @@ def evaluate_captions(
     max_unscored: Annotated[
         float, typer.Option(metavar="SHARE", help="Share of captions without a verdict above which the exit code is 1.")
     ] = 0.0,
+    corrections: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A person's corrections of events: see avcap events check.")
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Replies of an LLM judge are kept here; in --out if left out.")
     ] = None,
     budget: Annotated[float | None, typer.Option(metavar="USD", help="An LLM judge stops before this.")] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models not built in.")] = None,
     concurrency: Annotated[int, typer.Option(help="Calls to an LLM judge at a time.")] = 8,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Also print rates without this judge's known mistakes.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what an LLM judge would cost.")] = False,
 ) -> int:
     """Evaluate captions against what is true: error rates with intervals, and a report to look into."""
@@ -82,6 +93,7 @@ def evaluate_captions(
         concurrency=concurrency,
     )  # fmt: skip
     with open_judge(options, truth=known) as opened:
+        noise = None if calibration is None else read_calibration(calibration, judge=opened.judge)
         files = list(captions or [])
         captioner = ", ".join(path.name for path in files)
         if model is not None:
@@ -94,10 +106,26 @@ def evaluate_captions(
             return 0
         evaluation = evaluate(
             intake, judge=opened.judge, out_dir=out, modality=asked, captioner=captioner, files=[*files, truth_file],
+            extractor=opened.chat, corrections=() if corrections is None else read_corrections(corrections),
             watch=partial(_watch, "judging"),
         )  # fmt: skip
     write_report(out / REPORT, evaluation)
-    return _print(evaluation, out=out, table=table, max_unscored=max_unscored)
+    code = _print(evaluation, out=out, table=table, max_unscored=max_unscored)
+    if noise is not None:
+        _print_corrected(evaluation, noise, out=out)
+    return code
+
+
+def _print_corrected(evaluation: Evaluation, calibration: Calibration, *, out: Path) -> None:
+    """Rates without the mistakes that the judge was found to make, to stdout and to a file."""
+    corrected = {}
+    for kind in ("global", "local"):
+        scored = [one for one in evaluation.scored if (one.case.sample.interval_s is None) == (kind == "global")]
+        if scored:
+            corrected[kind] = correct_rates(scored, noise=calibration.noise)
+            print(corrected_line(kind, corrected[kind]))
+    text = json.dumps({kind: asdict(rates) for kind, rates in corrected.items()}, indent=1)
+    (out / CORRECTED).write_text(text + "\n", encoding="utf-8")
 
 
 @app.command("compare", no_args_is_help=True)
@@ -161,8 +189,13 @@ def _describe_cost(intake: Intake, chat: OpenAIChat | LocalChat | None) -> str:
     """What judging will cost, before anything is asked."""
     if chat is None:
         return f"{len(intake.cases)} captions to judge; the oracle costs nothing"
-    estimate = chat.estimate(opening_requests(Avcap1(), intake.cases))
-    return f"{len(intake.cases)} captions to judge: {estimate}"
+    told = [case for case in intake.cases if case.sample not in intake.needs_events]
+    lines = [f"{len(told)} captions to judge: {chat.estimate(opening_requests(Avcap1(), told))}"]
+    if intake.needs_events:
+        extracting = chat.estimate(first_requests(extraction(sample) for sample in intake.needs_events))
+        lines.append(f"{len(intake.needs_events)} reference captions to take events from: {extracting}")
+        lines.append("what judging those captions costs depends on the events; ask again with --dry-run then")
+    return "\n".join(lines)
 
 
 def _caption(truth: Truth, *, model: str, out: Path, modality: Modality, batch_size: int) -> str:

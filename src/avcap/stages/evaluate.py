@@ -23,15 +23,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 from avcap.errors import UserError
-from avcap.judge.base import Case, EventJudge
+from avcap.judge.base import Case, Chat, EventJudge
 from avcap.judge.compare import Setting
+from avcap.judge.events import Correction, ExtractionError, apply_corrections, extract
 from avcap.judge.ingest import Intake, Problem
+from avcap.judge.llm_judge import Avcap1
 from avcap.judge.metrics import Metrics, Scored, compute_metrics, metrics_to_dict
 from avcap.records import (
     Event,
     InventedClaim,
     Modality,
-    Sample,
     Unscored,
     Verdict,
     from_json,
@@ -40,12 +41,9 @@ from avcap.records import (
     write_jsonl,
 )
 
-PROTOCOL = "avcap-1"
+PROTOCOL = Avcap1().card.name
 CASES, VERDICTS, UNSCORED = "cases.jsonl", "verdicts.jsonl", "unscored.jsonl"
 METRICS, EVALUATION, SETTING = "metrics.json", "evaluation.json", "setting.json"
-
-Extract = Callable[[Sequence[Sample]], Iterable[Sample]]
-"""Samples with a reference caption -> the same with events; those it cannot do come back without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,25 +74,25 @@ def evaluate(
     modality: Modality = "both",
     captioner: str = "",
     files: Iterable[str | Path] = (),
-    extract: Extract | None = None,
+    extractor: Chat | None = None,
+    corrections: Sequence[Correction] = (),
     watch: Callable[[Iterator[Any], int], Iterable[Any]] = lambda answers, _: answers,
 ) -> Evaluation:
     """Matched captions and a judge -> their Evaluation, also written to `out_dir`.
 
-    `extract`: finds the events of samples that have a reference caption alone. `watch`: wraps the verdicts that are
-    asked for, with their number, for a progress bar.
+    `extractor`: finds the events of samples that have a reference caption alone. `corrections`: a person's, of events.
+    `watch`: wraps the verdicts that are asked for, with their number, for a progress bar.
     """
     out_dir = Path(out_dir)
     setting = Setting(
         protocol=PROTOCOL, judge=judge.name, prompt_version=judge.prompt_version, modality=modality
     )
-    cases, without_events = _with_events(intake, extract)
+    intake = _corrected(_with_events(intake, extractor=extractor), corrections)
     _claim(out_dir, setting)
-    kept = _take_up(out_dir, cases)
-    todo = [case for case in cases if case.caption_id not in kept]
+    kept = _take_up(out_dir, intake)
+    todo = [case for case in intake.cases if case.caption_id not in kept]
     answers = {**kept, **_judge_rest(todo, judge=judge, out_dir=out_dir, watch=watch)}
-    scored = [*(Scored(case=case, verdict=answers[case.caption_id]) for case in cases), *intake.failures]
-    scored += without_events
+    scored = [*(Scored(case=case, verdict=answers[case.caption_id]) for case in intake.cases), *intake.failures]
     _write_answers(out_dir, scored)
 
     counted = [restrict(one, modality=modality) for one in scored]
@@ -179,27 +177,41 @@ def _claim_about(event: Event) -> InventedClaim:
 # --- events of reference captions -------------------------------------------------------------------------------------
 
 
-def _with_events(intake: Intake, extract: Extract | None) -> tuple[list[Case], list[Scored]]:
-    """-> (cases with their events, captions whose sample has a reference caption that gave none)."""
+def _with_events(intake: Intake, *, extractor: Chat | None) -> Intake:
+    """The same, every sample with its events; a reference caption that gives none makes its caption a failure."""
     needed = intake.needs_events
     if not needed:
-        return list(intake.cases), []
-    if extract is None:
+        return intake
+    if extractor is None:
         raise UserError(
             f"got {len(needed)} samples with a reference caption and no events, the first is {needed[0].sample_id}; "
             "wanted events, or a judge that can extract them: --judge openai:MODEL@URL or local:PATH"
         )
-    found = {sample.sample_id: sample for sample in extract(needed)}
-    cases, without = [], []
+    found = {
+        sample.sample_id: answer for sample, answer in zip(needed, extract(needed, chat=extractor), strict=True)
+    }
+    cases, failures = [], list(intake.failures)
     for case in intake.cases:
-        sample = found.get(case.sample.sample_id)
-        case = case if sample is None else dataclasses.replace(case, sample=sample)
-        if sample is None or sample.events:
-            cases.append(case)
+        answer = found.get(case.sample.sample_id, case.sample)
+        if isinstance(answer, ExtractionError):
+            reason = f"no events from the reference caption: {answer.reason}"
+            unscored = Unscored(caption_id=case.caption_id, reason=reason, reply=answer.reply)
+            failures.append(Scored(case=case, verdict=unscored))
         else:
-            reason = "no events could be extracted from the reference caption"
-            without.append(Scored(case=case, verdict=Unscored(caption_id=case.caption_id, reason=reason)))
-    return cases, without
+            cases.append(dataclasses.replace(case, sample=answer))
+    return dataclasses.replace(intake, cases=tuple(cases), failures=tuple(failures), needs_events=())
+
+
+def _corrected(intake: Intake, corrections: Sequence[Correction]) -> Intake:
+    """The same with a person's corrections of the events; those that fit no event any more are named."""
+    if not corrections:
+        return intake
+    done = apply_corrections([case.sample for case in intake.cases], corrections=corrections, partial=True)
+    cases = [
+        dataclasses.replace(case, sample=sample) for case, sample in zip(intake.cases, done.samples, strict=True)
+    ]
+    stale = [Problem(kind="stale correction", name=text.partition(":")[0], detail=text) for text in done.stale]
+    return dataclasses.replace(intake, cases=tuple(cases), problems=(*intake.problems, *stale))
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -220,16 +232,19 @@ def _claim(out_dir: Path, setting: Setting) -> None:
         raise UserError(f"{out_dir}: holds an evaluation with {found}, wanted {setting}; choose another --out")
 
 
-def _take_up(out_dir: Path, cases: Sequence[Case]) -> dict[str, Verdict]:
+def _take_up(out_dir: Path, intake: Intake) -> dict[str, Verdict]:
     """Cases -> caption id -> the verdict that an earlier run left, if it was about the same text and events."""
+    cases = [*intake.cases, *(failure.case for failure in intake.failures)]
     lines = [to_json(case) for case in cases]
-    before = set(_whole_lines(out_dir / CASES))
-    same = {case.caption_id for case, line in zip(cases, lines, strict=True) if line in before}
+    before = list(_whole_lines(out_dir / CASES))
+    known = set(before)
+    same = {case.caption_id for case, line in zip(cases, lines, strict=True) if line in known}
     old = (from_json(line, Verdict) for line in _whole_lines(out_dir / VERDICTS))
     kept = {verdict.caption_id: verdict for verdict in old if verdict.caption_id in same}
     # first the verdicts that still hold, then the cases: killed in between, no verdict is taken for another case's
     write_jsonl(out_dir / VERDICTS, kept.values())
-    write_jsonl(out_dir / CASES, cases)
+    if lines != before:
+        write_jsonl(out_dir / CASES, cases)
     return kept
 
 
@@ -259,7 +274,6 @@ def _judge_rest(
 
 def _write_answers(out_dir: Path, scored: Sequence[Scored]) -> None:
     """The finished files, in the order of the captions whatever the order they were judged in."""
-    write_jsonl(out_dir / CASES, (one.case for one in scored))
     write_jsonl(out_dir / VERDICTS, (one.verdict for one in scored if isinstance(one.verdict, Verdict)))
     write_jsonl(out_dir / UNSCORED, (one.verdict for one in scored if isinstance(one.verdict, Unscored)))
 
