@@ -47,15 +47,20 @@ class Block:
     """The text as a judge reads it, without bars: what a quotation must be found in. "" if nothing was said."""
     omissions: tuple[str, ...] = ()
     """What was shortened or cut, in sentences of ours with nothing of the text in them."""
+    is_cut: bool = False
 
 
 def delimit(text: str, *, name: str, max_chars: int = MAX_CHARS) -> Block:
     """Any text -> its block. `name` is ours, such as "caption"."""
-    body, omissions = _shortened(neutralise(text), max_chars=max_chars)
+    whole, omissions = _without_repeats(neutralise(text))
+    body, is_cut = whole[:max_chars].rstrip(), len(whole) > max_chars
+    if is_cut:
+        omissions += (f"The text was cut: {max_chars:,} of {len(whole):,} characters are shown.",)
     tag = f"{name}-{hashlib.sha256(body.encode()).hexdigest()[:16]}"
     lines = [f"| {line}" for line in body.split("\n")]
     notes = [f"({omission})" for omission in omissions]
-    return Block(text="\n".join([f"<{tag}>", *lines, f"</{tag}>", *notes]), body=body, omissions=omissions)
+    block = "\n".join([f"<{tag}>", *lines, f"</{tag}>", *notes])
+    return Block(text=block, body=body, omissions=omissions, is_cut=is_cut)
 
 
 def neutralise(text: str) -> str:
@@ -90,15 +95,11 @@ def _is_selector(char: str) -> bool:
     return "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef"
 
 
-def _shortened(text: str, *, max_chars: int) -> tuple[str, tuple[str, ...]]:
-    omissions = []
+def _without_repeats(text: str) -> tuple[str, tuple[str, ...]]:
     short, num_left_out = shorten_repeats(text)
-    if num_left_out:
-        omissions.append(f"The text repeats itself: {num_left_out:,} characters of repetitions were left out.")
-    if len(short) > max_chars:
-        omissions.append(f"The text was cut: {max_chars:,} of {len(short):,} characters are shown.")
-        short = short[:max_chars].rstrip()
-    return short, tuple(omissions)
+    if not num_left_out:
+        return short, ()
+    return short, (f"The text repeats itself: {num_left_out:,} characters of repetitions were left out.",)
 
 
 def shorten_repeats(text: str, *, kept: int = KEPT_REPEATS) -> tuple[str, int]:
