@@ -2,13 +2,14 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from avcap.data.qa_files import QuestionSet, letters_of, read_questions
 from avcap.errors import UserError
-from avcap.records import Question, WorldTruth, write_jsonl
+from avcap.records import Event, Question, WorldTruth, write_jsonl
 
 
 def touch(path: Path) -> Path:
@@ -194,6 +195,25 @@ def test_world_questions_get_options_of_their_own_kind(tmp_path):
     assert set(of_id["c5-first"].options) == {"the bell.", "the drum."}  # only what the question names
     assert [problem.question_id for problem in found.problems] == ["c6-say"]  # its video is not there
     assert read_questions(tmp_path) == found  # the same options whenever it is asked
+
+
+def test_what_the_clip_itself_names_is_the_first_choice_for_a_wrong_option(tmp_path):
+    """Else whoever only looks would know which of four objects is in the clip at all."""
+    colours = ("red", "blue", "cyan", "pink", "white", "black")
+    truths = [
+        world_truth(number, ("there", "Which object is the last to appear before a bell rings?", f"the {colour} ring."))
+        for number, colour in enumerate(colours)
+    ]
+    seen = tuple(
+        Event(event_id=f"v{n}", text=f"a {colour} ring appears", modality="visual")
+        for n, colour in enumerate(("red", "pink", "black"))
+    )
+    write_jsonl(tmp_path / "truth.jsonl", [replace(truths[0], events=seen), *truths[1:]])
+    for truth in truths:
+        touch(tmp_path / truth.video)
+    question = read_questions(tmp_path).questions[0]
+    assert question.answer == "the red ring." and len(question.options) == 4
+    assert {"the pink ring.", "the black ring."} < set(question.options)
 
 
 def test_an_answer_that_is_alone_of_its_kind_stays_a_short_answer(tmp_path):

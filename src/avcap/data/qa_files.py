@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from avcap.errors import UserError
-from avcap.records import Modality, Question, WorldTruth, read_jsonl
+from avcap.records import Modality, WorldTruth, read_jsonl
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".ts", ".mpg", ".gif"])
@@ -364,7 +364,8 @@ _EITHER_OR = re.compile(r", (.+) or (.+)\?$")
 
 
 def _world(file: Path, find: Find) -> Found:
-    """Short answers. The options are other answers of the same kind in the file, or those that the question names."""
+    """Short answers. Options are other answers of the same kind in the file: those that the question names, or else
+    first those that the clip's own events name. What is nowhere in a clip can be ruled out by looking at it alone."""
     truths = list(read_jsonl(file, WorldTruth))
     answers: dict[str, set[str]] = defaultdict(set)
     for truth in truths:
@@ -381,21 +382,32 @@ def _world(file: Path, find: Find) -> Found:
                 question_id=question.question_id, video=str(video), kind=question.kind, text=question.text,
                 answer=question.answer, needs=question.needs,
             )  # fmt: skip
-            yield _with_options(plain, question, others=answers[question.kind])
+            wrong = sorted(answers[question.kind] - {question.answer})
+            told = " ".join(event.text for event in truth.events)
+            yield _with_options(plain, others=wrong, near=[answer for answer in wrong if _bare(answer) in told])
 
 
-def _with_options(plain: VideoQuestion, question: Question, *, others: set[str]) -> VideoQuestion:
+def _bare(answer: str) -> str:
+    """
+    >>> _bare("the red ball."), _bare("a bell.")
+    ('red ball', 'bell')
+    """
+    return re.sub(r"^(?:the|a|an) ", "", answer.rstrip("."))
+
+
+def _with_options(plain: VideoQuestion, *, others: list[str], near: list[str]) -> VideoQuestion:
     """The same options whenever it is asked: drawn by the question's id. Fewer than two, and it stays without."""
-    rng = random.Random(question.question_id)
-    named = _EITHER_OR.search(question.text)
-    wrong = {f"{name}." for name in named.groups()} if named else others
-    wrong_answers = sorted(wrong - {question.answer})
-    drawn = rng.sample(wrong_answers, min(len(wrong_answers), WORLD_OPTIONS - 1))
-    options = [question.answer, *drawn]
+    rng = random.Random(plain.question_id)
+    named = _EITHER_OR.search(plain.text)
+    if named:
+        others, near = [f"{name}." for name in named.groups() if f"{name}." != plain.answer], []
+    far = [answer for answer in others if answer not in near]
+    wrong = [*rng.sample(near, len(near)), *rng.sample(far, len(far))][: WORLD_OPTIONS - 1]
+    options = [plain.answer, *wrong]
     rng.shuffle(options)
     if len(options) < 2:
         return plain
-    return replace(plain, options=tuple(options), answer_index=options.index(question.answer))
+    return replace(plain, options=tuple(options), answer_index=options.index(plain.answer))
 
 
 FORMATS: dict[str, Callable[[Path, Find], Found]] = {
