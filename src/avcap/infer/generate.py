@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import DynamicCache
 
-from avcap.infer.shared_prompt import SharedPrompts, shared_prompt_attention
+from avcap.infer.shared_prompt import OwnPrompts, SharedPrompts
 from avcap.model.features import MediaTokens
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 
@@ -88,20 +88,16 @@ class _Answer:
 class _Rows:
     """The rows that are still being written: all tensors have them first, in the same order."""
 
-    prompts: SharedPrompts
+    memory: OwnPrompts | SharedPrompts
     length_R: torch.Tensor
     logits_RV: torch.Tensor
     uniform_RS: torch.Tensor
     was_generated_RV: torch.Tensor
-    written: DynamicCache = field(default_factory=DynamicCache)
-    """Keys and values of what the rows themselves wrote."""
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drops the rows that have ended, all but these."""
         rows_R = torch.tensor(rows, device=self.length_R.device)
-        self.prompts.keep(rows)
-        if self.written.get_seq_length():
-            self.written.batch_select_indices(rows_R)
+        self.memory.keep(rows)
         self.length_R, self.logits_RV = self.length_R[rows_R], self.logits_RV[rows_R]
         self.uniform_RS, self.was_generated_RV = self.uniform_RS[rows_R], self.was_generated_RV[rows_R]
 
@@ -171,8 +167,13 @@ def _prefill(
         logits_to_keep=1,
     )
     logits_RV = output.logits[:, -1].float().repeat_interleave(answers_per_prompt, dim=0)
+    memory: OwnPrompts | SharedPrompts
+    if answers_per_prompt == 1:
+        memory = OwnPrompts(output.past_key_values, mask_BL)
+    else:
+        memory = SharedPrompts(output.past_key_values, mask_BL, answers_per_prompt=answers_per_prompt)
     return _Rows(
-        prompts=SharedPrompts(output.past_key_values, mask_BL, answers_per_prompt=answers_per_prompt),
+        memory=memory,
         length_R=length_B.repeat_interleave(answers_per_prompt),
         logits_RV=logits_RV,
         uniform_RS=uniform_RS.to(model.device),
@@ -217,8 +218,7 @@ def generate_after(
     read = _read_after(model, prefix, endings, num_logits=1)
     logits_RV = read.logits_BKV[:, -1]
     rows = _Rows(
-        prompts=SharedPrompts(read.cache, read.mask_BL, answers_per_prompt=1), length_R=read.length_B,
-        logits_RV=logits_RV,
+        memory=OwnPrompts(read.cache, read.mask_BL), length_R=read.length_B, logits_RV=logits_RV,
         uniform_RS=_draw([0] * len(endings), num_steps=max_new_tokens).to(model.device),
         was_generated_RV=torch.zeros_like(logits_RV, dtype=torch.bool),
     )  # fmt: skip
@@ -278,33 +278,20 @@ def _write(model: Salmonn2ForCaptioning, rows: _Rows, *, choice: _Choice, ends: 
     """Prefilled rows -> their answers."""
     answers = [_Answer() for _ in rows.length_R]
     active = answers
-    with shared_prompt_attention(model.language_model):
-        for step in range(ends.max_new_tokens):
-            next_R = _choose(rows, choice=choice, step=step)
-            pairs = zip(active, next_R.tolist(), strict=True)
-            on = [row for row, (answer, token) in enumerate(pairs) if answer.goes_on(token, ends=ends)]
-            if not on:
-                break
-            rows.was_generated_RV.scatter_(1, next_R[:, None], True)
-            if len(on) < len(active):
-                active = [active[row] for row in on]
-                rows.keep(on)
-                next_R = next_R[on]
-            _step(model, rows, next_R)
+    for step in range(ends.max_new_tokens):
+        next_R = _choose(rows, choice=choice, step=step)
+        pairs = zip(active, next_R.tolist(), strict=True)
+        on = [row for row, (answer, token) in enumerate(pairs) if answer.goes_on(token, ends=ends)]
+        if not on:
+            break
+        rows.was_generated_RV.scatter_(1, next_R[:, None], True)
+        if len(on) < len(active):
+            active = [active[row] for row in on]
+            rows.keep(on)
+            next_R = next_R[on]
+        rows.logits_RV = rows.memory.read(model.language_model, next_R, positions_R=rows.length_R)
+        rows.length_R = rows.length_R + 1
     return [Generated(ids=answer.ids, finished=answer.finished) for answer in answers]
-
-
-def _step(model: Salmonn2ForCaptioning, rows: _Rows, next_R: torch.Tensor) -> None:
-    """Reads one token per row; leaves the logits of the one after it in `rows`."""
-    output = model.language_model(
-        input_ids=next_R[:, None],
-        position_ids=rows.length_R[:, None],
-        past_key_values=rows.written,
-        use_cache=True,
-        shared_prompts=rows.prompts,
-    )
-    rows.length_R = rows.length_R + 1
-    rows.logits_RV = output.logits[:, -1].float()
 
 
 def _choose(rows: _Rows, *, choice: _Choice, step: int) -> torch.Tensor:

@@ -1,11 +1,12 @@
-"""Decoding over prompts that are kept once: many answers read the keys and values of one prompt, and their own.
+"""What rows remember while they are written: a prompt of their own, or one that is kept once for all its answers.
 
 Every answer of a prompt asks the same keys, so all of them, and the query heads of each key head, are queries of one
 product. What an answer has written itself is attended to apart; the two softmaxes become one by their log-sum-exps:
 
     out = (e^a out_prompt + e^b out_own) / (e^a + e^b),   a, b = log sum exp of the scores of each part
 
-`transformers` calls this through its AttentionInterface; its DynamicCache holds what the answers wrote.
+`transformers` calls this through its AttentionInterface; its DynamicCache holds what the answers wrote. Where a prompt
+has one answer, nothing is shared, and one call over all keys is faster.
 """
 
 # B prompts  N answers of a prompt (at most)  R rows (answers still being written)  H key heads  G query heads of each
@@ -23,8 +24,32 @@ from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 SHARED_PROMPT = "avcap_shared_prompt"
 
 
+class OwnPrompts:
+    """Rows with a prompt each; its keys and values, and those of what the row wrote, in one cache."""
+
+    def __init__(self, cache: DynamicCache, mask_RL: torch.Tensor):
+        """The cache that a prefill left, and which of its places are tokens."""
+        self._cache = cache
+        self._mask_RL = mask_RL
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drops all other rows."""
+        rows_R = torch.tensor(rows, device=self._mask_RL.device)
+        self._cache.batch_select_indices(rows_R)
+        self._mask_RL = self._mask_RL[rows_R]
+
+    def read(self, language_model: PreTrainedModel, ids_R: torch.Tensor, *, positions_R: torch.Tensor) -> torch.Tensor:
+        """The next token of each row -> logits of the one after it (R, V)."""
+        self._mask_RL = torch.cat([self._mask_RL, torch.ones_like(self._mask_RL[:, :1])], dim=1)
+        output = language_model(
+            input_ids=ids_R[:, None], attention_mask=self._mask_RL, position_ids=positions_R[:, None],
+            past_key_values=self._cache, use_cache=True,
+        )  # fmt: skip
+        return output.logits[:, -1].float()
+
+
 class SharedPrompts:
-    """Keys and values of B prompts, layer by layer, and which rows read which of them."""
+    """Rows that share B prompts: keys and values of these, layer by layer, and of what each row wrote."""
 
     def __init__(self, cache: DynamicCache, mask_BL: torch.Tensor, *, answers_per_prompt: int):
         """The cache that a prefill left, and which of its places are tokens. Rows of a prompt stand together."""
@@ -33,6 +58,7 @@ class SharedPrompts:
         self._keys = [layer.keys for layer in cache.layers]
         self._values = [layer.values for layer in cache.layers]
         self._mask_BL = mask_BL.bool()
+        self._written = DynamicCache()
         self._set_rows([prompt for prompt in range(len(mask_BL)) for _ in range(answers_per_prompt)])
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -48,7 +74,18 @@ class SharedPrompts:
             for tensors in (self._keys, self._values):
                 for layer, tensor_BHLE in enumerate(tensors):
                     tensors[layer] = tensor_BHLE[:, :, first:].index_select(0, index_B)
+        if self._written.get_seq_length():
+            self._written.batch_select_indices(torch.tensor(rows, device=self._mask_BL.device))
         self._set_rows([used.index(prompt) for prompt in prompt_of])
+
+    def read(self, language_model: PreTrainedModel, ids_R: torch.Tensor, *, positions_R: torch.Tensor) -> torch.Tensor:
+        """The next token of each row -> logits of the one after it (R, V)."""
+        with _shared_prompt_attention(language_model):
+            output = language_model(
+                input_ids=ids_R[:, None], position_ids=positions_R[:, None], past_key_values=self._written,
+                use_cache=True, shared_prompts=self,
+            )  # fmt: skip
+        return output.logits[:, -1].float()
 
     def _set_rows(self, prompt_of: list[int]) -> None:
         self._prompt_of = prompt_of
@@ -127,7 +164,7 @@ AttentionInterface.register(SHARED_PROMPT, _attend_prompt_and_own)
 
 
 @contextmanager
-def shared_prompt_attention(language_model: PreTrainedModel) -> Iterator[None]:
+def _shared_prompt_attention(language_model: PreTrainedModel) -> Iterator[None]:
     """Inside, the language model wants `shared_prompts=` with every call, and builds no mask."""
     config = language_model.config
     before = config._attn_implementation
