@@ -6,14 +6,17 @@ import math
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from avcap import Captioner
+from avcap.data.feature_cache import FeatureCache
 from avcap.errors import UserError
+from avcap.infer.request import Request
 from avcap.infer.settings import CaptionerSettings, Prompts, read_settings
 from avcap.infer.shipped import find_checkpoint
-from avcap.records import Caption, CaptionError, Sample
+from avcap.records import Caption, CaptionError, Decoding, Sample
 
 SOUND_TOKENS_PER_S = 2  # windows of half a second
 TOKENS_PER_FRAME = 6  # 2 x 2 cells and two newlines
@@ -197,3 +200,65 @@ def test_settings_default_to_the_released_model_s(tmp_path):
 def test_importing_avcap_does_not_import_torch():
     code = "import sys, avcap, avcap.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+SAMPLING = Request(decoding=Decoding(max_new_tokens=12, temperature=1.0, top_k=50, repetition_penalty=1.2, seed=5))
+
+
+def test_samples_are_the_captions_of_calls_with_their_seeds(captioner, videos, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("this is no video")
+    paths = [videos / "a.mp4", broken, videos / "b.mp4", videos / "sound.m4a", videos / "silent.mp4"]
+    rows = list(captioner.sample(paths, SAMPLING, num_answers=3))
+    assert len(rows) == 4 * 3 + 1 and isinstance(rows[3], CaptionError)
+    captions = rows[:3] + rows[4:]
+    assert len({caption.caption_id for caption in captions}) == len(captions)
+    for number in range(3):
+        alone = replace(SAMPLING, decoding=replace(SAMPLING.decoding, seed=5 + number))
+        assert captions[number::3] == [row for row in captioner.stream(paths, alone) if isinstance(row, Caption)]
+    assert len({caption.text for caption in captions[:3]}) > 1
+
+
+def test_samples_of_encoded_videos_are_those_of_the_files(captioner, videos):
+    paths = [videos / "a.mp4", videos / "short_sound.mp4"]
+    encoded = list(captioner.encode(paths, SAMPLING))
+    from_features = list(captioner.sample_encoded(encoded, SAMPLING, num_answers=2))
+    assert from_features == list(captioner.sample(paths, SAMPLING, num_answers=2))
+
+
+def test_greedy_samples_are_refused(captioner, videos):
+    with pytest.raises(UserError, match="temperature above 0"):
+        captioner.sample([videos / "a.mp4"], Request(decoding=Decoding(max_new_tokens=3)), num_answers=2)
+
+
+def test_a_cached_video_is_not_decoded_again(random_checkpoint, captioner, videos, tmp_path, monkeypatch):
+    paths = [videos / name for name in ("a.mp4", "b.mp4", "silent.mp4", "sound.m4a")]
+    wanted = [captioner.caption(path) for path in paths]
+    cache = FeatureCache(tmp_path / "cache")
+    caching = Captioner(random_checkpoint, feature_cache=cache)
+    # a mixture of files that are in the cache and files that are not keeps its order
+    assert [caching.caption(paths[1]), caching.caption(paths[2])] == wanted[1:3]
+    assert caching.caption(paths) == wanted
+    assert (cache.hits, cache.misses, len(list(cache.folder.iterdir()))) == (2, 0, 4)
+    damaged = next(cache.folder.iterdir())
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert caching.caption(paths) == wanted
+    assert (cache.hits, cache.num_corrupt) == (2 + 3, 1)
+
+    def refuse(*arguments):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("avcap.media.pool.decode", refuse)
+    assert caching.caption(paths) == wanted
+    with pytest.raises(UserError, match=r"none\.mp4"):
+        monkeypatch.undo()
+        caching.caption(tmp_path / "none.mp4")
+
+
+def test_an_interval_and_a_missing_sound_are_other_features(random_checkpoint, captioner, videos, tmp_path):
+    caching = Captioner(random_checkpoint, feature_cache=FeatureCache(tmp_path))
+    asked = [{}, {"interval_s": (1, 3)}, {"use_sound": False}, {"use_picture": False}]
+    for _ in range(2):
+        for options in asked:
+            assert caching.caption(videos / "c.mp4", **options) == captioner.caption(videos / "c.mp4", **options)
+    assert (caching.feature_cache.hits, len(list(tmp_path.iterdir()))) == (len(asked), len(asked))

@@ -2,7 +2,8 @@
 
     files -> worker processes decode -> encoders -> batches -> language model -> Caption | CaptionError, in order
 
-While one batch is written, the next files are decoded. Never more than a batch and a few clips are in memory.
+While one batch is written, the next files are decoded. Never more than a batch and a few clips are in memory. With a
+FeatureCache a file that was encoded before is neither decoded nor encoded again.
 """
 
 import hashlib
@@ -11,26 +12,27 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import repeat
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TypedDict, Unpack, overload
 
 import torch
 
 from avcap.data.encode import encode_clip
+from avcap.data.feature_cache import EncodedClip, FeatureCache, features_id
 from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.data.tokenizer import unknown_words
 from avcap.errors import MediaError, UserError
-from avcap.infer.generate import Generated, generate
+from avcap.infer.generate import Generated, LoopStop, generate
 from avcap.infer.request import Interval, Request, Video
 from avcap.infer.settings import checkpoint_name, read_settings
 from avcap.infer.shipped import find_checkpoint
-from avcap.infer.world_check import WorldCheck
+from avcap.infer.world_check import CHECK_FILE, WorldCheck
 from avcap.media.clip import Clip, ClipRequest
 from avcap.media.pool import DecodePool
 from avcap.model.checkpoints import load
-from avcap.model.features import MediaFeatures, MediaTokens
+from avcap.model.features import MediaTokens
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
 from avcap.records import Caption, CaptionError, Decoding, Sample, Seen
 
@@ -55,17 +57,32 @@ class CaptionOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncodedVideo:
+    """A sample whose video went through the encoders; `key` is its name in the FeatureCache, if there is one."""
+
+    sample: Sample
+    clip: EncodedClip
+    key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Asked:
     """A video that is encoded and asked about: all that the language model needs, and the record to be."""
 
     sample: Sample
     span_s: Interval | None
-    duration_s: float
-    num_bad_packets: int
     prompt: str
     ids: list[int]
-    media: MediaFeatures
-    world_score: float | None
+    clip: EncodedClip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planned:
+    """A video that is to be looked at; `key` None: there is no cache, or the file cannot be read."""
+
+    sample: Sample
+    clip_request: ClipRequest
+    key: str | None
 
 
 class Captioner:
@@ -83,11 +100,12 @@ class Captioner:
         dtype: torch.dtype | None = None,
         batch_size: int = 8,
         deadline_s: float = 120.0,
+        feature_cache: FeatureCache | None = None,
     ):
         """`model`: the name of a shipped model or the path of a checkpoint folder, released layouts included.
 
         `device` None: a GPU if there is one. `dtype` None: float32 on a CPU, bfloat16 elsewhere. `deadline_s`: how long
-        the decoding of one file may take.
+        the decoding of one file may take. `feature_cache`: where encoded clips are kept, and looked for first.
         """
         if batch_size < 1 or not deadline_s > 0:
             raise UserError(f"got batch_size={batch_size} and deadline_s={deadline_s}, wanted both above 0")
@@ -105,6 +123,12 @@ class Captioner:
         # What closes an answer in the chat, which is not always what the tokenizer calls its end.
         closing = self.tokenizer(self.chat.answer_suffix, add_special_tokens=False)["input_ids"]
         self.end_ids = {closing[0], self.tokenizer.eos_token_id}
+        self.feature_cache = feature_cache
+        self._features_id = ""
+        if feature_cache is not None:
+            self._features_id = features_id(self.model, self.tokenizer)
+            if self.world_check:  # its score is kept with the features
+                self._features_id += hashlib.sha256((folder / CHECK_FILE).read_bytes()).hexdigest()
         self._warned: set[str] = set()
 
     # A str is an iterable of str, and a list an iterable: the first that fits is what happens.
@@ -156,23 +180,99 @@ class Captioner:
 
     def stream(self, videos: Iterable[Video], request: Request) -> Iterator[Caption | CaptionError]:
         """Videos -> their rows in the same order, a batch at a time, while the next files are being decoded."""
-        decoding: deque[Sample] = deque()
+        return self.sample(videos, request, num_answers=1)
+
+    def sample(
+        self, videos: Iterable[Video], request: Request, *, num_answers: int = 8
+    ) -> Iterator[Caption | CaptionError]:
+        """Videos -> `num_answers` captions of each, next to each other, or one CaptionError for a bad video.
+
+        A video is decoded, encoded and read once. Answer k is the caption that the request's seed + k alone would give.
+        """
+        return self.sample_encoded(self.encode(videos, request), request, num_answers=num_answers)
+
+    def sample_encoded(
+        self, videos: Iterable[EncodedVideo | CaptionError], request: Request, *, num_answers: int = 8
+    ) -> Iterator[Caption | CaptionError]:
+        """As `sample`, of videos that `encode` gave; errors keep their places."""
+        decoding = request.decoding
+        if num_answers < 1 or (num_answers > 1 and decoding.temperature == 0):
+            raise UserError(
+                f"got num_answers={num_answers} at temperature {decoding.temperature:g}, wanted at least 1, and a "
+                "temperature above 0 for several captions of a video that differ"
+            )
+        return self._answer_in_batches(
+            videos, request, decodings=[replace(decoding, seed=decoding.seed + k) for k in range(num_answers)]
+        )
+
+    def _answer_in_batches(
+        self, videos: Iterable[EncodedVideo | CaptionError], request: Request, *, decodings: list[Decoding]
+    ) -> Iterator[Caption | CaptionError]:
+        batch: list[_Asked | CaptionError] = []
+        for video in videos:
+            batch.append(video if isinstance(video, CaptionError) else self._ask_or_error(video, request=request))
+            if len(batch) == self.batch_size:
+                yield from self._answer(batch, decodings=decodings)
+                batch = []
+        yield from self._answer(batch, decodings=decodings)
+
+    def encode(self, videos: Iterable[Video], request: Request) -> Iterator[EncodedVideo | CaptionError]:
+        """Videos -> their features in the same order, from the cache where they are in it."""
+        planned = (self._plan(request.sample(video), request) for video in videos)
+        with DecodePool(num_workers=NUM_DECODERS, deadline_s=self.deadline_s) as pool:
+            for is_kept, run in groupby(planned, key=self._is_kept):
+                if is_kept:
+                    for plan in run:
+                        yield self._kept_or_fresh(plan, pool=pool, request=request)
+                else:
+                    yield from self._fresh(run, pool=pool, request=request)
+
+    def _plan(self, sample: Sample, request: Request) -> _Planned:
+        clip_request = self.clip_request(sample, request)
+        key = None
+        if self.feature_cache is not None:
+            try:
+                key = self.feature_cache.key(clip_request, encoders=self._features_id)
+            except MediaError:  # decoding says it better, in the video's place
+                key = None
+        return _Planned(sample=sample, clip_request=clip_request, key=key)
+
+    def _is_kept(self, plan: _Planned) -> bool:
+        return self.feature_cache is not None and plan.key is not None and plan.key in self.feature_cache
+
+    def _kept_or_fresh(self, plan: _Planned, *, pool: DecodePool, request: Request) -> EncodedVideo | CaptionError:
+        """A video in the cache -> its features; encoded again if they were damaged or removed meanwhile."""
+        assert self.feature_cache is not None and plan.key is not None
+        clip = self.feature_cache.get(plan.key)
+        if clip is not None:
+            return EncodedVideo(sample=plan.sample, clip=clip, key=plan.key)
+        (fresh,) = self._fresh([plan], pool=pool, request=request)
+        return fresh
+
+    def _fresh(
+        self, planned: Iterable[_Planned], *, pool: DecodePool, request: Request
+    ) -> Iterator[EncodedVideo | CaptionError]:
+        """Videos -> decoded, encoded and put into the cache."""
+        decoding: deque[_Planned] = deque()
 
         def clip_requests() -> Iterator[ClipRequest]:
-            for video in videos:
-                sample = request.sample(video)
-                decoding.append(sample)
-                yield self.clip_request(sample, request)
+            for plan in planned:
+                decoding.append(plan)
+                yield plan.clip_request
 
-        with DecodePool(num_workers=NUM_DECODERS, deadline_s=self.deadline_s) as pool:
-            batch: list[_Asked | CaptionError] = []
-            for clip in pool.map(clip_requests()):
-                batch.append(self._ask_or_error(clip, sample=decoding.popleft(), request=request))
-                del clip  # encoded: its frames need not stay while the batch fills
-                if len(batch) == self.batch_size:
-                    yield from self._answer(batch, decoding=request.decoding)
-                    batch = []
-            yield from self._answer(batch, decoding=request.decoding)
+        for clip in pool.map(clip_requests()):
+            plan = decoding.popleft()
+            try:
+                if isinstance(clip, MediaError):
+                    raise clip
+                encoded = self._encode(clip, sample=plan.sample, request=request)
+            except UserError as error:
+                yield CaptionError(sample_id=plan.sample.sample_id, video=plan.sample.video, error=str(error))
+                continue
+            del clip  # encoded: its frames need not stay while the batch fills
+            if self.feature_cache is not None and plan.key is not None:
+                encoded = self.feature_cache.put(plan.key, encoded)
+            yield EncodedVideo(sample=plan.sample, clip=encoded, key=plan.key)
 
     def clip_request(self, sample: Sample, request: Request) -> ClipRequest:
         """What is to be decoded of a sample's video, at the rate and size that this checkpoint looks at."""
@@ -188,35 +288,39 @@ class Captioner:
             lead_in=self.model.config.frame_difference,
         )
 
-    def _ask_or_error(self, clip: Clip | MediaError, *, sample: Sample, request: Request) -> _Asked | CaptionError:
-        try:
-            if isinstance(clip, MediaError):
-                raise clip
-            return self._ask(clip, sample=sample, request=request)
-        except UserError as error:
-            return CaptionError(sample_id=sample.sample_id, video=sample.video, error=str(error))
-
-    def _ask(self, clip: Clip, *, sample: Sample, request: Request) -> _Asked:
-        """Encodes a clip and asks about it; UserError if it cannot be captioned as wanted."""
+    def _encode(self, clip: Clip, *, sample: Sample, request: Request) -> EncodedClip:
+        """A decoded clip -> its features; UserError if it is not what was asked for."""
         check_clip(clip, interval_s=sample.interval_s)
         media = encode_clip(self.model, clip, tokenizer=self.tokenizer)
-        media_ids = self.model.placeholders(media)
-        if request.use_sound and clip.has_sound and AUDIO_ID not in media_ids:
+        if request.use_sound and clip.has_sound and AUDIO_ID not in self.model.placeholders(media):
             raise UserError(
                 f"{clip.path}: got a sound track but no sound from {clip.start_s:g} to {clip.end_s:g} s; choose "
                 "another interval, or leave the sound out (--no-sound)"
             )
+        world_score = None if self.world_check is None else self.world_check.score(clip)
+        return EncodedClip(
+            media=media, duration_s=clip.duration_s, num_bad_packets=clip.num_bad_packets, world_score=world_score
+        )
+
+    def _ask_or_error(self, video: EncodedVideo, *, request: Request) -> _Asked | CaptionError:
+        try:
+            return self._ask(video, request=request)
+        except UserError as error:
+            return CaptionError(sample_id=video.sample.sample_id, video=video.sample.video, error=str(error))
+
+    def _ask(self, video: EncodedVideo, *, request: Request) -> _Asked:
+        """Asks about an encoded video; UserError if it cannot be captioned as wanted."""
+        sample, clip = video.sample, video.clip
+        media_ids = self.model.placeholders(clip.media)
         span_s = None if sample.interval_s is None else span_asked(sample.interval_s, duration_s=clip.duration_s)
         prompt = sample.prompt or self.settings.prompts.choose(
             interval_s=span_s, sees=VISUAL_ID in media_ids, hears=AUDIO_ID in media_ids
         )
         self._warn_of_unknown_words(prompt)
+        self._warn_of_another_world(sample.video, score=clip.world_score)
         ids, _ = encode_chat(self.tokenizer, [(prompt, None)], media_ids, self.chat)
-        self._check_length(clip.path, num_prompt=len(ids), max_new_tokens=request.decoding.max_new_tokens)
-        return _Asked(
-            sample=sample, span_s=span_s, duration_s=clip.duration_s, num_bad_packets=clip.num_bad_packets,
-            prompt=prompt, ids=ids, media=media, world_score=self._world_score(clip),
-        )  # fmt: skip
+        self._check_length(sample.video, num_prompt=len(ids), max_new_tokens=request.decoding.max_new_tokens)
+        return _Asked(sample=sample, span_s=span_s, prompt=prompt, ids=ids, clip=clip)
 
     def _check_length(self, path: str, *, num_prompt: int, max_new_tokens: int) -> None:
         """Raises UserError where the model would be led past the positions that it knows."""
@@ -227,18 +331,14 @@ class Captioner:
                 f"most {longest} together; caption it in parts (--start, --end) or lower --max-new-tokens"
             )
 
-    def _world_score(self, clip: Clip) -> float | None:
-        """How unlike its world the model finds a clip; None for a model of any video. Says so past the border."""
-        if self.world_check is None:
-            return None
-        score = self.world_check.score(clip)
-        if score > 1:
+    def _warn_of_another_world(self, path: str, *, score: float | None) -> None:
+        """Says where the model finds a video unlike its world. `score` None: a model of any video."""
+        if score is not None and score > 1:
             logger.warning(
-                f"{clip.path}: this looks or sounds unlike all that {self.settings.name} was made for"
+                f"{path}: this looks or sounds unlike all that {self.settings.name} was made for"
                 f"{self.settings.describes and f' ({self.settings.describes})'}, so do not believe its caption "
                 f"(score {score:.1f}, border 1.0); for real videos choose a model with --model"
             )
-        return score
 
     def _warn_of_unknown_words(self, prompt: str) -> None:
         if prompt in self._warned:
@@ -248,25 +348,46 @@ class Captioner:
             words = ", ".join(repr(word) for word in dict.fromkeys(unknown))
             logger.warning(f"the prompt has words that {self.checkpoint} does not know and will not see: {words}")
 
-    def _answer(self, batch: list[_Asked | CaptionError], *, decoding: Decoding) -> Iterator[Caption | CaptionError]:
-        """Writes the captions of a batch; errors keep their places in it."""
+    def _answer(
+        self, batch: list[_Asked | CaptionError], *, decodings: list[Decoding]
+    ) -> Iterator[Caption | CaptionError]:
+        """Writes the captions of a batch, one for each of `decodings`; errors keep their places in it."""
         asked = [item for item in batch if isinstance(item, _Asked)]
-        captions: Iterator[Caption] = iter(())
+        media_tokens: list[MediaTokens] = []
+        answers: list[Generated] = []
         if asked:
             with torch.no_grad():
-                media_tokens = self.model.align_batch([item.media for item in asked])
-            answers = generate(
-                self.model,
-                [(item.ids, tokens) for item, tokens in zip(asked, media_tokens, strict=True)],
-                max_new_tokens=decoding.max_new_tokens,
-                eos_ids=self.end_ids,
-                temperature=decoding.temperature,
-                top_p=decoding.top_p,
-                seeds=[sample_seed(decoding.seed, item.sample.sample_id) for item in asked],
-            )
-            captions = map(self._caption, asked, media_tokens, answers, repeat(decoding))
+                media_tokens = self.model.align_batch([item.clip.media for item in asked])
+            answers = self._generate(asked, media_tokens, decodings=decodings)
+        captions = (
+            self._caption(item, tokens, answers[place * len(decodings) + number], decoding)
+            for place, (item, tokens) in enumerate(zip(asked, media_tokens, strict=True))
+            for number, decoding in enumerate(decodings)
+        )
         for item in batch:
-            yield item if isinstance(item, CaptionError) else next(captions)
+            if isinstance(item, CaptionError):
+                yield item
+            else:
+                yield from islice(captions, len(decodings))
+
+    def _generate(
+        self, asked: list[_Asked], media_tokens: list[MediaTokens], *, decodings: list[Decoding]
+    ) -> list[Generated]:
+        """Videos asked about, and decodings that differ in their seeds -> for each video an answer to each."""
+        decoding = decodings[0]
+        return generate(
+            self.model,
+            [(item.ids, tokens) for item, tokens in zip(asked, media_tokens, strict=True)],
+            max_new_tokens=decoding.max_new_tokens,
+            eos_ids=self.end_ids,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            top_k=decoding.top_k,
+            seeds=[sample_seed(each.seed, item.sample.sample_id) for item in asked for each in decodings],
+            repetition_penalty=decoding.repetition_penalty,
+            loop_stop=LoopStop(ngram=decoding.loop_ngram, times=decoding.loop_times) if decoding.loop_ngram else None,
+            answers_per_prompt=len(decodings),
+        )
 
     def _caption(self, asked: _Asked, tokens: MediaTokens, answer: Generated, decoding: Decoding) -> Caption:
         """An answered video -> its record; what was seen is counted on the tokens that the language model read."""
@@ -282,16 +403,16 @@ class Captioner:
             decoding=decoding,
             seen=Seen(
                 frames=tokens.num_visual // self.model.config.visual_tokens_per_frame,
-                audio_seconds=round(asked.media.audio_seconds, 3) if tokens.num_audio else 0.0,
+                audio_seconds=round(asked.clip.media.audio_seconds, 3) if tokens.num_audio else 0.0,
                 visual_tokens=tokens.num_visual,
                 audio_tokens=tokens.num_audio,
-                bad_packets=asked.num_bad_packets,
+                bad_packets=asked.clip.num_bad_packets,
             ),
             finished=answer.finished,
-            duration_s=round(asked.duration_s, 3),
+            duration_s=round(asked.clip.duration_s, 3),
             interval_s=asked.span_s,
-            in_world=None if asked.world_score is None else asked.world_score <= 1,
-            world_score=None if asked.world_score is None else round(asked.world_score, 3),
+            in_world=None if asked.clip.world_score is None else asked.clip.world_score <= 1,
+            world_score=None if asked.clip.world_score is None else round(asked.clip.world_score, 3),
         )
 
 

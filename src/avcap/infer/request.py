@@ -37,6 +37,15 @@ class Request:
             raise UserError(f"got temperature={decoding.temperature}, wanted 0 (greedy) or more")
         if not 0 < decoding.top_p <= 1:
             raise UserError(f"got top_p={decoding.top_p}, wanted more than 0 and at most 1")
+        if decoding.top_k < 0:
+            raise UserError(f"got top_k={decoding.top_k}, wanted 0 (all tokens) or more")
+        if not 0 < decoding.repetition_penalty < math.inf:
+            raise UserError(f"got repetition_penalty={decoding.repetition_penalty}, wanted more than 0 (1: none)")
+        if decoding.loop_ngram < 0 or decoding.loop_times < 2:
+            raise UserError(
+                f"got loop_ngram={decoding.loop_ngram} and loop_times={decoding.loop_times}, wanted 0 (never stop a "
+                "loop) or more, and at least 2"
+            )
 
     def sample(self, video: Video) -> Sample:
         """A video as the caller names it -> a Sample that says what is asked about it."""

@@ -13,11 +13,12 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from avcap.model.checkpoints import silence_progress_bars
+from avcap.model.encoder_hash import encoder_hash
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.processes import end_with_parent
 from avcap.stages.perceive import PerceiveConfig, load_perceived, perceive
 from avcap.stages.teach import TeachConfig, teach
-from avcap.train.tracks import encoder_hash, make_tracks
+from avcap.train.tracks import make_tracks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from avcap.errors import UserError
 from avcap.infer.settings import CaptionerSettings, Prompts, read_settings, write_settings
 from avcap.infer.world_fit import fit_world_check
 from avcap.model.checkpoints import load, silence_progress_bars
+from avcap.model.encoder_hash import encoder_hash
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.model.tiny import tiny_config
 from avcap.records import Lineage, to_json
@@ -30,7 +31,7 @@ from avcap.stages.align import AlignConfig, train_align
 from avcap.stages.base import BaseConfig, train_base
 from avcap.stages.sft import SftConfig, train_sft
 from avcap.stages.teach import TeachConfig
-from avcap.train.tracks import encoder_hash, make_tracks
+from avcap.train.tracks import make_tracks
 from avcap.world import describe
 from avcap.world.scene import MAX_SECONDS
 

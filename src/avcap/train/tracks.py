@@ -5,7 +5,6 @@ of each kind make millions of clips. A track is encoded once and kept on disk, i
 T frames  N vectors a frame  V tower width  K chunks of sound  P positions of a chunk  A width of the sound encoder
 """
 
-import hashlib
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -58,15 +57,6 @@ class Tracks:
 
     pictures: dict[int, list[Track]]
     sounds: dict[int, list[Track]]
-
-
-def encoder_hash(model: Salmonn2ForCaptioning) -> str:
-    """The weights that turn media into features -> 12 hex digits. Tracks of other encoders are other tracks."""
-    digest = hashlib.sha256()
-    for part in (model.vision_tower, model.sound_encoder):
-        for name, tensor in sorted(part.state_dict().items()):
-            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:12]
 
 
 @dataclass(frozen=True, kw_only=True)
