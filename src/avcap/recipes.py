@@ -4,10 +4,12 @@ tiny_base -> tiny_align -> tiny_sft make the embedded model from nothing. A vari
 `dataclasses.replace` here or by `--set` and `--config` on the command line.
 """
 
-from avcap.model.lora import LoraConfig
+from avcap.model.lora import BLOCK_OF, LoraConfig
 from avcap.stages.align import AlignConfig
 from avcap.stages.base import BaseConfig
 from avcap.stages.perceive import PerceiveConfig
+from avcap.stages.prefer import PreferConfig
+from avcap.stages.rounds import RoundsConfig, SamplingConfig, WorldConfig
 from avcap.stages.sft import SftConfig
 from avcap.stages.teach import CorpusTeachConfig, TeachConfig
 from avcap.train.corpus import CorpusConfig
@@ -89,4 +91,34 @@ def salmonn2_7b_sft() -> SftConfig:
     )  # fmt: skip
 
 
-RECIPES = {recipe.__name__: recipe for recipe in (tiny_base, tiny_align, tiny_sft, salmonn2_7b_align, salmonn2_7b_sft)}
+def tiny_rounds() -> RoundsConfig:
+    """Preference rounds of the embedded model, in a world whose labels are imperfect and whose judge is exact."""
+    return RoundsConfig(
+        world=WorldConfig(),
+        guidance=(1.0,),
+        prefer=PreferConfig(
+            lora=LoraConfig(rank=16, alpha=32, dropout=0.0, targets=tuple(BLOCK_OF)),
+            optim=OptimConfig(lr=3e-4, muon_lr=None, warmup_steps=3, decay_fraction=1.0),
+        ),
+    )
+
+
+def salmonn2_7b_rounds() -> RoundsConfig:
+    """Preference rounds of a released-size model on videos of your own (values of the paper and of the released code).
+
+    Guidance hurts in the first round and helps from the second on (the paper's ablation).
+    """
+    return RoundsConfig(
+        sampling=SamplingConfig(num_prompts=2_000, captions_per_prompt=8),
+        guidance=(0.0, 0.1),
+        prefer=PreferConfig(optim=OptimConfig(lr=2e-5, muon_lr=None, warmup_steps=30, decay_fraction=1.0), epochs=1),
+        batch_size=4,
+    )
+
+
+RECIPES = {
+    recipe.__name__: recipe
+    for recipe in (
+        tiny_base, tiny_align, tiny_sft, tiny_rounds, salmonn2_7b_align, salmonn2_7b_sft, salmonn2_7b_rounds,
+    )
+}  # fmt: skip

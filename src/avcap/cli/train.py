@@ -28,10 +28,10 @@ def train(
     ] = False,
 ) -> None:
     """Train a model by a recipe. Stopped and run again it goes on, and ends with the same weights."""
-    values = _overrides(recipe, config=config, assignments=assignments or [], seed=seed)
+    values = overrides(recipe, config=config, assignments=assignments or [], seed=seed)
     parent = None if model is None else find_checkpoint(model)
     out_dir = out or Path("out") / recipe
-    make_config = _find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
+    make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
 
     from avcap.config import override, to_dict
     from avcap.stages.train import run_recipe
@@ -47,7 +47,7 @@ def train(
     print(f"# Would {verb} {out_dir}, from {parent or 'nothing'}, and leave the model in {out_dir / 'checkpoint'}")
 
 
-def _overrides(recipe: str, *, config: Path | None, assignments: list[str], seed: int | None) -> dict[str, Any]:
+def overrides(recipe: str, *, config: Path | None, assignments: list[str], seed: int | None) -> dict[str, Any]:
     """What the command line sets -> dotted field -> value. --seed wins over --set, and that over the file."""
     from avcap.config import flatten, load_yaml, parse_assignments
 
@@ -58,7 +58,7 @@ def _overrides(recipe: str, *, config: Path | None, assignments: list[str], seed
     return values | parse_assignments(assignments) | ({} if seed is None else {"seed": seed})
 
 
-def _find_recipe(name: str) -> Callable[[], Any]:
+def find_recipe(name: str) -> Callable[[], Any]:
     """Name -> the function of recipes.py that returns the configuration. UserError that lists the names."""
     from avcap.recipes import RECIPES
 

@@ -10,7 +10,14 @@ from typing import Any
 
 import torch
 
+from avcap.errors import UserError
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
+
+BLOCK_OF = {
+    "q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "o_proj": "self_attn",
+    "gate_proj": "mlp", "up_proj": "mlp", "down_proj": "mlp",
+}  # fmt: skip
+"""Matrix of a layer -> the block that it is in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +28,11 @@ class LoraConfig:
     alpha: int = 256
     dropout: float = 0.05
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
-    """Names of the attention matrices of the language model's layers that get a LoRA."""
+    """Names of the matrices of the language model's layers that get a LoRA: those of BLOCK_OF."""
+
+    def __post_init__(self) -> None:
+        if unknown := [target for target in self.targets if target not in BLOCK_OF]:
+            raise UserError(f"targets: got {unknown[0]!r}, wanted some of {', '.join(BLOCK_OF)}")
 
 
 def attach_lora(model: Salmonn2ForCaptioning, config: LoraConfig) -> None:
@@ -30,7 +41,7 @@ def attach_lora(model: Salmonn2ForCaptioning, config: LoraConfig) -> None:
     from peft import inject_adapter_in_model
 
     paths = [
-        f"layers.{number}.self_attn.{target}"
+        f"layers.{number}.{BLOCK_OF[target]}.{target}"
         for number in range(model.config.text_config.num_hidden_layers)
         for target in config.targets
     ]
