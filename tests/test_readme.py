@@ -17,6 +17,8 @@ NOT_RUN = {
     "make demo": "calls pip; the command behind it, avcap caption examples/*.mp4, is run",
     "make test": "would run this test within itself",
     "make train": "takes more than an hour; its commands are checked below without training",
+    "avcap rounds tiny_rounds --out out/rounds": "takes more than an hour; tests/stages/test_rounds.py runs rounds",
+    "avcap rounds status out/rounds": "needs what the line above makes",
     "pip install -e .": "calls pip",
     "pip install -e '.[world]'": "calls pip",
     "avcap caption talk.mp4 --model checkpoints/video-SALMONN-2": "needs the released weights, many gigabytes",
