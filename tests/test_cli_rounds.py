@@ -1,0 +1,77 @@
+"""`avcap rounds` as a user runs it, on the example videos."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from avcap.cli import main
+from avcap.records import WorldTruth, read_jsonl, write_jsonl
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SMALL = (
+    "--set", "num_rounds=1", "--set", "sampling.num_prompts=4", "--set", "sampling.captions_per_prompt=6",
+    "--set", "sampling.temperature=1.0", "--set", "pairs.rule=best_vs_worst", "--set", "pairs.min_gap=0.01",
+    "--set", "prefer.epochs=1",
+)  # fmt: skip
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Runs `avcap rounds WORDS` -> (exit code, stdout, stderr)."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["avcap", "rounds", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return stopped.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> tuple[str, Path, str, Path]:
+    """--data with three of the example videos, --held-out with the fourth."""
+    truths = list(read_jsonl(EXAMPLES / "truth.jsonl", WorldTruth))
+    for truth in truths:
+        (tmp_path / truth.video).parent.mkdir(exist_ok=True)
+        (tmp_path / truth.video).symlink_to(EXAMPLES / truth.video)
+    write_jsonl(tmp_path / "learn.jsonl", truths[:3])
+    write_jsonl(tmp_path / "measure.jsonl", truths[3:])
+    return "--data", tmp_path / "learn.jsonl", "--held-out", tmp_path / "measure.jsonl"
+
+
+def test_rounds_end_with_a_checkpoint_and_tell_how_it_went(run, data, tmp_path):
+    out_dir = tmp_path / "rounds"
+    code, out, err = run("tiny_rounds", *data, "--out", out_dir, *SMALL)
+    assert code == 0, err
+    lines = err.splitlines()
+    assert lines[0].startswith("avcap: round 0: total error 0.") and "best: round" in lines[-1]
+    assert any(line.startswith("avcap: round 1: 24 captions of 4 prompts") for line in lines)  # 4 x 6 = 24
+    # round 0 being the best, the model that the rounds began with is the answer
+    assert out.strip().endswith(("round-1/checkpoint", "tiny-sft"))
+
+    code, shown, _ = run("status", out_dir)
+    assert code == 0 and [line.partition(":")[0] for line in shown.splitlines()][:2] == ["round 0", "round 1"]
+    assert run("tiny_rounds", *data, "--out", out_dir, *SMALL)[1] == out  # again: there is nothing left to do
+
+    code, _, err = run("tiny_rounds", *data, "--out", out_dir, *SMALL, "--set", "prefer.epochs=2")
+    assert code == 2 and "another configuration" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (("tiny_sft",), "avcap train tiny_sft"),
+        (("tiny_round",), "tiny_rounds"),
+        (("tiny_rounds", "--data", "x.jsonl"), "--held-out"),
+        (("salmonn2_7b_rounds",), "give --data and --held-out"),
+        (("tiny_rounds", "--set", "prefer.epoch=1"), "epochs"),
+        (("status", "nowhere"), "avcap rounds run"),
+    ],
+)
+def test_bad_input_is_one_line(run, words, wanted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*words)
+    assert code == 2 and not out and err.count("\n") == 1 and wanted in err, err
