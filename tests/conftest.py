@@ -1,12 +1,15 @@
 """Fixtures of several rooms: a tiny captioner with random weights, and small real mp4 files for it."""
 
 import os
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+
+from avcap.cli import main
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # models this small lose more to a second thread's start than it gives
 
@@ -80,3 +83,17 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_video(folder / "short_sound.mp4", seconds=4, sound_s=1, seed=4)
     write_video(folder / "sound.m4a", seconds=2, picture=False, seed=5)
     return folder
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Runs `avcap WORDS` -> (exit code, stdout, stderr)."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["avcap", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return stopped.value.code, out, err
+
+    return run

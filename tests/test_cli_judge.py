@@ -1,12 +1,10 @@
 """`avcap judge calibrate`, and what `avcap evaluate` makes of its file."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from avcap.cli import main
 from avcap.judge.base import Case, ChatRequest, Message, Reply
 from avcap.judge.calibrate import Calibration
 from avcap.records import EventVerdict, Sample, Verdict, from_json, write_jsonl
@@ -14,20 +12,6 @@ from avcap.world.make import clip_truth
 from avcap.world.scene import make_scene
 
 TRUTHS = [clip_truth(make_scene(seed), clip_id=f"w{seed}", video=f"w{seed}.mp4") for seed in range(10**9, 10**9 + 6)]
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Runs `avcap WORDS` -> (exit code, stdout, stderr)."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["avcap", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return stopped.value.code, out, err
-
-    return run
 
 
 def calibrated(path: Path) -> Calibration:

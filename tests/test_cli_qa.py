@@ -1,26 +1,9 @@
 """`avcap evaluate-qa`, `audit-audio` and `track` as a user runs them."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-from avcap.cli import main
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Runs `avcap WORDS` -> (exit code, stdout, stderr)."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["avcap", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return stopped.value.code, out, err
-
-    return run
 
 
 @pytest.fixture

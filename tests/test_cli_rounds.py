@@ -1,11 +1,9 @@
 """`avcap rounds` as a user runs it, on the example videos."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from avcap.cli import main
 from avcap.records import WorldTruth, read_jsonl, write_jsonl
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -14,20 +12,6 @@ SMALL = (
     "--set", "sampling.temperature=1.0", "--set", "pairs.rule=best_vs_worst", "--set", "pairs.min_gap=0.01",
     "--set", "prefer.epochs=1",
 )  # fmt: skip
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Runs `avcap rounds WORDS` -> (exit code, stdout, stderr)."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["avcap", "rounds", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return stopped.value.code, out, err
-
-    return run
 
 
 @pytest.fixture
@@ -44,7 +28,7 @@ def data(tmp_path: Path) -> tuple[str, Path, str, Path]:
 
 def test_rounds_end_with_a_checkpoint_and_tell_how_it_went(run, data, tmp_path):
     out_dir = tmp_path / "rounds"
-    code, out, err = run("tiny_rounds", *data, "--out", out_dir, *SMALL)
+    code, out, err = run("rounds", "tiny_rounds", *data, "--out", out_dir, *SMALL)
     assert code == 0, err
     lines = err.splitlines()
     assert lines[0].startswith("avcap: round 0: total error 0.") and "best: round" in lines[-1]
@@ -52,11 +36,11 @@ def test_rounds_end_with_a_checkpoint_and_tell_how_it_went(run, data, tmp_path):
     # round 0 being the best, the model that the rounds began with is the answer
     assert out.strip().endswith(("round-1/checkpoint", "tiny-sft"))
 
-    code, shown, _ = run("status", out_dir)
+    code, shown, _ = run("rounds", "status", out_dir)
     assert code == 0 and [line.partition(":")[0] for line in shown.splitlines()][:2] == ["round 0", "round 1"]
-    assert run("tiny_rounds", *data, "--out", out_dir, *SMALL)[1] == out  # again: there is nothing left to do
+    assert run("rounds", "tiny_rounds", *data, "--out", out_dir, *SMALL)[1] == out  # again: there is nothing left to do
 
-    code, _, err = run("tiny_rounds", *data, "--out", out_dir, *SMALL, "--set", "prefer.epochs=2")
+    code, _, err = run("rounds", "tiny_rounds", *data, "--out", out_dir, *SMALL, "--set", "prefer.epochs=2")
     assert code == 2 and "another configuration" in err
 
 
@@ -73,5 +57,5 @@ def test_rounds_end_with_a_checkpoint_and_tell_how_it_went(run, data, tmp_path):
 )
 def test_bad_input_is_one_line(run, words, wanted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, err = run(*words)
+    code, out, err = run("rounds", *words)
     assert code == 2 and not out and err.count("\n") == 1 and wanted in err, err
