@@ -106,9 +106,8 @@ def read_calibration(path: Path, *, judge: EventJudge) -> Calibration:
         calibration = from_json(path.read_text(encoding="utf-8"), Calibration)
     except (OSError, UnicodeDecodeError, UserError) as error:
         raise UserError(f"{path}: cannot read ({error}); wanted a file of avcap judge calibrate") from None
-    got, wanted = (calibration.judge, calibration.prompt_version), (judge.name, judge.prompt_version)
+    got = f"{calibration.judge} {calibration.prompt_version}".strip()
+    wanted = f"{judge.name} {judge.prompt_version}".strip()
     if got != wanted:
-        raise UserError(
-            f"{path}: a calibration of {' '.join(got)}, wanted one of {' '.join(wanted)}; calibrate the judge in use"
-        )
+        raise UserError(f"{path}: got the calibration of {got}, wanted that of {wanted}; calibrate the judge in use")
     return calibration
