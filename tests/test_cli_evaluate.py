@@ -1,13 +1,11 @@
 """`avcap evaluate` and `avcap compare` as a user runs them."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from scripted_server import ScriptedServer
 
-from avcap.cli import main
 from avcap.records import write_jsonl
 from avcap.world.make import clip_truth
 from avcap.world.scene import make_scene
@@ -21,20 +19,6 @@ NUM_EVENTS = sum(len(truth.events) for truth in TRUTHS)
 def world(tmp_path: Path) -> Path:
     write_jsonl(tmp_path / "truth.jsonl", TRUTHS)
     return tmp_path
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Runs `avcap WORDS` -> (exit code, stdout, stderr)."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["avcap", *map(str, words)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return stopped.value.code, out, err
-
-    return run
 
 
 def write_captions(path: Path, texts: list[str | None]) -> Path:
@@ -100,6 +84,8 @@ def test_compare(world, run):
     row = next(line for line in out.splitlines() if line.startswith("global"))
     assert row.split()[1] == f"{missing:+.3f}" and row.split()[3] == "*"
     assert row.split()[-3:] == ["0%", "0%", "100%"]
+    labels = [line.split("  ")[0] for line in out.splitlines()]
+    assert labels[2:6] == ["global", " seen", " heard", " both"]
     assert "6 captions of both" in out
     assert json.loads((world / "both/comparison.json").read_text())["pairs"][0]["num_paired"] == 6
     assert (world / "both/comparison.png").read_bytes().startswith(b"\x89PNG")

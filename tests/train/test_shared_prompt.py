@@ -3,10 +3,12 @@
 import copy
 import inspect
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch.nn.attention import varlen
 from transformers import (
     Qwen2_5_VLTextConfig,
@@ -20,6 +22,8 @@ from transformers import (
 from avcap.errors import UserError
 from avcap.model.lora import LoraConfig, attach_lora
 from avcap.train import shared_prompt
+from avcap.train.lessons import pair_tracks
+from avcap.train.losses import PreferenceConfig, preference_loss
 from avcap.train.shared_prompt import (
     PairExample,
     Span,
@@ -29,8 +33,10 @@ from avcap.train.shared_prompt import (
     pack,
     read_row,
     response_logprobs,
+    split_logprobs,
 )
 
+RELEASED_STEP = Path(__file__).parent.parent / "data" / "plus_dpo.safetensors"
 VOCAB, WIDTH = 41, 32
 SIZES = {
     "vocab_size": VOCAB, "hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -345,8 +351,6 @@ def trained(tiny):
 
 
 def clips(tracks):
-    from avcap.train.lessons import pair_tracks
-
     (pictures,), (sounds,) = tracks.pictures.values(), tracks.sounds.values()
     return [pair_tracks(pictures[0], sounds[1], start_s=0, end_s=6).media, pair_tracks(None, sounds[0], start_s=2,
             end_s=5).media]  # fmt: skip
@@ -376,6 +380,43 @@ def test_videos_of_the_captioner_share_a_row(trained, tracks):
     assert any("lora_A" in name for name in grads) and any("vision_aligner" in name for name in grads)
     assert grads.keys() == wanted_grads.keys()
     assert all(relative(grads[name], wanted_grads[name]) < 1e-5 for name in grads)
+
+
+def test_a_step_of_the_released_training_is_reproduced():
+    """video-SALMONN 2+, M-RoPE, beta .1, CE weight .1; its reference is the policy with q, k and v weights times .9."""
+    case = load_file(RELEASED_STEP)
+    text_config = Qwen2_5_VLTextConfig(
+        vocab_size=320, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
+    )  # fmt: skip
+    model, head = Qwen2_5_VLTextModel(text_config).eval(), torch.nn.Linear(64, 320, bias=False).requires_grad_(False)
+    weights = {name: tensor.float() for name, tensor in case.items() if name.startswith(("model.", "lm_head."))}
+    head.weight.copy_(weights.pop("lm_head.weight"))
+    model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in weights.items()})
+    ids = {f"{name}_ids": case[f"{name}_ids"].tolist() for name in ("prompt", "chosen", "rejected", "reference")}
+    packed = pack([PairExample(sample_id="released", prompt_positions=case["prompt_positions"], **ids)])
+    answers = zip(("chosen", "rejected", "reference"), packed.groups[0].answers, strict=True)
+    assert all(torch.equal(packed.positions[:, 0, span.slice], case[f"{name}_positions"]) for name, span in answers)
+
+    def logprobs():
+        words = model.embed_tokens(torch.tensor([[i for answer in packed.examples[0].answers for i in answer]]))
+        embeds = torch.cat((case["prompt_embeds"], words), dim=1)
+        row = SplitConcat(packed.groups, like=embeds)
+        hidden = read_row(model, embeds_1LD=embeds, positions=packed.positions, row=row)
+        return split_logprobs(answer_token_logprobs(head, hidden, packed), packed)
+
+    with torch.no_grad():
+        policy = logprobs()
+        for name, param in model.named_parameters():
+            if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
+                param.mul_(0.9)
+        reference = logprobs()
+    output = preference_loss(policy, reference, PreferenceConfig(beta=0.1, guidance_weight=0.1))
+    for (got,), wanted in ((policy, case["policy_logps"]), (reference, case["reference_logps"])):
+        assert torch.stack((got.chosen.total, got.rejected.total)).tolist() == pytest.approx(wanted.tolist(), rel=1e-5)
+    assert output.metrics["preference"] == pytest.approx(case["dpo_loss"].item(), rel=1e-5)
+    assert output.metrics["guidance"] == pytest.approx(case["ce_gt"].item(), rel=1e-5)
+    assert output.loss.item() == pytest.approx(case["total_loss"].item(), rel=1e-5)
 
 
 def test_media_that_is_not_the_prompts_is_an_error(trained, tracks):

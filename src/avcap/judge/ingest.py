@@ -238,7 +238,7 @@ def _problems_of_events(sample: Sample) -> Iterator[Problem]:
 
 def match(captions: Iterable[WrittenCaption], truth: Truth) -> Intake:
     """Captions and truth -> cases, in the order of the captions, and a name for everything that is none."""
-    index = _Index(truth.samples)
+    index = SampleIndex(truth.samples)
     cases: dict[str, Case] = {}
     failed: dict[str, Scored] = {}
     problems = list(truth.problems)
@@ -327,7 +327,7 @@ def _check_some(cases: Mapping[str, Case], failures: Sequence[Scored], problems:
         )
 
 
-class _Index:
+class SampleIndex:
     """Samples by id, and by every spelling of their video's name with their interval."""
 
     def __init__(self, samples: Iterable[Sample]):

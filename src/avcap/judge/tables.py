@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from avcap.judge.bootstrap import Rate
 from avcap.judge.compare import Comparison, GroupComparison, PairComparison
 from avcap.judge.correction import CorrectedRates
-from avcap.judge.metrics import GroupMetrics, Metrics
+from avcap.judge.metrics import MODALITY_NAMES, GroupMetrics, Metrics
 
 COLUMNS = ("missing", "hallucination", "total error", "repetition")
 LABEL_WIDTH, COLUMN_WIDTHS = 12, (15, 16, 16, 10)
@@ -147,9 +147,11 @@ def _compared_lines(pair: PairComparison) -> Iterator[str]:
     heads = [name.ljust(COMPARED_WIDTH) for name in COLUMNS] + [name.ljust(OUTCOME_WIDTH) for name in ("won", "tied")]
     yield f"{pair.run} against {pair.baseline}"
     yield (" " * LABEL_WIDTH + "".join(heads) + "lost").rstrip()
-    for name, group in pair.groups.items():
-        kind, _, part = name.partition(" ")
-        yield (f" {part}" if part else kind).ljust(LABEL_WIDTH) + _compared_cells(group)
+    for kind in ("global", "local"):
+        for name in (kind, *(f"{kind} {part}" for part in MODALITY_NAMES.values())):
+            if group := pair.groups.get(name):
+                label = name if name == kind else name.replace(kind, "")
+                yield label.ljust(LABEL_WIDTH) + _compared_cells(group)
     left_out = {
         f"only in {pair.baseline}": pair.only_in_baseline, f"only in {pair.run}": pair.only_in_run,
         "without a verdict in one of them": pair.unscored,

@@ -49,6 +49,7 @@ def _draw_panel(axes, groups: Mapping[str, GroupMetrics | None]) -> None:  # typ
                 spread = [[max(0.0, value - rate.low)], [max(0.0, rate.high - value)]]
                 axes.errorbar(x, value, spread, color="black", elinewidth=1, capsize=3)
     axes.set_xticks(range(len(RATES)), list(RATES))
+    axes.set_xlim(-0.5, len(RATES) - 0.5)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("rate (95 % interval over videos)")
     axes.grid(axis="y", alpha=0.3)

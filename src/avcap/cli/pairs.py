@@ -1,0 +1,167 @@
+"""`avcap pairs`: preference pairs from judged captions, and their way to other trainers and back."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avcap.cli.app import app, say
+from avcap.cli.evaluate import TRUTH_FILE
+from avcap.cli.judges import JudgeOptions, open_judge, read_calibration
+from avcap.config import override, parse_assignments
+from avcap.errors import UserError
+from avcap.infer.caption_file import read_rows
+from avcap.judge.base import Case
+from avcap.judge.clauses import compare_clauses, read_clauses
+from avcap.judge.ingest import SampleIndex, Truth, WrittenCaption, read_truth
+from avcap.judge.pair_files import FLAVOURS, export_pairs, import_pairs
+from avcap.judge.pairs import PairConfig, above_noise, report_text, select_pairs
+from avcap.records import Caption, CaptionError, PreferencePair, Unscored, Verdict, read_jsonl, write_jsonl
+from avcap.world.oracle import JUDGE_NAME
+
+pairs_app = typer.Typer(help="Preference pairs, made of judged captions.", no_args_is_help=True)
+app.add_typer(pairs_app, name="pairs")
+
+Flavours = ", ".join(FLAVOURS)
+
+
+@pairs_app.command("build", no_args_is_help=True)
+def build_pairs(
+    captions: Annotated[
+        list[Path], typer.Argument(metavar="CAPTIONS...", help="JSONL of avcap caption: several of each video.")
+    ],
+    truth: Annotated[
+        Path, typer.Option(metavar="FILE|DIR", help="Events of the videos, and reference captions; a world's folder.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Write the pairs here.")],
+    judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
+    verdicts: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Verdicts that are there already, instead of a judge.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Of the judge: margins within its noise make no pair.")
+    ] = None,
+    rule: Annotated[str, typer.Option(help="minimal or best_vs_worst.")] = "minimal",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a limit of docs/pairs.md; repeatable.")
+    ] = None,
+    cache: Annotated[Path, typer.Option(metavar="FILE", help="Replies of an LLM judge.")] = Path("replies.sqlite"),
+    budget: Annotated[float | None, typer.Option(metavar="USD", help="Stop the judge before this.")] = None,
+) -> None:
+    """Choose at most one pair of captions for each prompt, and print what was dropped and why."""
+    config = override(PairConfig(), {"rule": rule} | parse_assignments(set_ or []))
+    if verdicts and calibration:
+        raise UserError("got --calibration and --verdicts, wanted one; give the margin as --set noise_margin=0.2")
+    known = read_truth(truth / TRUTH_FILE if truth.is_dir() else truth)
+    found = _captions_of(captions, known)
+    answers: list[Verdict | Unscored]
+    if verdicts:
+        answers = [verdict for path in verdicts for verdict in read_jsonl(path, Verdict)]
+    else:
+        with open_judge(JudgeOptions(spec=judge, cache=cache, budget_usd=budget), truth=known) as opened:
+            if calibration:
+                config = above_noise(config, read_calibration(calibration, judge=opened.judge).noise_margin)
+            answers = list(opened.judge.judge(_cases(found, known)))
+    selection = select_pairs(found, verdicts=answers, samples=known.samples, config=config)
+    _write_pairs(out, selection.pairs)
+    print(report_text(selection.report))
+    say(f"written: {out}")
+
+
+@pairs_app.command("show", no_args_is_help=True)
+def show_pairs(
+    pairs: Annotated[Path, typer.Argument(metavar="PAIRS.jsonl", help="File of avcap pairs.")],
+    num: Annotated[int, typer.Option("--num", "-n", help="How many pairs.")] = 5,
+) -> None:
+    """Print pairs: what only the chosen caption says (+), and what only the rejected one says (-)."""
+    read = list(read_jsonl(pairs, PreferencePair))
+    print("\n\n".join(_shown(pair) for pair in read[:num]))
+    say(f"{min(num, len(read))} of {len(read)} pairs")
+
+
+@pairs_app.command("export", no_args_is_help=True)
+def export_file(
+    pairs: Annotated[Path, typer.Argument(metavar="PAIRS.jsonl", help="File of avcap pairs.")],
+    to: Annotated[str, typer.Option(metavar="FLAVOUR", help=f"{Flavours}.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Write the rows here.")],
+) -> None:
+    """Write pairs for another trainer."""
+    exported = export_pairs(read_jsonl(pairs, PreferencePair), out, flavour=to)
+    for reason, count in exported.left_out.items():
+        say(f"{count} pairs left out: {reason}")
+    if exported.remark:
+        say(exported.remark)
+    say(f"{exported.num_pairs} pairs written: {', '.join(map(str, exported.files))}")
+
+
+@pairs_app.command("import", no_args_is_help=True)
+def import_file(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Preference pairs of another trainer.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Write the pairs here.")],
+    flavour: Annotated[str | None, typer.Option("--from", metavar="FLAVOUR", help=f"{Flavours}.")] = None,
+) -> None:
+    """Read pairs that were made for another trainer."""
+    imported = import_pairs(file, flavour=flavour)
+    _write_pairs(out, imported.pairs)
+    for reason, count in imported.left_out.items():
+        say(f"{count} rows left out: {reason}")
+    if imported.num_audio_files:
+        say(f"{imported.num_audio_files} rows name a sound file; the sound of the video itself is used instead")
+    say(f"{len(imported.pairs)} pairs written: {out}")
+
+
+def _captions_of(paths: Sequence[Path], truth: Truth) -> list[Caption]:
+    """Files of captions -> the captions, under the ids that their samples have in the truth."""
+    index = SampleIndex(truth.samples)
+    captions = []
+    num_errors = 0
+    for path in paths:
+        for row in read_rows(path):
+            if isinstance(row, CaptionError):
+                num_errors += 1
+                continue
+            names = (row.sample_id, row.video)
+            written = WrittenCaption(where=str(path), names=names, text=row.text, interval_s=row.interval_s)
+            sample = index.find(written)
+            captions.append(row if isinstance(sample, str) else replace(row, sample_id=sample.sample_id))
+    if num_errors:
+        say(f"{num_errors} rows have an error instead of a caption, and are passed over")
+    return captions
+
+
+def _cases(captions: Sequence[Caption], truth: Truth) -> list[Case]:
+    """Captions -> what there is to judge; those whose sample is not known are told by the selection."""
+    sample_of = {sample.sample_id: sample for sample in truth.samples}
+    return [
+        Case(caption_id=one.caption_id, sample=sample_of[one.sample_id], text=one.text, finished=one.finished)
+        for one in captions
+        if one.sample_id in sample_of
+    ]
+
+
+def _write_pairs(out: Path, pairs: Sequence[PreferencePair]) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(out, pairs)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+
+
+def _shown(pair: PreferencePair) -> str:
+    """A pair -> its name, its errors, and the clauses in which it differs."""
+    difference = compare_clauses(read_clauses(pair.chosen), read_clauses(pair.rejected))
+    margin = "margin not known" if pair.margin is None else f"margin {pair.margin:.3f}"
+    lines = [f"{pair.sample_id}  {margin}  {pair.prompt}"]
+    for sign, errors, clauses in (
+        ("+", pair.chosen_errors, difference.only_first),
+        ("-", pair.rejected_errors, difference.only_second),
+    ):
+        if errors:
+            lines.append(
+                f"{sign} {errors.missing} missing, {errors.incorrect} incorrect, {errors.invented} invented, "
+                f"{errors.repeated} repeated, of {errors.num_events} events"
+            )
+        lines += [f"    {sign} {clause}" for clause in clauses]
+    return "\n".join(lines)
