@@ -132,7 +132,7 @@ def report(name: str, *, again: float, kept: float, num_clips: int, folder: Path
 
 def compare_captions(model: str, paths: list[str], *, folder: Path) -> None:
     texts = {}
-    for name, dtype in {"no cache": None} | DTYPES:
+    for name, dtype in ({"no cache": None} | DTYPES).items():
         cache = None if dtype is None else FeatureCache(folder / f"captions-{name}", dtype=dtype)
         captioner = Captioner(model, feature_cache=cache)
         for _ in range(1 if cache is None else 2):  # the second time all come from the cache
