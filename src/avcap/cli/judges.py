@@ -13,10 +13,9 @@ from avcap.judge.calibrate import Calibration
 from avcap.judge.chat import OpenAIChat, open_chat
 from avcap.judge.cost import PRICES, Budget, read_prices
 from avcap.judge.ingest import Intake, Problem, Truth
-from avcap.judge.llm_judge import LLMJudge
+from avcap.judge.llm_judge import LLMJudge, omissions_of
 from avcap.judge.local import LocalChat
 from avcap.judge.oracle import OracleJudge
-from avcap.judge.untrusted import delimit
 from avcap.records import from_json
 from avcap.world.oracle import JUDGE_NAME
 
@@ -49,7 +48,7 @@ class OpenedJudge:
         return tuple(
             Problem(kind="shortened caption", name=case.sample.sample_id, detail=omission)
             for case in intake.cases
-            for omission in delimit(case.text, name="caption").omissions
+            for omission in omissions_of(case)
         )
 
 

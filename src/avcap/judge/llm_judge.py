@@ -85,8 +85,6 @@ class LLMJudge:
 
     def __init__(self, chat: Chat, *, protocol: Avcap1 | None = None):
         self.protocol = protocol or Avcap1()
-        self.omissions: dict[str, tuple[str, ...]] = {}
-        """Caption id -> what of the caption the model was not shown: repetitions, and what is beyond its length."""
         self._chat = chat
 
     @property
@@ -100,14 +98,16 @@ class LLMJudge:
     def judge(self, cases: Sequence[Case]) -> Iterator[Verdict | Unscored]:
         """Cases -> one answer for each, in order."""
         prompt_version = self.prompt_version
-        for case in cases:
-            if omissions := delimit(case.text, name="caption").omissions:
-                self.omissions[case.caption_id] = omissions
         for result in converse((self.protocol.dialogue(case) for case in cases), chat=self._chat):
             if isinstance(result, Verdict):
                 yield replace(result, judge=self.name, prompt_version=prompt_version)
             else:
                 yield result
+
+
+def omissions_of(case: Case) -> tuple[str, ...]:
+    """A case -> what of its caption the model is not shown: repetitions, and what is beyond its length."""
+    return delimit(case.text, name="caption").omissions
 
 
 def judge_request(case: Case, *, block: Block) -> ChatRequest:

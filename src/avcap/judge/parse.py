@@ -8,6 +8,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
@@ -142,6 +143,7 @@ def is_quoted(quote: str, *, source: str) -> bool:
     return sum(map(len, said)) >= 2  # one letter stands in every caption
 
 
+@lru_cache(maxsize=32)  # one caption is the source of many quotations in a row
 def _letters(text: str) -> str:
     """Text -> its letters and digits in lower case, single spaces for all else."""
     folded = unicodedata.normalize("NFKC", text).casefold()

@@ -111,20 +111,32 @@ def shorten_repeats(text: str, *, kept: int = KEPT_REPEATS) -> tuple[str, int]:
     whole = re.sub(rf"(\S{{1,20}}?)\1{{{max(kept, 7)},}}", lambda found: found[1] * kept, text)
     pieces = re.findall(r"\S+\s*", whole)
     words = [piece.rstrip() for piece in pieces]
+    next_same = _next_same(words)
     out, start = [whole[: len(whole) - len(whole.lstrip())]], 0
     while start < len(words):
-        length, times = _repeats_at(words, start, kept=kept)
+        length, times = _repeats_at(words, start, next_same=next_same, kept=kept)
         out += pieces[start : start + length * min(times, kept)]
         start += length * times
     short = "".join(out).rstrip()
     return short, len(text.rstrip()) - len(short)
 
 
-def _repeats_at(words: list[str], start: int, *, kept: int) -> tuple[int, int]:
+def _next_same(words: list[str]) -> list[int]:
+    """Words -> for each, where it stands next; past the end if nowhere."""
+    later: dict[str, int] = {}
+    places = [0] * len(words)
+    for place in range(len(words) - 1, -1, -1):
+        places[place] = later.get(words[place], len(words))
+        later[words[place]] = place
+    return places
+
+
+def _repeats_at(words: list[str], start: int, *, next_same: list[int], kept: int) -> tuple[int, int]:
     """The shortest run of words from `start` on that is said more than `kept` times at once -> (its words, times)."""
-    for length in range(1, min(LONGEST_REPEATED_RUN, (len(words) - start) // 2) + 1):
-        if words[start] != words[start + length]:
-            continue
+    longest = min(LONGEST_REPEATED_RUN, (len(words) - start) // 2)
+    again = start
+    # a run that repeats itself begins with the same word each time
+    while (length := (again := next_same[again]) - start) <= longest:
         run, times = words[start : start + length], 1
         while words[start + times * length : start + (times + 1) * length] == run:
             times += 1
