@@ -36,3 +36,24 @@ def official_v1_frame_index(*, num_frames: int, source_fps: float, fps: float, m
     if len(index_T) > max_frames:
         index_T = np.linspace(0, num_frames - 1, max_frames).astype(np.int64)
     return index_T
+
+
+def official_plus_frame_index(
+    *, num_frames: int, source_fps: float, interval_s: float, min_frames: int, max_frames: int
+) -> np.ndarray:
+    """Frames and rate of a video -> (T,) int64 frame numbers that the published video-SALMONN 2+ looks at.
+
+    One frame every `interval_s`, at least `min_frames` and at most `max_frames`, spread evenly from the first to the
+    last frame and cut to whole numbers, each once.
+    """
+    wanted = min(max(round(num_frames / source_fps / interval_s), min_frames), max_frames)
+    return np.unique(np.linspace(0, num_frames - 1, wanted).astype(np.int64))
+
+
+def official_plus_seconds_per_grid(*, num_frames: int, source_fps: float, num_looked_at: int) -> float:
+    """Frames and rate of a video and how many frames are looked at -> seconds that two of these are taken to cover.
+
+    The published rule: 2 / rate of the frames looked at, that is as if they were spread over the whole duration.
+    """
+    duration_s = num_frames / source_fps
+    return 2.0 / (num_looked_at / duration_s)
