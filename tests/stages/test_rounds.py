@@ -16,9 +16,10 @@ from avcap.judge.oracle import OracleJudge
 from avcap.judge.pairs import PairConfig
 from avcap.model.lora import BLOCK_OF, LoraConfig
 from avcap.records import Caption, PreferencePair, Unscored, Verdict, read_jsonl
-from avcap.stages import rounds
+from avcap.stages import gate, rounds
+from avcap.stages.gate import Standing, StopConfig, decide
 from avcap.stages.prefer import PairBatches, PreferConfig
-from avcap.stages.rounds import RoundsConfig, SamplingConfig, Standing, StopConfig, decide, run_rounds
+from avcap.stages.rounds import Material, RoundsConfig, SamplingConfig, run_rounds
 from avcap.train.optim import OptimConfig
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "truth.jsonl"
@@ -55,7 +56,8 @@ def samples(truth):
 def go(samples, judge, out_dir: Path, *, config: RoundsConfig = CONFIG) -> Path:
     learn, held_out = samples
     parent = find_checkpoint("tiny-sft")
-    return run_rounds(parent, config=config, samples=learn, held_out=held_out, judge=judge, out_dir=out_dir)
+    material = Material(samples=learn, held_out=held_out)
+    return run_rounds(parent, config=config, material=material, judge=judge, out_dir=out_dir)
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +160,11 @@ def _stop(where: str, patch) -> None:
         calls = iter(range(100))
         patch.setattr(prefer, "preference_loss", lambda *a: real_loss(*a) if next(calls) < 3 else _raise())
     elif where == "merging":
-        patch.setattr(rounds, "_save", lambda *a, **k: _raise())
+        patch.setattr(rounds._Round, "_save", lambda *a, **k: _raise())
     else:
-        real_evaluate = rounds.evaluate
+        real_evaluate = gate.evaluate
         patch.setattr(
-            rounds, "evaluate", lambda *a, **k: _raise() if k["captioner"] == "round 1" else real_evaluate(*a, **k)
+            gate, "evaluate", lambda *a, **k: _raise() if k["captioner"] == "round 1" else real_evaluate(*a, **k)
         )
 
 
@@ -213,8 +215,8 @@ def test_no_pairs_is_an_error_that_says_why(samples, judge, tmp_path):
         go(samples, judge, tmp_path, config=config)
 
 
-def test_videos_are_not_learnt_and_measured_on(samples, judge, tmp_path):
-    with pytest.raises(UserError, match="learnt and measured"):
+def test_videos_are_not_learned_and_measured_on(samples, judge, tmp_path):
+    with pytest.raises(UserError, match="learned and measured"):
         go((samples[0], samples[0]), judge, tmp_path)
 
 
@@ -228,7 +230,7 @@ def test_samples_without_events_are_named(samples, judge, tmp_path):
 
 START = Standing(
     number=0, total_error=0.5, global_error=0.5, local_error=0.5, missing=0.4, hallucination=0.1, repetition=0.1,
-    collapse=0.0, words=50.0,
+    collapse=0.0, words=50.0, distinct=0.6, perplexity=2.0, questions=0.8,
 )  # fmt: skip
 
 
@@ -252,8 +254,11 @@ def test_rounds_stop_when_none_was_better_for_long():
         ({"hallucination": 0.13}, "hallucination"),  # 0.13 - 0.10 = 0.03 > 0.02
         ({"repetition": 0.13}, "repetition"),
         ({"collapse": 0.03}, "never end"),
-        ({"words": 20.0}, "0.40 times as long"),
-        ({"words": 100.0}, "2.00 times as long"),
+        ({"words": 20.0}, "0.40 times as"),
+        ({"words": 100.0}, "2.00 times as"),
+        ({"distinct": 0.3}, "distinct 4-grams: 0.50 times"),  # 0.3 / 0.6
+        ({"perplexity": 8.0}, "perplexity: 4.00 times"),  # 8 / 2
+        ({"questions": 0.77}, "questions answered right -0.030"),  # 0.80 - 0.77 > 0.02
     ],
 )
 def test_a_round_that_got_strange_is_not_the_best(fields, why):

@@ -15,11 +15,13 @@ from avcap.judge.cost import PRICES, Budget, read_prices
 from avcap.judge.ingest import Intake, Problem, Truth
 from avcap.judge.llm_judge import LLMJudge, omissions_of
 from avcap.judge.local import LocalChat
+from avcap.judge.noisy_oracle import NoisyJudge
 from avcap.judge.oracle import OracleJudge
 from avcap.records import from_json
 from avcap.world.oracle import JUDGE_NAME
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+NOISY = "noisy:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,9 @@ def open_judge(options: JudgeOptions, *, truth: Truth) -> Iterator[OpenedJudge]:
     if options.spec == JUDGE_NAME:
         yield OpenedJudge(judge=_oracle(truth))
         return
+    if options.spec.startswith(NOISY):
+        yield OpenedJudge(judge=NoisyJudge(_oracle(truth), share=_share(options.spec)))
+        return
     with open_language_model(options) as chat:
         yield OpenedJudge(judge=LLMJudge(chat), chat=chat)
 
@@ -67,7 +72,7 @@ def open_language_model(options: JudgeOptions) -> Iterator[OpenAIChat | LocalCha
     """Options -> the language model that --judge names, with its cache; both are closed behind it."""
     kind, _, place = options.spec.partition(":")
     if kind not in ("openai", "local") or not place:
-        raise UserError(f"got --judge {options.spec}, wanted oracle, openai:MODEL@URL or local:PATH")
+        raise UserError(f"got --judge {options.spec}, wanted oracle, noisy:SHARE, openai:MODEL@URL or local:PATH")
     with ExitStack() as stack:
         cache = None
         if options.cache is not None:
@@ -88,6 +93,14 @@ def _open_server(options: JudgeOptions, cache: ReplyCache | None) -> OpenAIChat:
         budget=None if options.budget_usd is None else Budget(options.budget_usd),
         prices=PRICES if options.prices is None else read_prices(options.prices),
     )  # fmt: skip
+
+
+def _share(spec: str) -> float:
+    """"noisy:0.2" -> 0.2"""
+    try:
+        return float(spec.removeprefix(NOISY))
+    except ValueError:
+        raise UserError(f"got --judge {spec}, wanted noisy:SHARE, the share of wrong labels, as in noisy:0.2") from None
 
 
 def _oracle(truth: Truth) -> OracleJudge:

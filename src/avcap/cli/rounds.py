@@ -15,6 +15,7 @@ from avcap.cli.app import app, say
 from avcap.cli.evaluate import TRUTH_FILE
 from avcap.cli.judges import JudgeOptions, open_judge, read_calibration
 from avcap.cli.train import find_recipe, overrides
+from avcap.data.qa_files import VideoQuestion, read_questions
 from avcap.errors import UserError
 from avcap.infer.shipped import find_checkpoint
 from avcap.judge.ingest import Truth, read_truth
@@ -65,33 +66,47 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Replies of an LLM judge are kept here; in --out if left out.")
     ] = None,
     budget: Annotated[float | None, typer.Option(metavar="USD", help="An LLM judge stops before this.")] = None,
+    questions: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Questions about --data, to replay or to learn.")
+    ] = None,
+    held_out_questions: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Questions about --held-out, for the gate. A world has its own.")
+    ] = None,
+    from_round: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Set round N and those after it aside; make them anew.")
+    ] = None,
 ) -> None:
     """Sample, judge, pair, learn, merge, measure, again. Run again it goes on, and ends with the same weights."""
     values = overrides(recipe, config=config, assignments=assignments or [], seed=seed)
     parent, out_dir = find_checkpoint(model), out or Path("out") / recipe
     resolved = _resolve(recipe, values)
-    learnt, measured = _truths(data, held_out, config=resolved, out_dir=out_dir)
+    learned, measured = _truths(data, held_out, config=resolved, out_dir=out_dir)
 
-    from avcap.stages.rounds import run_rounds
+    from avcap.stages.rounds import Material, run_rounds, set_aside
 
+    if from_round is not None and (place := set_aside(out_dir, first=from_round)):
+        say(f"rounds from {from_round} on are in {place}")
     _claim(out_dir, recipe, resolved, parent=parent)
+    material = Material(
+        samples=_samples(learned), held_out=_samples(measured), questions=_questions(learned, questions),
+        held_out_questions=_questions(measured, held_out_questions),
+    )  # fmt: skip
     options = JudgeOptions(spec=judge, cache=cache or out_dir / "replies.sqlite", budget_usd=budget)
-    known = replace(learnt, worlds={**learnt.worlds, **measured.worlds})
+    known = replace(learned, worlds={**learned.worlds, **measured.worlds})
     with open_judge(options, truth=known) as opened:
         if calibration is not None:
             noise = read_calibration(calibration, judge=opened.judge).noise_margin
             resolved = replace(resolved, pairs=above_noise(resolved.pairs, noise))
         best = run_rounds(
-            parent, config=resolved, samples=_samples(learnt), held_out=_samples(measured), judge=opened.judge,
-            out_dir=out_dir, say=say,
-        )  # fmt: skip
+            parent, config=resolved, material=material, judge=opened.judge, out_dir=out_dir, say=say
+        )
     print(best)
 
 
 @rounds_app.command("status", no_args_is_help=True)
 def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the rounds.")]) -> None:
     """How far the rounds are: what each measured, which is best, and why."""
-    from avcap.stages.rounds import describe, read_standings
+    from avcap.stages.gate import describe, read_standings
 
     for standing in read_standings(folder):
         print(describe(standing))
@@ -140,6 +155,23 @@ def _truths(
 
 def _read(path: Path) -> Truth:
     return read_truth(path / TRUTH_FILE if path.is_dir() else path)
+
+
+def _questions(truth: Truth, path: Path | None) -> Sequence[VideoQuestion]:
+    """The questions of a file, or those that a world's truth holds. UserError for any that cannot be asked."""
+    if path is None:
+        return [
+            VideoQuestion(
+                question_id=question.question_id, video=str(truth.folder / world.video), kind=question.kind,
+                text=question.text, answer=question.answer, needs=question.needs,
+            )
+            for world in truth.worlds.values() for question in world.questions
+        ]  # fmt: skip
+    found = read_questions(path)
+    if found.problems:
+        first = found.problems[0]
+        raise UserError(f"{path}: {len(found.problems)} questions cannot be asked, the first: {first.reason}")
+    return found.questions
 
 
 def _samples(truth: Truth) -> Sequence[Sample]:

@@ -2,11 +2,12 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from avcap.errors import UserError
 from avcap.judge.agreement import LABELS
-from avcap.judge.base import Case
-from avcap.records import EventLabel, EventVerdict, InventedClaim, Unscored, Verdict
+from avcap.judge.base import Case, EventJudge
+from avcap.records import EventLabel, InventedClaim, Unscored, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,27 @@ def even_noise(share: float) -> JudgeNoise:
     return JudgeNoise(labels=rows, invented_recall=1 - share, false_invented_per_event=share / 2)  # type: ignore[arg-type]
 
 
+class NoisyJudge:
+    """Another judge's verdicts with even noise that depends on the seed and the caption alone."""
+
+    prompt_version = ""
+
+    def __init__(self, judge: EventJudge, *, share: float, seed: int = 0):
+        """`share` of wrong answers, 0 to 1."""
+        if not 0 <= share <= 1:
+            raise UserError(f"got a share of {share:g} wrong answers, wanted 0 to 1")
+        self.name = f"noisy-{judge.name}-{share:g}"
+        self._judge, self._noise, self._seed = judge, even_noise(share), seed
+
+    def judge(self, cases: Sequence[Case]) -> Iterator[Verdict | Unscored]:
+        for verdict in self._judge.judge(cases):
+            if isinstance(verdict, Verdict):
+                rng = random.Random(f"{self._seed}/{verdict.caption_id}")
+                yield add_noise(replace(verdict, judge=self.name), noise=self._noise, rng=rng)
+            else:
+                yield verdict
+
+
 class NoisyOracle:
     """Gives the true verdicts, with noise that depends on the seed and the caption alone."""
 
@@ -40,28 +62,23 @@ class NoisyOracle:
 
     def judge(self, cases: Sequence[Case]) -> Iterator[Verdict | Unscored]:
         for case in cases:
-            yield self._noisy(self.truths[case.caption_id], rng=random.Random(f"{self.seed}/{case.caption_id}"))
+            truth = replace(self.truths[case.caption_id], judge=self.name, prompt_version=self.prompt_version)
+            yield add_noise(truth, noise=self.noise, rng=random.Random(f"{self.seed}/{case.caption_id}"))
 
-    def _noisy(self, truth: Verdict, *, rng: random.Random) -> Verdict | Unscored:
-        if rng.random() < self.noise.unscored:
-            return Unscored(caption_id=truth.caption_id, reason="simulated failure")
-        events = tuple(
-            EventVerdict(event_id=event.event_id, label=self._flipped(event.label, rng=rng)) for event in truth.events
-        )
-        found = tuple(claim for claim in truth.invented if rng.random() < self.noise.invented_recall)
-        false = tuple(
-            InventedClaim(text="a claim that is true")
-            for _ in truth.events
-            if rng.random() < self.noise.false_invented_per_event
-        )
-        return Verdict(
-            caption_id=truth.caption_id,
-            events=events,
-            invented=found + false,
-            repeated=truth.repeated,
-            judge=self.name,
-            prompt_version=self.prompt_version,
-        )
 
-    def _flipped(self, label: EventLabel, *, rng: random.Random) -> EventLabel:
-        return rng.choices(LABELS, weights=self.noise.labels[LABELS.index(label)])[0]
+def add_noise(verdict: Verdict, *, noise: JudgeNoise, rng: random.Random) -> Verdict | Unscored:
+    """A verdict -> the same with labels and claims changed by chance, or none at all."""
+    if rng.random() < noise.unscored:
+        return Unscored(caption_id=verdict.caption_id, reason="simulated failure")
+    events = tuple(replace(event, label=_flipped(event.label, noise=noise, rng=rng)) for event in verdict.events)
+    found = tuple(claim for claim in verdict.invented if rng.random() < noise.invented_recall)
+    false = tuple(
+        InventedClaim(text="a claim that is true")
+        for _ in verdict.events
+        if rng.random() < noise.false_invented_per_event
+    )
+    return replace(verdict, events=events, invented=found + false)
+
+
+def _flipped(label: EventLabel, *, noise: JudgeNoise, rng: random.Random) -> EventLabel:
+    return rng.choices(LABELS, weights=noise.labels[LABELS.index(label)])[0]

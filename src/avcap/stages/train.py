@@ -8,7 +8,6 @@
 import hashlib
 import os
 import shutil
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,16 @@ from transformers import PreTrainedTokenizerFast
 from avcap.config import to_dict
 from avcap.data.tokenizer import build_word_tokenizer
 from avcap.errors import UserError
-from avcap.infer.settings import CaptionerSettings, Prompts, read_settings, write_settings
+from avcap.infer.settings import CaptionerSettings, Prompts, write_settings
 from avcap.infer.world_fit import fit_world_check
 from avcap.model.checkpoints import load, silence_progress_bars
 from avcap.model.encoder_hash import encoder_hash
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.model.tiny import tiny_config
-from avcap.records import Lineage, to_json
+from avcap.records import Lineage
 from avcap.stages.align import AlignConfig, train_align
 from avcap.stages.base import BaseConfig, train_base
+from avcap.stages.lineage import checkpoint_title, code_commit, write_lineage
 from avcap.stages.sft import SftConfig, train_sft
 from avcap.stages.teach import TeachConfig
 from avcap.train.tracks import make_tracks
@@ -97,18 +97,13 @@ def _save(
         fit_world_check(frame_size=model.config.vision_config.image_size).save(folder)
     data_hash = hashlib.sha256(repr(asdict(config)).encode()).hexdigest()[:12]
     lineage = Lineage(
-        stage=STAGE_NAMES[type(config)], parent=_name_of(parent) if parent else None, recipe=name, data_hash=data_hash,
-        seed=config.seed, commit=_commit(),
+        stage=STAGE_NAMES[type(config)], parent=checkpoint_title(parent) if parent else None, recipe=name,
+        data_hash=data_hash, seed=config.seed, commit=code_commit(),
     )  # fmt: skip
-    (folder / "lineage.json").write_text(to_json(lineage) + "\n", encoding="utf-8")
+    write_lineage(folder, lineage)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(folder, final)
     return final
-
-
-def _name_of(checkpoint: Path) -> str:
-    """Checkpoint folder -> the name in its avcap.json, or the folder's own: a path says nothing on another machine."""
-    return read_settings(checkpoint).name or checkpoint.resolve().name
 
 
 def world_settings(name: str) -> CaptionerSettings:
@@ -123,11 +118,3 @@ def world_settings(name: str) -> CaptionerSettings:
         name=name, describes="the synthetic world of `avcap world make`", prompts=prompts, max_new_tokens=400,
         fps=1.0, max_frames=MAX_SECONDS,
     )  # fmt: skip
-
-
-def _commit() -> str:
-    """The commit of the code that ran, "unknown" outside a checkout."""
-    found = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    )
-    return found.stdout.strip() or "unknown"

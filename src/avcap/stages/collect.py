@@ -1,0 +1,118 @@
+"""Captions and verdicts of many samples, collected in files that a stopped run goes on with.
+
+A line is whole or it does not count: what a killed process left of its last one is written again.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from avcap.errors import UserError
+from avcap.infer.captioner import Captioner
+from avcap.infer.request import Request
+from avcap.judge.base import Case, EventJudge
+from avcap.records import (
+    Caption,
+    CaptionError,
+    Sample,
+    Unscored,
+    Verdict,
+    from_json,
+    to_json,
+    write_jsonl,
+)
+
+
+def collect_captions(
+    captioner: Captioner, samples: Sequence[Sample], request: Request, *, path: Path, num_answers: int = 1
+) -> list[Caption]:
+    """Samples -> num_answers captions of each, in order, also in the file; what a stopped run wrote is kept.
+
+    UserError for a video that cannot be captioned: to leave it out would change what is learned or measured.
+    """
+    kept = _whole_groups(path, num_answers=num_answers)
+    todo = [sample for sample in samples if sample.sample_id not in kept]
+    found: dict[str, list[Caption]] = dict(kept)
+    with open(path, "a", encoding="utf-8", errors="backslashreplace") as handle:
+        for group in _groups(captioner.sample(todo, request, num_answers=num_answers)):
+            if isinstance(group, CaptionError):
+                raise UserError(f"{group.error}; leave this sample out, or mend the file, and run it again")
+            handle.write("".join(to_json(caption) + "\n" for caption in group))
+            handle.flush()
+            os.fsync(handle.fileno())
+            found[group[0].sample_id] = group
+    return [caption for sample in samples for caption in found[sample.sample_id]]
+
+
+def _groups(rows: Iterable[Caption | CaptionError]) -> Iterator[list[Caption] | CaptionError]:
+    """Captions that stand next to each other by sample -> lists of one sample each."""
+    group: list[Caption] = []
+    for row in rows:
+        if group and (isinstance(row, CaptionError) or row.sample_id != group[0].sample_id):
+            yield group
+            group = []
+        if isinstance(row, CaptionError):
+            yield row
+        else:
+            group.append(row)
+    if group:
+        yield group
+
+
+def _whole_groups(path: Path, *, num_answers: int) -> dict[str, list[Caption]]:
+    """What a stopped run left -> the samples that have all their captions; the rest of the file is dropped."""
+    groups: dict[str, list[Caption]] = {}
+    for line in whole_lines(path):
+        caption = from_json(line, Caption)
+        groups.setdefault(caption.sample_id, []).append(caption)
+    whole = {sample_id: group for sample_id, group in groups.items() if len(group) == num_answers}
+    write_jsonl(path, (caption for group in whole.values() for caption in group))
+    return whole
+
+
+def collect_verdicts(
+    captions: Sequence[Caption], samples: Sequence[Sample], *, judge: EventJudge, path: Path, max_unscored: float
+) -> list[Verdict | Unscored]:
+    """Captions -> a verdict on each, also in the file; those that a stopped run paid for are kept.
+
+    UserError if too many have none: the judge is down, and pairs of what is left would be pairs of chance.
+    """
+    sample_of = {sample.sample_id: sample for sample in samples}
+    kept = {verdict.caption_id: verdict for verdict in (from_json(line, Verdict) for line in whole_lines(path))}
+    write_jsonl(path, kept.values())
+    cases = [
+        Case(caption_id=c.caption_id, sample=sample_of[c.sample_id], text=c.text, finished=c.finished)
+        for c in captions if c.caption_id not in kept
+    ]  # fmt: skip
+    answers: dict[str, Verdict | Unscored] = dict(kept)
+    with open(path, "a", encoding="utf-8", errors="backslashreplace") as handle:
+        for answer in judge.judge(cases):
+            answers[answer.caption_id] = answer
+            if isinstance(answer, Verdict):
+                handle.write(to_json(answer) + "\n")
+                handle.flush()
+    unscored = [answer for answer in answers.values() if isinstance(answer, Unscored)]
+    if len(unscored) > max_unscored * len(captions):
+        reasons = Counter(answer.reason for answer in unscored)
+        raise UserError(
+            f"{len(unscored)} of {len(captions)} captions have no verdict, wanted at most {max_unscored:.0%}; most "
+            f"often: {reasons.most_common(1)[0][0]}; {len(captions) - len(unscored)} verdicts are kept, run it again"
+        )
+    return [answers[caption.caption_id] for caption in captions]
+
+
+def whole_lines(path: Path) -> Iterator[str]:
+    """Lines of a file, if it is there; a torn last one is what a killed process leaves, and is passed over."""
+    if path.exists():
+        with open(path, encoding="utf-8") as handle:
+            yield from (line for line in handle.readlines() if line.endswith("\n") and line.strip())
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes a small file that is whole or not there."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,311 @@
+"""The gate of preference rounds: a model measured on held-out videos, and the rule that stops and picks.
+
+    greedy captions -> verdicts -> error rates          (held-out/)
+    the same captions -> words, distinct n-grams, perplexity under the model that the rounds began with
+    held-out questions -> accuracy by kind              (held-out/answers.jsonl)
+    -> Standing, one per round -> Decision
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from avcap.data.feature_cache import FeatureCache
+from avcap.data.prompt import encode_chat
+from avcap.data.qa_files import VideoQuestion
+from avcap.errors import UserError
+from avcap.infer.answer import Answerer, letters_prompt
+from avcap.infer.captioner import Captioner
+from avcap.infer.request import Request
+from avcap.judge.answers import is_right, read_letter
+from avcap.judge.base import Case, EventJudge
+from avcap.judge.ingest import Intake
+from avcap.judge.metrics import Metrics
+from avcap.records import Caption, CaptionError, Decoding, Sample, from_json
+from avcap.stages.collect import collect_captions, write_json
+from avcap.stages.evaluate import evaluate
+from avcap.train.shared_prompt import PairExample, pack, response_logprobs
+
+STANDING, HELD_OUT = "standing.json", "held-out"
+NGRAM = 4
+MAX_ANSWER_TOKENS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopConfig:
+    """When the rounds end, and which rounds may be the best: those that got better without getting strange."""
+
+    patience: int = 2
+    """Rounds in a row without a new best, after which the rounds end; 1 would be fooled by rounds that swing."""
+    min_gain: float = 0.005
+    """By how much total error must fall to be a new best."""
+    max_more_hallucination: float = 0.02
+    """All limits are against the model that the rounds began with."""
+    max_more_repetition: float = 0.02
+    max_more_collapse: float = 0.02
+    min_words_ratio: float = 0.6
+    max_words_ratio: float = 1.8
+    min_distinct_ratio: float = 0.7
+    """Distinct 4-grams of all captions together: text that gets the same everywhere loses them."""
+    max_perplexity_ratio: float = 3.0
+    """Perplexity of the captions under the model that the rounds began with: text that it would never write."""
+    max_fewer_questions: float = 0.02
+    """The question gate: the share of held-out questions answered right may not fall by more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What the stop rule knows of a round: rates on held-out videos."""
+
+    number: int
+    total_error: float
+    """Mean of global and local captions, where there are both."""
+    global_error: float | None
+    local_error: float | None
+    missing: float
+    hallucination: float
+    repetition: float
+    collapse: float
+    words: float
+    distinct: float | None = None
+    """Share of distinct ones among all 4-grams of all captions."""
+    perplexity: float | None = None
+    """Per token, under the model that the rounds began with."""
+    questions: float | None = None
+    """Share of right answers; None: there are no questions."""
+    questions_by_kind: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    best: int
+    reason: str
+    refused: dict[int, str]
+    """Rounds that could not be the best, and why."""
+    stopped: bool
+    """Whether no further round is worth its cost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What all models of a run are measured on."""
+
+    start: Path
+    """The model that the rounds began with."""
+    samples: Sequence[Sample]
+    judge: EventJudge
+    features: FeatureCache
+    batch_size: int
+    questions: Sequence[VideoQuestion] = ()
+
+    def measure(self, model: Path, *, number: int, folder: Path) -> Standing:
+        """A model -> its standing, also in folder/standing.json; goes on with what a stopped run left there."""
+        held_out = folder / HELD_OUT
+        held_out.mkdir(parents=True, exist_ok=True)
+        captioner = Captioner(model, batch_size=self.batch_size, feature_cache=self.features)
+        request = Request(decoding=Decoding(max_new_tokens=captioner.settings.max_new_tokens))
+        captions = collect_captions(captioner, self.samples, request, path=held_out / "captions.jsonl")
+        cases = [
+            Case(caption_id=caption.caption_id, sample=sample, text=caption.text, finished=caption.finished)
+            for sample, caption in zip(self.samples, captions, strict=True)
+        ]
+        evaluation = evaluate(
+            Intake(cases=tuple(cases)), judge=self.judge, out_dir=held_out, captioner=f"round {number}"
+        )
+        right = self._answered(captioner, path=held_out / "answers.jsonl")
+        standing = standing_of(
+            number, evaluation.metrics, distinct=distinct_ngrams([caption.text for caption in captions]),
+            perplexity=self._perplexity(captions), right=right,
+        )  # fmt: skip
+        write_json(folder / STANDING, asdict(standing))
+        return standing
+
+    def _answered(self, captioner: Captioner, *, path: Path) -> list[tuple[str, bool]]:
+        """-> kind of each held-out question, and whether the model answers it right."""
+        answers = answer_questions(captioner, self.questions, path=path)
+        return [(question.kind, right) for question, (_, right) in zip(self.questions, answers, strict=True)]
+
+    def _perplexity(self, captions: Sequence[Caption]) -> float:
+        """Captions -> exp of their mean -log p per token under the model that the rounds began with."""
+        captioner = Captioner(self.start, batch_size=self.batch_size, feature_cache=self.features)
+        total, num_tokens = 0.0, 0
+        for first in range(0, len(captions), self.batch_size):
+            found = caption_logprobs(captioner, self.samples[first : first + self.batch_size],
+                                     captions[first : first + self.batch_size])  # fmt: skip
+            total += sum(logprob for logprob, _ in found)
+            num_tokens += sum(number for _, number in found)
+        return math.exp(-total / num_tokens)
+
+
+# --- signs ------------------------------------------------------------------------------------------------------------
+
+
+def distinct_ngrams(texts: Sequence[str], *, length: int = NGRAM) -> float:
+    """Texts -> distinct n-grams of words / all of them (Li et al. 2016, "distinct-n"); 1 where there are none."""
+    counts = Counter(
+        tuple(words[first : first + length])
+        for words in (text.lower().split() for text in texts)
+        for first in range(len(words) - length + 1)
+    )
+    return len(counts) / counts.total() if counts else 1.0
+
+
+@torch.no_grad()
+def caption_logprobs(
+    captioner: Captioner, samples: Sequence[Sample], captions: Sequence[Caption]
+) -> list[tuple[float, int]]:
+    """Samples and captions of them -> log-prob of each caption, and its number of tokens with the closing one."""
+    examples, media = [], []
+    request = Request(decoding=Decoding(max_new_tokens=1))
+    videos = captioner.encode(list(samples), request)
+    for video, caption in zip(videos, captions, strict=True):
+        if isinstance(video, CaptionError):
+            raise UserError(video.error)
+        ids, is_target = encode_chat(
+            captioner.tokenizer, [(caption.prompt, caption.text)], captioner.model.placeholders(video.clip.media),
+            captioner.chat,
+        )  # fmt: skip
+        first = is_target.index(True)
+        examples.append(PairExample(sample_id=caption.sample_id, prompt_ids=ids[:first], reference_ids=ids[first:]))
+        media.append(video.clip.media)
+    found = response_logprobs(captioner.model, pack(examples), captioner.model.align_batch(media))
+    return [(one.reference.total.item(), one.reference.num_tokens) for one in found if one.reference]
+
+
+def answer_questions(
+    captioner: Captioner, questions: Sequence[VideoQuestion], *, path: Path, request: Request | None = None,
+    num_answers: int = 1,
+) -> list[tuple[str, bool]]:  # fmt: skip
+    """Questions -> num_answers (text, whether it is right) of each, next to each other, also in the file."""
+    if not questions:
+        return []
+    with_letters = Answerer(captioner).knows_letters
+    samples = [question_sample(question, with_letters=with_letters) for question in questions]
+    request = request or Request(decoding=Decoding(max_new_tokens=MAX_ANSWER_TOKENS))
+    found = collect_captions(captioner, samples, request, path=path, num_answers=num_answers)
+    asked = (question for question in questions for _ in range(num_answers))
+    return [
+        (answer.text, is_right_answer(answer.text, question, with_letters=with_letters))
+        for question, answer in zip(asked, found, strict=True)
+    ]
+
+
+def question_sample(question: VideoQuestion, *, with_letters: bool) -> Sample:
+    """A question -> what a captioner is asked; options are shown to a model that can name one by a letter."""
+    shows_options = with_letters and question.options
+    return Sample(
+        sample_id=question.question_id, video=question.video, interval_s=question.interval_s,
+        prompt=letters_prompt(question) if shows_options else question.text,
+    )  # fmt: skip
+
+
+def is_right_answer(text: str, question: VideoQuestion, *, with_letters: bool) -> bool:
+    """What a model wrote to `question_sample` -> whether it is right."""
+    if with_letters and question.options:
+        return read_letter(text, question.options) == question.answer_index
+    return is_right(text, question)
+
+
+# --- the rule ---------------------------------------------------------------------------------------------------------
+
+
+def standing_of(
+    number: int, metrics: Metrics, *, distinct: float | None = None, perplexity: float | None = None,
+    right: Sequence[tuple[str, bool]] = (),
+) -> Standing:  # fmt: skip
+    """Metrics of held-out captions -> what the stop rule reads. Words, repetition and the like are the global ones."""
+    groups = [group for group in (metrics.global_, metrics.local) if group is not None]
+    main = groups[0]
+
+    def mean(name: str) -> float:
+        values = [getattr(group, name).value for group in groups]
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known)
+
+    kinds = {kind: [hit for of, hit in right if of == kind] for kind in sorted({kind for kind, _ in right})}
+    return Standing(
+        number=number, total_error=mean("total_error_rate"),
+        global_error=metrics.global_.total_error_rate.value if metrics.global_ else None,
+        local_error=metrics.local.total_error_rate.value if metrics.local else None,
+        missing=mean("missing_rate"), hallucination=mean("hallucination_rate"),
+        repetition=main.repetition_rate.value or 0.0, collapse=main.collapse_rate.value or 0.0,
+        words=main.words_per_caption.value or 0.0, distinct=distinct, perplexity=perplexity,
+        questions=sum(hit for _, hit in right) / len(right) if right else None,
+        questions_by_kind={kind: sum(hits) / len(hits) for kind, hits in kinds.items()},
+    )  # fmt: skip
+
+
+def decide(standings: Sequence[Standing], config: StopConfig) -> Decision:
+    """Standings of rounds 0, 1, ... -> the best so far, and whether to stop.
+
+    A round is a new best if its total error is lower by min_gain than the best before it, and nothing that error rates
+    do not see has gone wrong. Rounds that swing are no reason to stop before `patience` of them in a row are no better.
+    """
+    start, best = standings[0], standings[0]
+    refused: dict[int, str] = {}
+    for standing in standings[1:]:
+        if why := strange(standing, start=start, config=config):
+            refused[standing.number] = why
+        elif standing.total_error <= best.total_error - config.min_gain:
+            best = standing
+    since = standings[-1].number - best.number
+    stopped = since >= config.patience
+    reason = (
+        f"total error {best.total_error:.3f}, {best.total_error - start.total_error:+.3f} against the start"
+        + (f"; {since} rounds since without a better one" if since else "")
+    )  # fmt: skip
+    return Decision(best=best.number, reason=reason, refused=refused, stopped=stopped)
+
+
+def strange(standing: Standing, *, start: Standing, config: StopConfig) -> str:
+    """A round -> why it may not be the best although its total error may be low, or ""."""
+    limits = (
+        ("hallucination", standing.hallucination - start.hallucination, config.max_more_hallucination),
+        ("repetition", standing.repetition - start.repetition, config.max_more_repetition),
+        ("captions that never end", standing.collapse - start.collapse, config.max_more_collapse),
+    )
+    for name, more, limit in limits:
+        if more > limit:
+            return f"{name} {more:+.3f} against the start, above {limit:+.3f}"
+    ratios = (
+        ("words of a caption", standing.words, start.words, config.min_words_ratio, config.max_words_ratio),
+        ("distinct 4-grams", standing.distinct, start.distinct, config.min_distinct_ratio, math.inf),
+        ("perplexity", standing.perplexity, start.perplexity, 0.0, config.max_perplexity_ratio),
+    )
+    for name, now, before, least, most in ratios:
+        if now is not None and before and not least <= now / before <= most:
+            return f"{name}: {now / before:.2f} times as at the start, outside {least:g} to {most:g}"
+    if standing.questions is not None and start.questions is not None:
+        fewer = start.questions - standing.questions
+        if fewer > config.max_fewer_questions:
+            return f"questions answered right {-fewer:+.3f} against the start, below {-config.max_fewer_questions:+.3f}"
+    return ""
+
+
+def describe(standing: Standing) -> str:
+    """A standing -> one line."""
+    parts = [
+        f"round {standing.number}: total error {standing.total_error:.3f} (missing {standing.missing:.3f}, "
+        f"hallucination {standing.hallucination:.3f})",
+        f"repetition {standing.repetition:.3f}", f"{standing.words:.0f} words",
+    ]  # fmt: skip
+    if standing.questions is not None:
+        parts.append(f"questions {standing.questions:.3f}")
+    if standing.perplexity is not None:
+        parts.append(f"perplexity {standing.perplexity:.2f}")
+    return ", ".join(parts)
+
+
+def read_standings(out_dir: Path) -> list[Standing]:
+    """Folder of rounds -> the standings of those that have been measured, in order."""
+    standings = []
+    for folder in sorted(out_dir.glob("round-*"), key=lambda path: int(path.name.removeprefix("round-"))):
+        if (folder / STANDING).exists():
+            standings.append(from_json((folder / STANDING).read_text(encoding="utf-8"), Standing))
+    if not standings:
+        raise UserError(f"{out_dir}: got no measured round, wanted a folder of avcap rounds run")
+    return standings
