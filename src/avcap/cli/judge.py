@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from avcap.cli.app import app, say
-from avcap.cli.judges import JudgeOptions, open_language_model
+from avcap.cli.judges import NOISY, JudgeOptions, noisy_share, open_language_model
 from avcap.errors import UserError
 from avcap.judge.base import Case, Chat, ChatRequest, EventJudge, NoReply, Reply
 from avcap.judge.calibrate import Labelled, calibrate, calibration_text, make_calibration_cases
@@ -68,24 +68,13 @@ def _judge_factory(
     options: JudgeOptions, *, known: Iterable[Labelled], seed: int
 ) -> Iterator[Callable[[int], EventJudge]]:
     """--judge -> what makes the judge of the first and of the second attempt."""
-    kind, _, share = options.spec.partition(":")
-    if kind in (JUDGE_NAME, "noisy"):
+    if options.spec == JUDGE_NAME or options.spec.startswith(NOISY):
         truths = {one.case.caption_id: one.truth for one in known}
-        noise = even_noise(_share(share) if kind == "noisy" else 0.0)
+        noise = even_noise(0.0 if options.spec == JUDGE_NAME else noisy_share(options.spec))
         yield lambda attempt: NoisyOracle(truths, noise=noise, seed=2 * seed + attempt)
         return
     with open_language_model(options) as chat:
         yield lambda attempt: LLMJudge(_Again(chat, attempt_step=SECOND_ATTEMPT * attempt))
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise UserError(f"got --judge noisy:{text}, wanted a share of wrong labels from 0 to 1, such as noisy:0.1")
-    return share
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def open_judge(options: JudgeOptions, *, truth: Truth) -> Iterator[OpenedJudge]:
         yield OpenedJudge(judge=_oracle(truth))
         return
     if options.spec.startswith(NOISY):
-        yield OpenedJudge(judge=NoisyJudge(_oracle(truth), share=_share(options.spec)))
+        yield OpenedJudge(judge=NoisyJudge(_oracle(truth), share=noisy_share(options.spec)))
         return
     with open_language_model(options) as chat:
         yield OpenedJudge(judge=LLMJudge(chat), chat=chat)
@@ -95,12 +95,15 @@ def _open_server(options: JudgeOptions, cache: ReplyCache | None) -> OpenAIChat:
     )  # fmt: skip
 
 
-def _share(spec: str) -> float:
-    """"noisy:0.2" -> 0.2"""
+def noisy_share(spec: str) -> float:
+    """"noisy:0.2" -> 0.2; UserError for anything but a share."""
     try:
-        return float(spec.removeprefix(NOISY))
+        share = float(spec.removeprefix(NOISY))
     except ValueError:
-        raise UserError(f"got --judge {spec}, wanted noisy:SHARE, the share of wrong labels, as in noisy:0.2") from None
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UserError(f"got --judge {spec}, wanted a share of wrong labels from 0 to 1, such as noisy:0.1")
+    return share
 
 
 def _oracle(truth: Truth) -> OracleJudge:

@@ -30,13 +30,13 @@ def even_noise(share: float) -> JudgeNoise:
 class NoisyJudge:
     """Another judge's verdicts with even noise that depends on the seed and the caption alone."""
 
+    name = "noisy-oracle"
     prompt_version = ""
 
     def __init__(self, judge: EventJudge, *, share: float, seed: int = 0):
         """`share` of wrong answers, 0 to 1."""
         if not 0 <= share <= 1:
             raise UserError(f"got a share of {share:g} wrong answers, wanted 0 to 1")
-        self.name = f"noisy-{judge.name}-{share:g}"
         self._judge, self._noise, self._seed = judge, even_noise(share), seed
 
     def judge(self, cases: Sequence[Case]) -> Iterator[Verdict | Unscored]:
