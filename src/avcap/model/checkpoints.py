@@ -1,22 +1,46 @@
-"""Folders on disk to a model and its tokenizer: our own, and the released video-SALMONN 2 layout."""
+"""Folders on disk to a model and its tokenizer: our own, and the released layouts.
 
-import json
-from collections.abc import Iterator
+What a folder is, and whether it is whole, is known from its headers (layouts, weight_files) before a weight is read.
+The reading itself is that of transformers, under our names: straight to dtype and device in several threads, without a
+second copy; several devices; 8 and 4 bits.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from avcap.errors import UserError
 from avcap.model.configuration import RELEASED_AUDIO, RELEASED_QFORMER, RELEASED_VISION, Salmonn2Config
+from avcap.model.layouts import (
+    CONFIG,
+    OWN_PREFIX,
+    Checkpoint,
+    Layout,
+    check_tokenizer_files,
+    identify,
+    refuse_unless_runnable,
+)
+from avcap.model.placing import Placing, available_bytes, describe_bytes, needed_bytes
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.model.weight_files import SHARD_INDEX, TensorInfo, read_json
 
-RELEASED_MODEL_TYPE = "video_salmonn_2"
-SINGLE_FILE, SHARD_INDEX = "model.safetensors", "model.safetensors.index.json"
+__all__ = ["SHARD_INDEX", "Source", "check_fit", "load", "open_source", "our_name", "skeleton"]
+
+logger = logging.getLogger("avcap")
+
+OWN_CLASSES: dict[str, type[PreTrainedModel]] = {Salmonn2Config.model_type: Salmonn2ForCaptioning}
+"""model_type of config.json in our own folders -> the class."""
+TELL_FROM = 2**30  # bytes of weights: below, nobody waits
 
 # Released names -> ours, first match wins.
 _PREFIXES = (
@@ -45,38 +69,44 @@ _TEXT_FIELDS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A checkpoint that can be loaded: its class and config, and where the value of every weight is."""
+
+    checkpoint: Checkpoint
+    model_class: type[PreTrainedModel]
+    config: Any
+    tensors: dict[str, TensorInfo]
+    """Our name -> tensor; those without meaning are left out."""
+
+
 def silence_progress_bars() -> None:
     """For this process: transformers shows no bars of its own while it reads or writes weights. For commands only."""
     transformers_logging.disable_progress_bar()
 
 
 def load(
-    path: str | Path, *, dtype: torch.dtype = torch.float32, sync: str | None = None
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    sync: str | None = None,
+    placing: Placing | None = None,
 ) -> tuple[Salmonn2ForCaptioning, PreTrainedTokenizerBase]:
-    """Checkpoint folder, or the weight file in it -> (model in eval mode on the CPU, tokenizer).
+    """Checkpoint folder, or the weight file in it -> (model in eval mode, tokenizer). Without `placing`: on the CPU.
 
     `sync` "official" runs a released checkpoint exactly as published; None keeps what the folder says, which for the
-    released layout is "true_time".
+    released layouts is "true_time". UserError for what is no model, not all of one, or larger than the memory.
     """
-    folder = Path(path)
-    folder = folder.parent if folder.is_file() else folder
-    fields = _read_json(folder / "config.json")
-    model_type = fields.get("model_type")
-    if model_type == Salmonn2Config.model_type:
-        model = _load_own(folder, dtype=dtype)
-    elif model_type == RELEASED_MODEL_TYPE:
-        model = _load_released(folder, fields, dtype=dtype)
-    else:
-        raise UserError(
-            f"{folder}/config.json: got model_type {model_type!r}, "
-            f"wanted {Salmonn2Config.model_type!r} or {RELEASED_MODEL_TYPE!r}"
-        )
+    source = open_source(path)
+    check_fit(source)
+    check_tokenizer_files(source.checkpoint.path)
+    model = _fill(source, dtype=dtype, placing=placing or Placing())
     if sync is not None:
         model.config.sync = sync
-    return model.eval(), load_tokenizer(folder, model.config)
+    return model.eval(), load_tokenizer(source.checkpoint.path, model.config)
 
 
-def load_tokenizer(folder: Path, config: Salmonn2Config) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
     """Checkpoint folder -> its tokenizer."""
     try:
         # given the config, the Auto class does not stumble over a model type that transformers does not know
@@ -85,47 +115,116 @@ def load_tokenizer(folder: Path, config: Salmonn2Config) -> PreTrainedTokenizerB
         raise UserError(f"{folder}: no usable tokenizer ({error}); wanted tokenizer.json or vocab.json") from error
 
 
-def _load_own(folder: Path, *, dtype: torch.dtype) -> Salmonn2ForCaptioning:
-    """Folder written by `save_pretrained` -> model; transformers only warns of keys that do not fit, this raises."""
-    try:
-        model, report = Salmonn2ForCaptioning.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder}: cannot be loaded: {error}") from error
-    if misfits := sorted(f"{kind}: {name}" for kind, names in report.items() for name in names):
-        raise UserError(f"{folder}: {len(misfits)} weights do not fit the config {_first(misfits)}")
+def open_source(path: str | Path) -> Source:
+    """Checkpoint folder, or the weight file in it -> its class, config and tensors; only headers are read."""
+    checkpoint = identify(path)
+    refuse_unless_runnable(checkpoint)
+    config_of, name_of, model_class = _family(checkpoint)
+    named = ((name_of(name), tensor) for name, tensor in checkpoint.tensors.items())
+    return Source(
+        checkpoint=checkpoint,
+        model_class=model_class,
+        config=config_of(checkpoint.path, checkpoint.fields),
+        tensors={ours: tensor for ours, tensor in named if ours is not None},
+    )
+
+
+def _family(
+    checkpoint: Checkpoint,
+) -> tuple[Callable[[Path, dict[str, Any]], Any], Callable[[str], str | None], type[PreTrainedModel]]:
+    """Checkpoint -> (how its config is read, how its tensors are called here, its class)."""
+    if checkpoint.layout is Layout.OWN:
+        model_type = checkpoint.fields["model_type"]
+        if model_type not in OWN_CLASSES:
+            raise UserError(
+                f"{checkpoint.path / CONFIG}: got model_type {model_type!r}, wanted one of {', '.join(OWN_CLASSES)}; "
+                f"a name that begins with {OWN_PREFIX!r} and is not among them is of a newer avcap: install that"
+            )
+        model_class = OWN_CLASSES[model_type]
+        return _own_config(model_class), str, model_class
+    if checkpoint.layout is Layout.V1:
+        return released_config, our_name, Salmonn2ForCaptioning
+    from avcap.model.plus_checkpoints import our_plus_name, plus_config
+    from avcap.model.salmonn2_plus import Salmonn2PlusForCaptioning
+
+    return plus_config, our_plus_name, Salmonn2PlusForCaptioning
+
+
+def _own_config(model_class: type[PreTrainedModel]) -> Callable[[Path, dict[str, Any]], Any]:
+    def read(folder: Path, fields: dict[str, Any]) -> Any:
+        del fields
+        try:
+            return model_class.config_class.from_pretrained(folder)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{folder / CONFIG}: {error}") from error
+
+    return read
+
+
+def skeleton(source: Source) -> PreTrainedModel:
+    """Source -> its model without memory for weights: what shapes they have, and which are tied."""
+    with no_init_weights(), torch.device("meta"):
+        model = source.model_class(source.config)
+    model.tie_weights()
     return model
 
 
-def _load_released(folder: Path, fields: dict[str, Any], *, dtype: torch.dtype) -> Salmonn2ForCaptioning:
-    """Released folder -> model with exactly its weights; raises UserError that names keys left over or missing."""
-    config = released_config(folder, fields)
-    default_dtype = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with no_init_weights():  # every weight is overwritten: drawing billions of random numbers takes minutes
-            model = Salmonn2ForCaptioning(config)
-    finally:
-        torch.set_default_dtype(default_dtype)
-    model.tie_weights()
-    wanted = dict(model.named_parameters())
-    missing, unknown = set(wanted), []
-    for name, tensor in _tensors(folder):
-        ours = our_name(name)
-        if ours is None:
-            continue
-        if ours not in wanted:
-            unknown.append(name)
-        elif wanted[ours].shape != tensor.shape:
-            raise UserError(f"{folder}: {name} is {tuple(tensor.shape)}, wanted {tuple(wanted[ours].shape)}")
-        else:
-            wanted[ours].data.copy_(tensor)
-            missing.discard(ours)
+def check_fit(source: Source) -> None:
+    """Raises UserError that names weights without a value, values without a place, or a value of another shape."""
+    wanted = {name: tuple(parameter.shape) for name, parameter in skeleton(source).named_parameters()}
+    folder, tensors = source.checkpoint.path, source.tensors
+    unknown = [tensors[name].name for name in tensors if name not in wanted]
+    missing = sorted(name for name in wanted if name not in tensors)
     if unknown or missing:
         raise UserError(
             f"{folder}: {len(unknown)} keys without a place {_first(unknown)}, {len(missing)} without a value "
-            f"{_first(sorted(missing))}; is it complete, and do the component configs beside it fit?"
+            f"{_first(missing)}; is it complete, and do the component configs beside it fit?"
         )
-    return model
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name]:
+            raise UserError(
+                f"{tensor.file}: {tensor.name} is {tensor.shape}, wanted {wanted[name]}; the file is of another model "
+                f"than {folder / CONFIG} and the component configs beside it"
+            )
+
+
+def _fill(source: Source, *, dtype: torch.dtype, placing: Placing) -> Any:
+    """Source -> its model with its weights, where `placing` wants them."""
+    _check_memory(source, dtype=dtype, placing=placing)
+    with ExitStack() as files:
+        try:
+            opened = {
+                file: files.enter_context(safe_open(file, framework="pt"))
+                for file in {tensor.file for tensor in source.tensors.values()}
+            }
+            return source.model_class.from_pretrained(
+                None,
+                config=source.config,
+                # slices: nothing is read until transformers puts it where it belongs
+                state_dict={name: opened[info.file].get_slice(info.name) for name, info in source.tensors.items()},
+                dtype=dtype,
+                **placing.arguments(),
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise UserError(f"{source.checkpoint.path}: cannot be loaded: {error}") from error
+
+
+def _check_memory(source: Source, *, dtype: torch.dtype, placing: Placing) -> None:
+    """Tells what the weights will take, if that is much; raises UserError where there is less than that."""
+    num_weights = sum(tensor.numel for tensor in source.tensors.values())
+    needed = needed_bytes(num_weights, dtype=dtype, placing=placing)
+    available = available_bytes(placing)
+    if needed >= TELL_FROM:
+        form = placing.quantize or str(dtype).removeprefix("torch.")
+        logger.info(
+            f"{source.checkpoint.path}: {num_weights / 1e9:.1f} billion weights need {describe_bytes(needed)} "
+            f"as {form} on {placing.device_map or placing.device}; {describe_bytes(available or math.nan)} are free"
+        )
+    if available is not None and needed > available:
+        raise UserError(
+            f"{source.checkpoint.path}: its weights need {describe_bytes(needed)}, wanted at most the "
+            f"{describe_bytes(available)} that are free; try --dtype bfloat16, --device-map auto or --quantize 4bit"
+        )
 
 
 def our_name(released_name: str) -> str | None:
@@ -180,38 +279,12 @@ def released_config(folder: Path, fields: dict[str, Any]) -> Salmonn2Config:
 
 def _component(folder: Path, name: str, released: dict[str, Any]) -> dict[str, Any]:
     path = folder / name
-    return _read_json(path) if path.exists() else dict(released)
+    return read_json(path) if path.exists() else dict(released)
 
 
 def _require(folder: Path, name: str, got: Any, wanted: Any) -> None:
     if got != wanted:
         raise UserError(f"{folder}/config.json: {name} is {got!r}; only {wanted!r} can be run")
-
-
-def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Folder with one weight file or a sharded index -> names and tensors, one in memory at a time."""
-    if (folder / SINGLE_FILE).exists():
-        files = [SINGLE_FILE]
-    elif (folder / SHARD_INDEX).exists():
-        files = sorted(set(_read_json(folder / SHARD_INDEX)["weight_map"].values()))
-    else:
-        raise UserError(f"{folder}: neither {SINGLE_FILE} nor {SHARD_INDEX} is there")
-    for file in files:
-        try:
-            with safe_open(folder / file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118  (not a dict)
-                    yield name, tensors.get_tensor(name)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{folder / file}: cannot be read ({error}); was it downloaded completely?") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); wanted a checkpoint folder") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
 
 
 def _first(names: list[str]) -> str:

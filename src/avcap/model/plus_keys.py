@@ -1,11 +1,11 @@
-"""Key names of the released video-SALMONN 2+ files, old and new, on the way to the stock modules' names. No torch.
+"""Key names of the released 2+ files, old and new, and those of the stock modules. Standard library only.
 
 The files hold a Qwen2.5-VL under its names of before transformers 4.52 ("old") or of today ("new"), and `audio.*`.
 Both are brought to the new ones, which stock classes have; `audio.*` keeps its name, and AUDIO_PARTS says what is what.
 """
 
 OLD_TO_NEW = (("visual.", "model.visual."), ("model.", "model.language_model."))
-"""Backbone: old prefix -> new prefix, first match wins. `lm_head.` has the same name in both; a tied one is left out."""
+"""Backbone: old prefix -> new prefix, first match wins. `lm_head.` is the same in both; a tied one is left out."""
 NEW_PREFIXES = ("model.language_model.", "model.visual.")
 NEW_AUDIO_PREFIX, AUDIO_PREFIX = "model.audio.", "audio."
 
