@@ -9,6 +9,7 @@ from avcap.stages.align import AlignConfig
 from avcap.stages.base import BaseConfig
 from avcap.stages.perceive import PerceiveConfig
 from avcap.stages.prefer import PreferConfig
+from avcap.stages.rebirth import RebirthConfig
 from avcap.stages.rounds import RoundsConfig, SamplingConfig, WorldConfig
 from avcap.stages.sft import SftConfig
 from avcap.stages.teach import CorpusTeachConfig, TeachConfig
@@ -103,6 +104,23 @@ def tiny_rounds() -> RoundsConfig:
     )
 
 
+def tiny_rebirth() -> RebirthConfig:
+    """The embedded model from before the rounds, on captions of the final one, with questions and single modalities."""
+    return RebirthConfig(
+        world=WorldConfig(num_clips=500, seed=200),
+        full=True,
+        optim=OptimConfig(lr=1e-3, muon_lr=0.003, decay_fraction=1.0),
+    )
+
+
+def salmonn2_7b_rebirth() -> RebirthConfig:
+    """Rebirth of a released-size model on videos of your own: a LoRA, at the rate of its fine-tuning."""
+    return RebirthConfig(
+        loop=LoopConfig(num_steps=8_000, checkpoint_every=200, num_workers=0), batch_size=8, caption_batch=4,
+        optim=OptimConfig(lr=2e-5, muon_lr=None, warmup_steps=240, decay_fraction=0.97),
+    )  # fmt: skip
+
+
 def salmonn2_7b_rounds() -> RoundsConfig:
     """Preference rounds of a released-size model on videos of your own (values of the paper and of the released code).
 
@@ -119,6 +137,7 @@ def salmonn2_7b_rounds() -> RoundsConfig:
 RECIPES = {
     recipe.__name__: recipe
     for recipe in (
-        tiny_base, tiny_align, tiny_sft, tiny_rounds, salmonn2_7b_align, salmonn2_7b_sft, salmonn2_7b_rounds,
+        tiny_base, tiny_align, tiny_sft, tiny_rounds, tiny_rebirth, salmonn2_7b_align, salmonn2_7b_sft,
+        salmonn2_7b_rounds, salmonn2_7b_rebirth,
     )
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
 from avcap.infer.shipped import find_checkpoint
+from avcap.judge.answers import is_right
 from avcap.judge.ingest import read_truth
 from avcap.judge.oracle import OracleJudge
 from avcap.judge.pairs import PairConfig
@@ -18,8 +20,9 @@ from avcap.model.lora import BLOCK_OF, LoraConfig
 from avcap.records import Caption, PreferencePair, Unscored, Verdict, read_jsonl
 from avcap.stages import gate, rounds
 from avcap.stages.gate import Standing, StopConfig, decide
-from avcap.stages.prefer import PairBatches, PreferConfig
-from avcap.stages.rounds import Material, RoundsConfig, SamplingConfig, run_rounds
+from avcap.stages.prefer import PairBatches, PreferConfig, ReplayConfig
+from avcap.stages.rounds import Material, RoundsConfig, SamplingConfig, run_rounds, set_aside
+from avcap.train.anchor import AnchorConfig
 from avcap.train.optim import OptimConfig
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "truth.jsonl"
@@ -68,8 +71,8 @@ def whole(samples, judge, tmp_path_factory) -> Path:
     return out_dir
 
 
-def weights(out_dir: Path) -> dict:
-    return load_file(out_dir / "round-1" / "checkpoint" / "model.safetensors")
+def weights(out_dir: Path, *, number: int = 1) -> dict:
+    return load_file(out_dir / f"round-{number}" / "checkpoint" / "model.safetensors")
 
 
 def same(first: dict, second: dict) -> bool:
@@ -185,6 +188,98 @@ def test_a_finished_run_does_nothing_again(whole, samples, judge, monkeypatch):
     monkeypatch.setattr(Captioner, "sample", lambda *a, **k: _raise())
     monkeypatch.setattr(rounds, "prefer", lambda *a, **k: _raise())
     go(samples, judge, whole)
+
+
+# --- options of a recipe ----------------------------------------------------------------------------------------------
+
+
+def questions_of(truth, videos: set[str]):
+    from avcap.cli import material
+
+    return [question for question in material.questions_of(truth, None) if question.video in videos]
+
+
+def metrics_of(out_dir: Path, number: int) -> list[dict]:
+    return [json.loads(line) for line in (out_dir / f"round-{number}/train/metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_kept_lora_goes_on_against_the_first_model(samples, judge, tmp_path):
+    config = replace(CONFIG, proxy="kept", num_rounds=2, stop=StopConfig(patience=9))
+    go(samples, judge, tmp_path, config=config)
+    adapters = [load_file(tmp_path / f"round-{n}/train/adapter.safetensors") for n in (1, 2)]
+    start, last = load_file(find_checkpoint("tiny-sft") / "model.safetensors"), weights(tmp_path, number=2)
+    name = next(name for name in adapters[1] if "q_proj" in name and "lora_A" in name)
+    matrix = name.partition(".lora_A")[0] + ".weight"
+    a, b = adapters[1][name], adapters[1][name.replace("lora_A", "lora_B")]
+    # merged into the first model, not into round 1's: W + alpha / r B A with alpha / r = 8 / 4
+    assert last[matrix].allclose(start[matrix] + 2 * b @ a, atol=1e-6)
+    assert not adapters[0][name].equal(a)
+    # it does not begin among equals
+    assert abs(metrics_of(tmp_path, 2)[0]["rewards/margins"]) > 1e-3
+
+
+def test_questions_are_replayed_and_gate_the_rounds(samples, judge, truth, tmp_path):
+    learn, held_out = samples
+    material = Material(
+        samples=learn, held_out=held_out, questions=questions_of(truth, {sample.video for sample in learn}),
+        held_out_questions=questions_of(truth, {held_out[0].video}),
+    )  # fmt: skip
+    config = replace(
+        CONFIG, prefer=replace(CONFIG.prefer, replay=ReplayConfig(weight=0.5, batch_size=3)), average=True,
+        sampling=replace(CONFIG.sampling, num_questions=(8,)),
+    )  # fmt: skip
+    parent = find_checkpoint("tiny-sft")
+    run_rounds(parent, config=config, material=material, judge=judge, out_dir=tmp_path)
+    first = metrics_of(tmp_path, 1)[0]
+    assert first["loss"] == pytest.approx(math.log(2) + 0.5 * first["guidance"] + first["replay"], abs=1e-4)
+    standing = json.loads((tmp_path / "round-1/standing.json").read_text())
+    kinds = {question.kind for question in material.held_out_questions}
+    assert set(standing["questions_by_kind"]) == kinds and 0 <= standing["questions"] <= 1
+    # 8 questions, 6 answers each; a pair where one is wrong, chosen right
+    answers = list(read_jsonl(tmp_path / "round-1/answers.jsonl", Caption))
+    assert len(answers) == 8 * 6
+    by_id = {question.question_id: question for question in material.questions}
+    pairs = [pair for pair in read_jsonl(tmp_path / "round-1/pairs.jsonl", PreferencePair) if pair.sample_id in by_id]
+    for pair in pairs:
+        question = by_id[pair.sample_id]
+        assert is_right(pair.chosen, question) and not is_right(pair.rejected, question)
+    # what is measured is the mean of the parent and the round
+    mean, after = (load_file(tmp_path / "round-1" / name / "model.safetensors") for name in ("average", "checkpoint"))
+    before = load_file(parent / "model.safetensors")
+    assert all(mean[name].allclose((before[name] + after[name]) / 2, atol=1e-6) for name in mean)
+
+
+def test_replay_without_questions_is_an_error(samples, judge, tmp_path):
+    config = replace(CONFIG, prefer=replace(CONFIG.prefer, replay=ReplayConfig(weight=1.0)))
+    with pytest.raises(UserError, match="no questions"):
+        go(samples, judge, tmp_path, config=config)
+
+
+@pytest.mark.parametrize("kind", ["l2", "ewc"])
+def test_an_anchor_holds_weights_of_full_fine_tuning(kind, samples, judge, truth, tmp_path):
+    learn, held_out = samples
+    moved = []
+    for weight in (1e-9, 1e3):
+        prefer = replace(CONFIG.prefer, full=True, anchor=AnchorConfig(kind=kind, weight=weight))
+        material = Material(
+            samples=learn, held_out=held_out, questions=questions_of(truth, {sample.video for sample in learn})
+        )
+        run_rounds(
+            find_checkpoint("tiny-sft"), config=replace(CONFIG, prefer=prefer), material=material, judge=judge,
+            out_dir=tmp_path / f"{weight}",
+        )  # fmt: skip
+        before, after = load_file(find_checkpoint("tiny-sft") / "model.safetensors"), weights(tmp_path / f"{weight}")
+        moved.append(sum((after[name] - before[name]).square().sum().item() for name in before))
+    assert 0 < moved[1] < 0.9 * moved[0]
+
+
+def test_rounds_are_set_aside_and_made_anew(whole, samples, judge, tmp_path):
+    shutil.copytree(whole, tmp_path / "rounds")
+    place = set_aside(tmp_path / "rounds", first=1)
+    assert place and (place / "round-1" / "checkpoint").is_dir() and not (tmp_path / "rounds" / "round-1").exists()
+    assert (tmp_path / "rounds" / "round-0").is_dir() and set_aside(tmp_path / "rounds", first=1) is None
+    go(samples, judge, tmp_path / "rounds")
+    assert same(weights(whole), weights(tmp_path / "rounds"))
 
 
 # --- what cannot go on ------------------------------------------------------------------------------------------------

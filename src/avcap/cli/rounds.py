@@ -1,32 +1,22 @@
 """`avcap rounds`: preference rounds, the closed loop, as one command."""
 
 import json
-import random
-import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from avcap.cli.app import app, say
-from avcap.cli.evaluate import TRUTH_FILE
 from avcap.cli.judges import JudgeOptions, open_judge, read_calibration
+from avcap.cli.material import claim, questions_of, read_truths, samples_of
 from avcap.cli.train import find_recipe, overrides
-from avcap.data.qa_files import VideoQuestion, read_questions
+from avcap.config import override
 from avcap.errors import UserError
 from avcap.infer.shipped import find_checkpoint
-from avcap.judge.ingest import Truth, read_truth
 from avcap.judge.pairs import above_noise
-from avcap.records import Sample
-from avcap.world.describe import Annotator, imperfect_caption
-from avcap.world.make import make_world, scene_from_dict
 from avcap.world.oracle import JUDGE_NAME
-
-if TYPE_CHECKING:
-    from avcap.stages.rounds import RoundsConfig
 
 
 class _RunByDefault(TyperGroup):
@@ -79,17 +69,21 @@ def run(
     """Sample, judge, pair, learn, merge, measure, again. Run again it goes on, and ends with the same weights."""
     values = overrides(recipe, config=config, assignments=assignments or [], seed=seed)
     parent, out_dir = find_checkpoint(model), out or Path("out") / recipe
-    resolved = _resolve(recipe, values)
-    learned, measured = _truths(data, held_out, config=resolved, out_dir=out_dir)
+    make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
 
-    from avcap.stages.rounds import Material, run_rounds, set_aside
+    from avcap.stages.rounds import Material, RoundsConfig, run_rounds, set_aside
+
+    resolved = override(make_config(), values)
+    if not isinstance(resolved, RoundsConfig):
+        raise UserError(f"got the recipe {recipe}, wanted one of rounds; train it by avcap train {recipe}")
+    learned, measured = read_truths(data, held_out, world=resolved.world, out_dir=out_dir)
 
     if from_round is not None and (place := set_aside(out_dir, first=from_round)):
         say(f"rounds from {from_round} on are in {place}")
-    _claim(out_dir, recipe, resolved, parent=parent)
+    claim(out_dir, recipe, resolved, models=[parent])
     material = Material(
-        samples=_samples(learned), held_out=_samples(measured), questions=_questions(learned, questions),
-        held_out_questions=_questions(measured, held_out_questions),
+        samples=samples_of(learned), held_out=samples_of(measured), questions=questions_of(learned, questions),
+        held_out_questions=questions_of(measured, held_out_questions),
     )  # fmt: skip
     options = JudgeOptions(spec=judge, cache=cache or out_dir / "replies.sqlite", budget_usd=budget)
     known = replace(learned, worlds={**learned.worlds, **measured.worlds})
@@ -116,95 +110,3 @@ def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of
         print(f"best: round {found['best']}; {found['reason']}")
         for number, why in found["refused"].items():
             print(f"refused: round {number}; {why}")
-
-
-def _resolve(recipe: str, values: dict[str, Any]) -> "RoundsConfig":
-    make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
-
-    from avcap.config import override
-    from avcap.stages.rounds import RoundsConfig
-
-    resolved = override(make_config(), values)
-    if not isinstance(resolved, RoundsConfig):
-        raise UserError(f"got the recipe {recipe}, wanted one of rounds; train it by avcap train {recipe}")
-    return resolved
-
-
-def _truths(
-    data: Path | None, held_out: Path | None, *, config: "RoundsConfig", out_dir: Path
-) -> tuple[Truth, Truth]:
-    """Where the videos are -> what is true of those to learn on, and of those to measure on."""
-    if (data is None) != (held_out is None):
-        raise UserError("got --data without --held-out, or --held-out without --data; wanted both or neither")
-    if data is not None and held_out is not None:
-        return _read(data), _read(held_out)
-    world = config.world
-    if world is None:
-        raise UserError("got a recipe without a world and no videos; give --data and --held-out")
-    numbers = (("learn", world.num_clips, world.seed), ("held-out", world.num_held_out, world.seed + 1))
-    paths = [
-        make_world(
-            out_dir / "world" / name, num_clips=num_clips, seed=seed, difficulty=world.difficulty,
-            progress=sys.stderr.isatty(),
-        )
-        for name, num_clips, seed in numbers
-    ]  # fmt: skip
-    learn, measure = map(_read, paths)
-    return learn, measure
-
-
-def _read(path: Path) -> Truth:
-    return read_truth(path / TRUTH_FILE if path.is_dir() else path)
-
-
-def _questions(truth: Truth, path: Path | None) -> Sequence[VideoQuestion]:
-    """The questions of a file, or those that a world's truth holds. UserError for any that cannot be asked."""
-    if path is None:
-        return [
-            VideoQuestion(
-                question_id=question.question_id, video=str(truth.folder / world.video), kind=question.kind,
-                text=question.text, answer=question.answer, needs=question.needs,
-            )
-            for world in truth.worlds.values() for question in world.questions
-        ]  # fmt: skip
-    found = read_questions(path)
-    if found.problems:
-        first = found.problems[0]
-        raise UserError(f"{path}: {len(found.problems)} questions cannot be asked, the first: {first.reason}")
-    return found.questions
-
-
-def _samples(truth: Truth) -> Sequence[Sample]:
-    """Truth -> its samples, with paths that lead to the videos.
-
-    The reference captions of a world are perfect, which in life nobody has: the imperfect annotator's stand for them.
-    """
-    samples = []
-    for sample in truth.samples:
-        if not sample.events:
-            continue  # an interval in which nothing happens: there is nothing to judge
-        world = truth.worlds.get(sample.video)
-        label = sample.reference_caption
-        if world is not None:
-            rng = random.Random(f"label/{sample.sample_id}")
-            label = imperfect_caption(
-                scene_from_dict(world.scene), annotator=Annotator(), rng=rng, interval_s=sample.interval_s
-            )
-        samples.append(replace(sample, video=truth.video_path(sample), reference_caption=label or None))
-    return samples
-
-
-def _claim(out_dir: Path, recipe: str, config: "RoundsConfig", *, parent: Path) -> None:
-    """Makes the folder one of this configuration and this model. UserError if it holds rounds of another."""
-    import yaml
-
-    from avcap.config import to_dict
-    from avcap.infer.settings import checkpoint_name, read_settings
-
-    model = checkpoint_name(parent, read_settings(parent))
-    text = yaml.safe_dump({"recipe": recipe, "model": model, **to_dict(config)}, sort_keys=False)
-    path = out_dir / "config.yaml"
-    out_dir.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise UserError(f"{path}: these rounds were begun with another configuration or model; use another --out")
-    path.write_text(text, encoding="utf-8")

@@ -1,5 +1,6 @@
 """Where a checkpoint comes from, written beside its weights."""
 
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -17,6 +18,11 @@ def write_lineage(folder: Path, lineage: Lineage) -> None:
 def checkpoint_title(checkpoint: Path) -> str:
     """Checkpoint folder -> the name in its avcap.json, or the folder's own: a path says nothing on another machine."""
     return read_settings(checkpoint).name or checkpoint.resolve().name
+
+
+def file_digest(path: Path) -> str:
+    """What a stage learned from -> a short hash of it, for data_hash."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def code_commit() -> str:

@@ -18,7 +18,6 @@
 Every file is whole or is gone on with: stopped at any moment and run again, the rounds end with the same weights.
 """
 
-import hashlib
 import os
 import random
 import shutil
@@ -55,7 +54,7 @@ from avcap.records import (
 )
 from avcap.stages.collect import collect_captions, collect_verdicts, write_json
 from avcap.stages.gate import STANDING, Gate, Standing, StopConfig, answer_questions, decide, describe, question_sample
-from avcap.stages.lineage import code_commit, write_lineage
+from avcap.stages.lineage import code_commit, file_digest, write_lineage
 from avcap.stages.prefer import ADAPTER, PreferConfig, ReplayItem, prefer, with_guidance
 
 CAPTIONS, VERDICTS, ANSWERS = "captions.jsonl", "verdicts.jsonl", "answers.jsonl"
@@ -332,7 +331,7 @@ class _Round:
             partial,
             Lineage(
                 stage="rounds", round=self.number, parent=captioner.checkpoint, recipe="rounds",
-                data_hash=_digest(self.folder / PAIRS), seed=self.config.seed, commit=code_commit(),
+                data_hash=file_digest(self.folder / PAIRS), seed=self.config.seed, commit=code_commit(),
             ),
         )  # fmt: skip
         os.replace(partial, self.folder / CHECKPOINT)
@@ -373,6 +372,3 @@ def _check_material(material: Material, *, config: RoundsConfig, say: Callable[[
     if num_guided < len(samples) and any(config.guidance):
         say(f"{len(samples) - num_guided} of {len(samples)} samples have no reference caption: no guidance from them")
 
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]

@@ -1,0 +1,95 @@
+"""`avcap rebirth` and `avcap average`: what is done with the model that the rounds ended with."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avcap.cli.app import app, say
+from avcap.cli.judges import JudgeOptions, open_judge
+from avcap.cli.material import claim, is_video_folder, pool_of, questions_of, read_one, read_truths, samples_of
+from avcap.cli.train import find_recipe, overrides
+from avcap.config import override
+from avcap.errors import UserError
+from avcap.infer.shipped import find_checkpoint
+from avcap.judge.ingest import Truth
+from avcap.world.oracle import JUDGE_NAME
+
+
+@app.command("rebirth", no_args_is_help=True)
+def rebirth(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="tiny_rebirth or salmonn2_7b_rebirth.")],
+    teacher: Annotated[str, typer.Option(metavar="FINAL", help="The model that the rounds ended with.")],
+    model: Annotated[str, typer.Option(metavar="SFT", help="The model from before the rounds.")] = "tiny-sft",
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE|DIR", help="Videos to caption: a world, a list, a folder.")
+    ] = None,
+    questions: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Questions with answers to go on learning; a world has its own.")
+    ] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(metavar="FILE|DIR", help="Other videos with their events: measure before and after.")
+    ] = None,
+    held_out_questions: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Questions about --held-out. A world has its own.")
+    ] = None,
+    judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run, or else out/RECIPE.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the recipe; repeatable.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Set the fields that this file has.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same as --set seed=N.")] = None,
+) -> None:
+    """Fine-tune the model from before the rounds on captions of the final one, and on questions."""
+    values = overrides(recipe, config=config, assignments=assignments or [], seed=seed)
+    student, final, out_dir = find_checkpoint(model), find_checkpoint(teacher), out or Path("out") / recipe
+    make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
+
+    from avcap.stages.rebirth import RebirthConfig
+    from avcap.stages.rebirth import rebirth as run
+    from avcap.stages.rounds import Material
+
+    resolved = override(make_config(), values)
+    if not isinstance(resolved, RebirthConfig):
+        raise UserError(f"got the recipe {recipe}, wanted one of rebirth, such as tiny_rebirth")
+    measured: Truth | None
+    if data is None:
+        pool_truth, measured = read_truths(None, None, world=resolved.world, out_dir=out_dir)
+        pool = [replace(sample, video=pool_truth.video_path(sample), prompt="") for sample in pool_truth.samples]
+        asked = questions_of(pool_truth, questions)
+    else:
+        pool = list(pool_of(data))
+        measured = None if held_out is None else read_one(held_out)
+        asked = questions_of(None if is_video_folder(data) else read_one(data), questions)
+    claim(out_dir, recipe, resolved, models=[student, final])
+    material = Material(
+        samples=pool, questions=asked, held_out=samples_of(measured) if measured else (),
+        held_out_questions=questions_of(measured, held_out_questions) if measured else (),
+    )  # fmt: skip
+    if measured is None:
+        print(run(student, final, config=resolved, material=material, judge=None, out_dir=out_dir, say=say))
+        return
+    with open_judge(JudgeOptions(spec=judge, cache=out_dir / "replies.sqlite"), truth=measured) as opened:
+        print(run(student, final, config=resolved, material=material, judge=opened.judge, out_dir=out_dir, say=say))
+
+
+@app.command("average", no_args_is_help=True)
+def average(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Checkpoint folders of one architecture.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The new checkpoint folder.")],
+    weights: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="How much each counts; all alike if left out.")
+    ] = None,
+) -> None:
+    """The mean of the weights of several checkpoints: rounds that swing cancel, and less is forgotten."""
+    try:
+        shares = [float(text) for text in weights.split(",")] if weights else None
+    except ValueError:
+        raise UserError(f"got --weights {weights}, wanted numbers with commas between them, as in 1,1") from None
+    folders = [find_checkpoint(model) for model in models]
+
+    from avcap.model.average import average_checkpoints
+
+    print(average_checkpoints(folders, out=out, weights=shares))

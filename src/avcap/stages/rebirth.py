@@ -1,0 +1,279 @@
+"""Rebirth: the model from before the rounds is fine-tuned on captions of the final one, so that the rest is kept.
+
+    teacher (the final model) -> captions of a pool of videos           OUT/pool.jsonl
+    -> those that are good enough, told without their truth             OUT/kept.jsonl, quality.json
+    student (the model before the rounds): what it says of picture or sound alone, to be kept as it is
+                                                                        OUT/seen.jsonl, heard.jsonl
+    captions + questions with their answers + one modality -> fine-tuning    OUT/train/, OUT/checkpoint/
+    -> student, teacher and reborn model measured on held-out videos    OUT/student|teacher|reborn/standing.json
+
+Paper (arXiv 2410.06682), section 3.4: rebirth tuning; the pool's captions need no human label. It is the question data
+beside the captions that keep the answers: without them the reborn model forgets by itself (docs/results.md).
+Stopped at any moment and run again, it ends with the same weights.
+"""
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from avcap.data.feature_cache import FeatureCache
+from avcap.errors import UserError
+from avcap.infer.answer import Answerer
+from avcap.infer.captioner import Captioner
+from avcap.infer.request import Request
+from avcap.judge.base import EventJudge
+from avcap.judge.quality import QualityConfig, keep_good
+from avcap.model.checkpoints import silence_progress_bars
+from avcap.model.features import MediaFeatures
+from avcap.model.lora import LoraConfig, attach_lora, merge_lora
+from avcap.records import Caption, CaptionError, Decoding, Lineage, Sample, write_jsonl
+from avcap.stages.base import freeze_encoders
+from avcap.stages.collect import collect_captions, write_json
+from avcap.stages.gate import Gate, Standing, describe, question_sample
+from avcap.stages.lineage import checkpoint_title, code_commit, file_digest, write_lineage
+from avcap.stages.rounds import CHECKPOINT, TRAIN, Material, WorldConfig
+from avcap.train.corpus import UNIFORM
+from avcap.train.language import language_loss
+from avcap.train.lessons import Lesson, LessonBatch, Turn, make_batch
+from avcap.train.loop import LoopConfig, run_loop
+from avcap.train.optim import OptimConfig
+
+POOL, KEPT, QUALITY = "pool.jsonl", "kept.jsonl", "quality.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebirthMix:
+    """Share of each kind of lesson; they are normalised over the kinds that there are."""
+
+    captions: float = 0.65
+    questions: float = 0.25
+    modalities: float = 0.1
+    """What the student says of picture or sound alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebirthConfig:
+    seed: int = 0
+    world: WorldConfig | None = None
+    """Where videos come from when none are given; None: they have to be."""
+    mix: RebirthMix = field(default_factory=RebirthMix)
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    full: bool = False
+    """All of the language model and the aligners learn, and no LoRA."""
+    batch_size: int = 32
+    """Lessons a step."""
+    questions_per_lesson: int = 4
+    """Questions about one video, each asked as if it were the only one."""
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(num_steps=150, num_workers=0))
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-5, muon_lr=None, warmup_steps=10))
+    caption_batch: int = 16
+    """Videos captioned side by side."""
+    feature_bytes: int = 20 * 2**30
+    """Room for encoded videos on disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebirthLesson:
+    """What one video is asked, and which part of it is shown."""
+
+    sample: Sample
+    request: Request
+    turns: tuple[Turn, ...]
+
+
+class MediaOf(Protocol):
+    def __call__(self, sample: Sample, request: Request, /) -> MediaFeatures: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebirthBatches:
+    """Step -> lessons, the same ones every time: kinds are drawn by their shares, and lessons of a kind at random."""
+
+    lessons: dict[str, Sequence[RebirthLesson]]
+    mix: RebirthMix
+    batch_size: int
+    seed: int
+    collate: Callable[[list[RebirthLesson]], LessonBatch]
+
+    def __call__(self, step: int) -> LessonBatch:
+        return self.collate(self.draw(step))
+
+    def draw(self, step: int) -> list[RebirthLesson]:
+        rng = random.Random(f"rebirth/{self.seed}/{step}")
+        shares = {kind: getattr(self.mix, kind) for kind, found in self.lessons.items() if found}
+        kinds = rng.choices(list(shares), weights=list(shares.values()), k=self.batch_size)
+        return [rng.choice(self.lessons[kind]) for kind in kinds]
+
+
+def rebirth(
+    student: Path, teacher: Path, *, config: RebirthConfig, material: Material, judge: EventJudge | None, out_dir: Path,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:  # fmt: skip
+    """The model before the rounds and the final one -> the reborn checkpoint.
+
+    material.samples are the pool (events and reference captions are not read). `judge` None, or no held-out samples:
+    nothing is measured. UserError where no caption is good enough, or where questions are wanted and there are none.
+    """
+    silence_progress_bars()
+    if config.mix.questions and not material.questions:
+        raise UserError(
+            "got no questions with answers, wanted some (--questions); to do without them: --set mix.questions=0"
+        )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    features = FeatureCache(out_dir / "features", max_bytes=config.feature_bytes)
+    pool = material.samples
+    lessons = {
+        "captions": _taught(teacher, config=config, pool=pool, out_dir=out_dir, features=features, say=say)
+    }
+    captioner = Captioner(student, batch_size=config.caption_batch, feature_cache=features)
+    if config.mix.modalities:
+        lessons["modalities"] = _kept_modalities(captioner, pool, out_dir=out_dir)
+    if config.mix.questions:
+        lessons["questions"] = _asked(captioner, material, config=config)
+    if not (out_dir / CHECKPOINT).exists():
+        _learn(captioner, lessons, config=config, out_dir=out_dir)
+        _save(captioner, student, teacher, config=config, out_dir=out_dir)
+    if judge is not None and material.held_out:
+        gate = Gate(
+            start=student, samples=material.held_out, questions=material.held_out_questions, judge=judge,
+            features=features, batch_size=config.caption_batch,
+        )  # fmt: skip
+        compare_standings(gate, student, teacher, out_dir=out_dir, say=say)
+    return out_dir / CHECKPOINT
+
+
+def compare_standings(
+    gate: Gate, student: Path, teacher: Path, *, out_dir: Path, say: Callable[[str], None]
+) -> list[Standing]:
+    """Measures the three models and says how they stand."""
+    standings: list[Standing] = []
+    for name, model in (("student", student), ("teacher", teacher), ("reborn", out_dir / CHECKPOINT)):
+        standing = gate.measure(model, number=len(standings), folder=out_dir / name)
+        say(describe(standing).replace(f"round {standing.number}", name))
+        standings.append(standing)
+    return standings
+
+
+# --- lessons ----------------------------------------------------------------------------------------------------------
+
+
+def _taught(
+    teacher: Path, *, config: RebirthConfig, pool: Sequence[Sample], out_dir: Path, features: FeatureCache,
+    say: Callable[[str], None],
+) -> list[RebirthLesson]:  # fmt: skip
+    """The teacher's good captions of the pool."""
+    captioner = Captioner(teacher, batch_size=config.caption_batch, feature_cache=features)
+    request = _request(captioner)
+    captions = collect_captions(captioner, pool, request, path=out_dir / POOL)
+    kept = keep_good(captions, config.quality)
+    write_jsonl(out_dir / KEPT, kept.captions)
+    write_json(out_dir / QUALITY, {"asked": kept.num_asked, "kept": len(kept.captions), "dropped": kept.dropped})
+    say(f"captions of the pool: {len(kept.captions)} of {kept.num_asked} are good enough; dropped: {kept.dropped}")
+    return _caption_lessons(kept.captions, pool, request)
+
+
+def _kept_modalities(captioner: Captioner, pool: Sequence[Sample], *, out_dir: Path) -> list[RebirthLesson]:
+    """What the student says of the pictures alone, and of the sound alone, of whole videos that have both."""
+    lessons: list[RebirthLesson] = []
+    whole = [sample for sample in pool if sample.interval_s is None]
+    for name, shown in (("seen", {"use_sound": False}), ("heard", {"use_picture": False})):
+        request = _request(captioner, **shown)
+        asked = whole[::2] if name == "seen" else whole[1::2]
+        captions = collect_captions(captioner, asked, request, path=out_dir / f"{name}.jsonl")
+        lessons += _caption_lessons([caption for caption in captions if caption.finished], asked, request)
+    return lessons
+
+
+def _caption_lessons(
+    captions: Sequence[Caption], samples: Sequence[Sample], request: Request
+) -> list[RebirthLesson]:
+    sample_of = {sample.sample_id: sample for sample in samples}
+    return [
+        RebirthLesson(sample=sample_of[c.sample_id], request=request, turns=((c.prompt, c.text),)) for c in captions
+    ]
+
+
+def _asked(captioner: Captioner, material: Material, *, config: RebirthConfig) -> list[RebirthLesson]:
+    """Questions, some about one video together, each with its right answer."""
+    with_letters = Answerer(captioner).knows_letters
+    by_video: dict[tuple[str, tuple[float, float] | None], list[tuple[Sample, str]]] = {}
+    for question in material.questions:
+        sample = question_sample(question, with_letters=with_letters)
+        by_video.setdefault((sample.video, sample.interval_s), []).append((sample, question.answer))
+    request, lessons = _request(captioner), []
+    for found in by_video.values():
+        for first in range(0, len(found), config.questions_per_lesson):
+            some = found[first : first + config.questions_per_lesson]
+            turns = tuple((sample.prompt, answer) for sample, answer in some)
+            lessons.append(RebirthLesson(sample=some[0][0], request=request, turns=turns))
+    return lessons
+
+
+def _request(captioner: Captioner, *, use_sound: bool = True, use_picture: bool = True) -> Request:
+    decoding = Decoding(max_new_tokens=captioner.settings.max_new_tokens)
+    return Request(decoding=decoding, use_sound=use_sound, use_picture=use_picture)
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+def _learn(
+    captioner: Captioner, lessons: dict[str, list[RebirthLesson]], *, config: RebirthConfig, out_dir: Path
+) -> None:
+    """Fine-tunes the captioner's model in place on lessons of all kinds."""
+    model, tokenizer = captioner.model, captioner.tokenizer
+    if config.full:
+        freeze_encoders(model)
+    else:
+        model.requires_grad_(False)
+        torch.manual_seed(config.seed)  # the LoRA's A
+        attach_lora(model, config.lora)
+
+    def collate(drawn: list[RebirthLesson]) -> LessonBatch:
+        return make_batch(
+            [Lesson(media=_media(captioner, lesson), turns=lesson.turns) for lesson in drawn],
+            place_tokens=model.placeholders, tokenizer=tokenizer, chat=captioner.chat, weights=UNIFORM,
+        )  # fmt: skip
+
+    batches = RebirthBatches(
+        lessons=dict(lessons), mix=config.mix, batch_size=config.batch_size, seed=config.seed, collate=collate
+    )
+    model.train()
+    run_loop(
+        model, make_batch=batches, config=config.loop, optim=config.optim, out_dir=out_dir / TRAIN, title="rebirth",
+        loss_fn=lambda batch: language_loss(model, batch, tokenizer=tokenizer, alignment_weight=0.0),
+        notes={"stage": "rebirth", "seed": config.seed, "num_steps": config.loop.num_steps},
+    )  # fmt: skip
+    if not config.full:
+        merge_lora(model)
+
+
+def _media(captioner: Captioner, lesson: RebirthLesson) -> MediaFeatures:
+    """A lesson -> its encoded video, from the cache where captioning has left it."""
+    (video,) = captioner.encode([lesson.sample], lesson.request)
+    if isinstance(video, CaptionError):
+        raise UserError(video.error)
+    return video.clip.media
+
+
+def _save(captioner: Captioner, student: Path, teacher: Path, *, config: RebirthConfig, out_dir: Path) -> None:
+    """The reborn model as a checkpoint folder in which nothing of the student's is lost."""
+    partial = out_dir / f"{CHECKPOINT}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(student, partial, ignore=shutil.ignore_patterns("*.md", "model*.safetensors*"))
+    captioner.model.requires_grad_(True)
+    captioner.model.eval().save_pretrained(partial)
+    captioner.tokenizer.save_pretrained(partial)
+    lineage = Lineage(
+        stage="rebirth", parent=f"{checkpoint_title(student)} on captions of {checkpoint_title(teacher)}",
+        recipe="rebirth", data_hash=file_digest(out_dir / KEPT), seed=config.seed, commit=code_commit(),
+    )  # fmt: skip
+    write_lineage(partial, lineage)
+    os.replace(partial, out_dir / CHECKPOINT)
