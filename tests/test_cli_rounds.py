@@ -36,7 +36,8 @@ def test_rounds_end_with_a_checkpoint_and_tell_how_it_went(run, data, tmp_path):
     # round 0 being the best, the model that the rounds began with is the answer
     assert out.strip().endswith(("round-1/checkpoint", "tiny-sft"))
 
-    code, shown, _ = run("rounds", "status", out_dir)
+    code, shown, _ = run("rounds", "status", out_dir, "--plot", tmp_path / "rounds.png")
+    assert (tmp_path / "rounds.png").read_bytes().startswith(b"\x89PNG")
     assert code == 0 and [line.partition(":")[0] for line in shown.splitlines()][:2] == ["round 0", "round 1"]
     assert run("rounds", "tiny_rounds", *data, "--out", out_dir, *SMALL)[1] == out  # again: there is nothing left to do
 

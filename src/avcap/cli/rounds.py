@@ -98,15 +98,25 @@ def run(
 
 
 @rounds_app.command("status", no_args_is_help=True)
-def status(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the rounds.")]) -> None:
+def status(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the rounds.")],
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it, too.")] = None,
+) -> None:
     """How far the rounds are: what each measured, which is best, and why."""
     from avcap.stages.gate import describe, read_standings
 
-    for standing in read_standings(folder):
+    standings = read_standings(folder)
+    for standing in standings:
         print(describe(standing))
-    decision = folder / "decision.json"
+    best, decision = None, folder / "decision.json"
     if decision.exists():
         found = json.loads(decision.read_text(encoding="utf-8"))
-        print(f"best: round {found['best']}; {found['reason']}")
+        best = found["best"]
+        print(f"best: round {best}; {found['reason']}")
         for number, why in found["refused"].items():
             print(f"refused: round {number}; {why}")
+    if plot is not None:
+        from avcap.web.plot import plot_rounds
+
+        plot_rounds(plot, standings, best=best)
+        say(f"drawn: {plot}")

@@ -1,11 +1,18 @@
-"""Error rates of several evaluations side by side, as a picture. Needs the extra "plot" (matplotlib)."""
+"""Error rates of evaluations side by side, and of preference rounds one after the other, as pictures.
 
-from collections.abc import Mapping
+Needs the extra "plot" (matplotlib).
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from avcap.errors import UserError
 from avcap.judge.bootstrap import Rate
 from avcap.judge.metrics import GroupMetrics, Metrics
+
+if TYPE_CHECKING:
+    from avcap.stages.gate import Standing
 
 RATES = {
     "missing": "missing_rate", "hallucination": "hallucination_rate", "total error": "total_error_rate",
@@ -17,22 +24,67 @@ BAR_SHARE = 0.8  # of the room between two groups of bars
 
 def plot_rates(path: str | Path, runs: Mapping[str, Metrics]) -> None:
     """Metrics by name -> a picture file: for whole videos and for intervals a panel of bars with their intervals."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("no plot without matplotlib; install it: pip install 'avcap[plot]'") from None
     panels = {
         "whole videos": {name: metrics.global_ for name, metrics in runs.items()},
         "intervals": {name: metrics.local for name, metrics in runs.items()},
     }
     shown = {title: groups for title, groups in panels.items() if any(groups.values())}
-    figure = Figure(figsize=(6.4 * len(shown), 4.2), layout="constrained")
+    figure = _figure(width=6.4 * len(shown))
     for axes, (title, groups) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
         _draw_panel(axes, groups)
         axes.set_title(title, loc="left")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(runs)), frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def plot_rounds(path: str | Path, standings: "Sequence[Standing]", *, best: int | None = None) -> None:
+    """Standings of rounds -> a picture file: errors, signs of unnatural text, questions; the best round is marked."""
+    rounds = [standing.number for standing in standings]
+    start = standings[0]
+
+    def against_start(name: str) -> list[float | None]:
+        before = getattr(start, name)
+        return [getattr(one, name) / before if before and getattr(one, name) is not None else None for one in standings]
+
+    kinds = sorted(start.questions_by_kind)
+    panels: dict[str, dict[str, list[float | None]]] = {
+        "rates on held-out videos": {
+            name: [getattr(one, name) for one in standings]
+            for name in ("global_error", "local_error", "missing", "hallucination", "repetition")
+        },
+        "against the start (1 = the same)": {name: against_start(name) for name in ("words", "distinct", "perplexity")},
+        "questions answered right": {"all": [one.questions for one in standings]}
+        | {kind: [one.questions_by_kind.get(kind) for one in standings] for kind in kinds},
+    }
+    shown = {
+        title: lines for title, lines in panels.items() if any(value is not None for value in next(iter(lines.values())))
+    }
+    figure = _figure(width=4.6 * len(shown))
+    for axes, (title, lines) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+        for i, (name, values) in enumerate(lines.items()):
+            if any(value is not None for value in values):
+                style = {"color": COLOURS[i], "marker": "o"} if i < len(COLOURS) else {"alpha": 0.5}
+                axes.plot(rounds, values, label=name.replace("_", " "), **style)
+        if best is not None:
+            axes.axvline(best, color="black", linewidth=1, linestyle=":")
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_xticks(rounds)
+        axes.set_xlabel("round" + ("" if best is None else f" (dotted: the best, {best})"))
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def _figure(*, width: float) -> Any:
+    """An empty figure of so many inches; UserError where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("no plot without matplotlib; install it: pip install 'avcap[plot]'") from None
+    return Figure(figsize=(width, 4.2), layout="constrained")
 
 
 def _draw_panel(axes, groups: Mapping[str, GroupMetrics | None]) -> None:  # type: ignore[no-untyped-def]
