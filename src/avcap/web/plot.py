@@ -58,7 +58,7 @@ def plot_rounds(path: str | Path, standings: "Sequence[Standing]", *, best: int 
         | {kind: [one.questions_by_kind.get(kind) for one in standings] for kind in kinds},
     }
     shown = {
-        title: lines for title, lines in panels.items() if any(value is not None for value in next(iter(lines.values())))
+        title: lines for title, lines in panels.items() if any(v is not None for v in next(iter(lines.values())))
     }
     figure = _figure(width=4.6 * len(shown))
     for axes, (title, lines) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
