@@ -7,6 +7,7 @@ tiny_base -> tiny_align -> tiny_sft make the embedded model from nothing. A vari
 from avcap.model.lora import BLOCK_OF, LoraConfig
 from avcap.stages.align import AlignConfig
 from avcap.stages.base import BaseConfig
+from avcap.stages.dpo import DpoConfig
 from avcap.stages.perceive import PerceiveConfig
 from avcap.stages.prefer import PreferConfig
 from avcap.stages.rebirth import RebirthConfig
@@ -104,6 +105,16 @@ def tiny_rounds() -> RoundsConfig:
     )
 
 
+def tiny_dpo() -> DpoConfig:
+    """One preference round of the embedded model on pairs from a file."""
+    return DpoConfig(prefer=tiny_rounds().prefer)
+
+
+def salmonn2_7b_dpo() -> DpoConfig:
+    """One preference round of a released-size model on pairs from a file."""
+    return DpoConfig(prefer=salmonn2_7b_rounds().prefer)
+
+
 def tiny_rebirth() -> RebirthConfig:
     """The embedded model from before the rounds, on captions of the final one, with questions and single modalities."""
     return RebirthConfig(
@@ -137,7 +148,7 @@ def salmonn2_7b_rounds() -> RoundsConfig:
 RECIPES = {
     recipe.__name__: recipe
     for recipe in (
-        tiny_base, tiny_align, tiny_sft, tiny_rounds, tiny_rebirth, salmonn2_7b_align, salmonn2_7b_sft,
-        salmonn2_7b_rounds, salmonn2_7b_rebirth,
+        tiny_base, tiny_align, tiny_sft, tiny_rounds, tiny_dpo, tiny_rebirth, salmonn2_7b_align, salmonn2_7b_sft,
+        salmonn2_7b_rounds, salmonn2_7b_dpo, salmonn2_7b_rebirth,
     )
 }  # fmt: skip

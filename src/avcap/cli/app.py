@@ -1,5 +1,6 @@
 """What all commands share: the app they are registered with, exit codes, lines on stderr, errors without tracebacks."""
 
+import errno
 import io
 import logging
 import sys
@@ -13,6 +14,8 @@ import avcap
 from avcap.errors import UserError
 
 EXIT_SOME_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
     help="Detailed audio-visual captions of videos.", no_args_is_help=True, add_completion=False,
@@ -32,12 +35,24 @@ def main() -> None:
     except UserError as error:
         say(str(error))
         code = EXIT_BAD_INPUT
+    except (FloatingPointError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_ROOM:
+            raise
+        say(describe_failure(error))
+        code = EXIT_SOME_FAILED
     except TyperException as error:
         say(_describe_usage_error(error))
         code = EXIT_BAD_INPUT
     if code == EXIT_INTERRUPTED:
         say("interrupted; with --out, the same command goes on from here")
     sys.exit(code or 0)
+
+
+def describe_failure(error: FloatingPointError | OSError) -> str:
+    """What broke in the middle of work -> one line; what is on disk is whole, and the same command goes on from it."""
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the disk'}: no room left ({error.strerror}); free some, and run the same again"
+    return str(error)
 
 
 def say(message: str) -> None:

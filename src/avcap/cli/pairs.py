@@ -10,9 +10,12 @@ import typer
 from avcap.cli.app import app, say
 from avcap.cli.evaluate import TRUTH_FILE
 from avcap.cli.judges import JudgeOptions, open_judge, read_calibration
+from avcap.cli.material import claim
+from avcap.cli.train import find_recipe, overrides
 from avcap.config import override, parse_assignments
 from avcap.errors import UserError
 from avcap.infer.caption_file import read_rows
+from avcap.infer.shipped import find_checkpoint
 from avcap.judge.base import Case
 from avcap.judge.clauses import compare_clauses, read_clauses
 from avcap.judge.ingest import SampleIndex, Truth, WrittenCaption, read_truth
@@ -103,13 +106,58 @@ def import_file(
     flavour: Annotated[str | None, typer.Option("--from", metavar="FLAVOUR", help=f"{Flavours}.")] = None,
 ) -> None:
     """Read pairs that were made for another trainer."""
+    pairs = _imported(file, flavour)
+    _write_pairs(out, pairs)
+    say(f"{len(pairs)} pairs written: {out}")
+
+
+@app.command("dpo", no_args_is_help=True)
+def learn(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="tiny_dpo or salmonn2_7b_dpo.")],
+    pairs: Annotated[Path, typer.Option(metavar="FILE", help="Pairs of avcap pairs build, or of another trainer.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run. Run again, it goes on.")],
+    model: Annotated[str, typer.Option(help="The model to begin with.")] = "tiny-sft",
+    videos: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the videos are; as the pairs name them if left out.")
+    ] = None,
+    off_policy: Annotated[
+        bool, typer.Option("--off-policy", help="Learn pairs that another model wrote, too.")
+    ] = False,
+    flavour: Annotated[
+        str | None, typer.Option("--from", metavar="FLAVOUR", help=f"{Flavours}; our own if left out.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the recipe; repeatable.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Set the fields that this file has.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same as --set seed=N.")] = None,
+) -> None:
+    """One round of preference optimisation on pairs from a file: LoRA, guided DPO, merged."""
+    values = overrides(recipe, config=config, assignments=assignments or [], seed=seed)
+    parent = find_checkpoint(model)
+    found = [
+        pair if videos is None else replace(pair, video=str(videos / pair.video))
+        for pair in (read_jsonl(pairs, PreferencePair) if flavour is None else _imported(pairs, flavour))
+    ]
+    make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
+
+    from avcap.stages.dpo import DpoConfig, run_dpo
+
+    resolved = override(make_config(), values)
+    if not isinstance(resolved, DpoConfig):
+        raise UserError(f"got the recipe {recipe}, wanted one for pairs from a file, such as tiny_dpo")
+    claim(out, recipe, resolved, models=[parent])
+    print(run_dpo(parent, found, config=resolved, out_dir=out, allow_others=off_policy, say=say))
+
+
+def _imported(file: Path, flavour: str | None) -> Sequence[PreferencePair]:
+    """Pairs of another trainer; what is left out, or used otherwise than there, is said."""
     imported = import_pairs(file, flavour=flavour)
-    _write_pairs(out, imported.pairs)
     for reason, count in imported.left_out.items():
         say(f"{count} rows left out: {reason}")
     if imported.num_audio_files:
         say(f"{imported.num_audio_files} rows name a sound file; the sound of the video itself is used instead")
-    say(f"{len(imported.pairs)} pairs written: {out}")
+    return imported.pairs
 
 
 def _captions_of(paths: Sequence[Path], truth: Truth) -> list[Caption]:

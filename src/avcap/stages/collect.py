@@ -14,6 +14,7 @@ from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
 from avcap.judge.base import Case, EventJudge
+from avcap.model.features import MediaFeatures
 from avcap.records import (
     Caption,
     CaptionError,
@@ -102,6 +103,14 @@ def collect_verdicts(
             f"often: {reasons.most_common(1)[0][0]}; {len(captions) - len(unscored)} verdicts are kept, run it again"
         )
     return [answers[caption.caption_id] for caption in captions]
+
+
+def encoded(captioner: Captioner, sample: Sample, request: Request) -> MediaFeatures:
+    """A sample -> its encoded video, from the captioner's cache if it is there; UserError if it cannot be read."""
+    (video,) = captioner.encode([sample], request)
+    if isinstance(video, CaptionError):
+        raise UserError(video.error)
+    return video.clip.media
 
 
 def whole_lines(path: Path) -> Iterator[str]:

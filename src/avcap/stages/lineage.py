@@ -1,13 +1,32 @@
-"""Where a checkpoint comes from, written beside its weights."""
+"""A stage's model becomes a checkpoint folder that says where it comes from."""
 
 import hashlib
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
+from avcap.infer.captioner import Captioner
 from avcap.infer.settings import read_settings
+from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.records import Lineage, to_json
 
 LINEAGE_FILE = "lineage.json"
+
+
+def save_child(
+    captioner: Captioner, model: Salmonn2ForCaptioning, *, parent: Path, folder: Path, lineage: Lineage
+) -> None:
+    """A model that was trained from `parent` -> folder, whole or not there, with all else that the parent's has:
+    settings, tokenizer, world check; its model card is left out, for it tells of other weights."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(parent, partial, ignore=shutil.ignore_patterns("*.md", "model*.safetensors*"))
+    model.requires_grad_(True)
+    model.eval().save_pretrained(partial)
+    captioner.tokenizer.save_pretrained(partial)
+    write_lineage(partial, lineage)
+    os.replace(partial, folder)
 
 
 def write_lineage(folder: Path, lineage: Lineage) -> None:

@@ -12,13 +12,10 @@ beside the captions that keep the answers: without them the reborn model forgets
 Stopped at any moment and run again, it ends with the same weights.
 """
 
-import os
 import random
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -30,13 +27,12 @@ from avcap.infer.request import Request
 from avcap.judge.base import EventJudge
 from avcap.judge.quality import QualityConfig, keep_good
 from avcap.model.checkpoints import silence_progress_bars
-from avcap.model.features import MediaFeatures
 from avcap.model.lora import LoraConfig, attach_lora, merge_lora
-from avcap.records import Caption, CaptionError, Decoding, Lineage, Sample, write_jsonl
+from avcap.records import Caption, Decoding, Lineage, Sample, write_jsonl
 from avcap.stages.base import freeze_encoders
-from avcap.stages.collect import collect_captions, write_json
+from avcap.stages.collect import collect_captions, encoded, write_json
 from avcap.stages.gate import Gate, Standing, describe, question_sample
-from avcap.stages.lineage import checkpoint_title, code_commit, file_digest, write_lineage
+from avcap.stages.lineage import checkpoint_title, code_commit, file_digest, save_child
 from avcap.stages.rounds import CHECKPOINT, TRAIN, Material, WorldConfig
 from avcap.train.corpus import UNIFORM
 from avcap.train.language import language_loss
@@ -88,10 +84,6 @@ class RebirthLesson:
     turns: tuple[Turn, ...]
 
 
-class MediaOf(Protocol):
-    def __call__(self, sample: Sample, request: Request, /) -> MediaFeatures: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class RebirthBatches:
     """Step -> lessons, the same ones every time: kinds are drawn by their shares, and lessons of a kind at random."""
@@ -139,7 +131,11 @@ def rebirth(
         lessons["questions"] = _asked(captioner, material, config=config)
     if not (out_dir / CHECKPOINT).exists():
         _learn(captioner, lessons, config=config, out_dir=out_dir)
-        _save(captioner, student, teacher, config=config, out_dir=out_dir)
+        lineage = Lineage(
+            stage="rebirth", parent=f"{checkpoint_title(student)} on captions of {checkpoint_title(teacher)}",
+            recipe="rebirth", data_hash=file_digest(out_dir / KEPT), seed=config.seed, commit=code_commit(),
+        )  # fmt: skip
+        save_child(captioner, captioner.model, parent=student, folder=out_dir / CHECKPOINT, lineage=lineage)
     if judge is not None and material.held_out:
         gate = Gate(
             start=student, samples=material.held_out, questions=material.held_out_questions, judge=judge,
@@ -238,7 +234,7 @@ def _learn(
 
     def collate(drawn: list[RebirthLesson]) -> LessonBatch:
         return make_batch(
-            [Lesson(media=_media(captioner, lesson), turns=lesson.turns) for lesson in drawn],
+            [Lesson(media=encoded(captioner, lesson.sample, lesson.request), turns=lesson.turns) for lesson in drawn],
             place_tokens=model.placeholders, tokenizer=tokenizer, chat=captioner.chat, weights=UNIFORM,
         )  # fmt: skip
 
@@ -253,27 +249,3 @@ def _learn(
     )  # fmt: skip
     if not config.full:
         merge_lora(model)
-
-
-def _media(captioner: Captioner, lesson: RebirthLesson) -> MediaFeatures:
-    """A lesson -> its encoded video, from the cache where captioning has left it."""
-    (video,) = captioner.encode([lesson.sample], lesson.request)
-    if isinstance(video, CaptionError):
-        raise UserError(video.error)
-    return video.clip.media
-
-
-def _save(captioner: Captioner, student: Path, teacher: Path, *, config: RebirthConfig, out_dir: Path) -> None:
-    """The reborn model as a checkpoint folder in which nothing of the student's is lost."""
-    partial = out_dir / f"{CHECKPOINT}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(student, partial, ignore=shutil.ignore_patterns("*.md", "model*.safetensors*"))
-    captioner.model.requires_grad_(True)
-    captioner.model.eval().save_pretrained(partial)
-    captioner.tokenizer.save_pretrained(partial)
-    lineage = Lineage(
-        stage="rebirth", parent=f"{checkpoint_title(student)} on captions of {checkpoint_title(teacher)}",
-        recipe="rebirth", data_hash=file_digest(out_dir / KEPT), seed=config.seed, commit=code_commit(),
-    )  # fmt: skip
-    write_lineage(partial, lineage)
-    os.replace(partial, out_dir / CHECKPOINT)

@@ -20,7 +20,6 @@ Every file is whole or is gone on with: stopped at any moment and run again, the
 
 import os
 import random
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -37,11 +36,9 @@ from avcap.judge.base import EventJudge
 from avcap.judge.pairs import PairConfig, report_text, select_pairs
 from avcap.model.average import average_checkpoints
 from avcap.model.checkpoints import load, silence_progress_bars
-from avcap.model.features import MediaFeatures
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.records import (
     Caption,
-    CaptionError,
     Decoding,
     Lineage,
     PreferencePair,
@@ -52,9 +49,9 @@ from avcap.records import (
     read_jsonl,
     write_jsonl,
 )
-from avcap.stages.collect import collect_captions, collect_verdicts, write_json
+from avcap.stages.collect import collect_captions, collect_verdicts, encoded, write_json
 from avcap.stages.gate import STANDING, Gate, Standing, StopConfig, answer_questions, decide, describe, question_sample
-from avcap.stages.lineage import code_commit, file_digest, write_lineage
+from avcap.stages.lineage import code_commit, file_digest, save_child
 from avcap.stages.prefer import ADAPTER, PreferConfig, ReplayItem, prefer, with_guidance
 
 CAPTIONS, VERDICTS, ANSWERS = "captions.jsonl", "verdicts.jsonl", "answers.jsonl"
@@ -311,30 +308,27 @@ class _Round:
         ]
         by_id = {sample.sample_id: sample for sample in (*self.material.samples, *questions)}
         request = self._request(captioner)
-        prefer(
-            model, captioner.tokenizer, pairs=pairs, replay=replay, adapter=adapter,
-            media_of=lambda sample_id: _media(captioner, by_id[sample_id], request),
-            config=with_guidance(config.prefer, config.guidance_of(self.number)),
-            seed=config.seed * 1000 + self.number, out_dir=self.folder / TRAIN, title=f"round {self.number}",
-        )  # fmt: skip
+        try:
+            prefer(
+                model, captioner.tokenizer, pairs=pairs, replay=replay, adapter=adapter,
+                media_of=lambda sample_id: encoded(captioner, by_id[sample_id], request),
+                config=with_guidance(config.prefer, config.guidance_of(self.number)),
+                seed=config.seed * 1000 + self.number, out_dir=self.folder / TRAIN, title=f"round {self.number}",
+            )  # fmt: skip
+        except FloatingPointError as error:
+            raise UserError(
+                f"round {self.number}: {error}; rounds before it are kept: set a lower prefer.optim.lr and go on with "
+                f"--from-round {self.number}"
+            ) from None
         self._save(captioner, model)
 
     def _save(self, captioner: Captioner, model: Salmonn2ForCaptioning) -> None:
-        """The merged model as a checkpoint folder in which nothing of its parent is lost: settings, world check."""
-        partial = self.folder / f"{CHECKPOINT}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(self.before, partial, ignore=shutil.ignore_patterns("*.md", "model*.safetensors*"))
-        model.requires_grad_(True)
-        model.save_pretrained(partial)
-        captioner.tokenizer.save_pretrained(partial)
-        write_lineage(
-            partial,
-            Lineage(
-                stage="rounds", round=self.number, parent=captioner.checkpoint, recipe="rounds",
-                data_hash=file_digest(self.folder / PAIRS), seed=self.config.seed, commit=code_commit(),
-            ),
+        lineage = Lineage(
+            stage="rounds", round=self.number, parent=captioner.checkpoint, recipe="rounds",
+            data_hash=file_digest(self.folder / PAIRS), seed=self.config.seed, commit=code_commit(),
         )  # fmt: skip
-        os.replace(partial, self.folder / CHECKPOINT)
+        save_child(captioner, model, parent=self.before, folder=self.folder / CHECKPOINT, lineage=lineage)
+
 
 
 def draw_prompts(samples: Sequence[Sample], *, config: RoundsConfig, number: int) -> list[Sample]:
@@ -346,14 +340,6 @@ def draw_prompts(samples: Sequence[Sample], *, config: RoundsConfig, number: int
     num_local = min(round(config.sampling.num_prompts * config.sampling.local_share), len(by_kind[True]))
     num_global = min(config.sampling.num_prompts - num_local, len(by_kind[False]))
     return rng.sample(by_kind[False], num_global) + rng.sample(by_kind[True], num_local)
-
-
-def _media(captioner: Captioner, sample: Sample, request: Request) -> MediaFeatures:
-    """A sample -> its encoded video, from the cache where sampling has left it."""
-    (video,) = captioner.encode([sample], request)
-    if isinstance(video, CaptionError):
-        raise UserError(video.error)
-    return video.clip.media
 
 
 def _check_material(material: Material, *, config: RoundsConfig, say: Callable[[str], None]) -> None:
@@ -371,4 +357,3 @@ def _check_material(material: Material, *, config: RoundsConfig, say: Callable[[
     num_guided = sum(bool(sample.reference_caption) for sample in samples)
     if num_guided < len(samples) and any(config.guidance):
         say(f"{len(samples) - num_guided} of {len(samples)} samples have no reference caption: no guidance from them")
-
