@@ -27,6 +27,12 @@ def released_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def plus_folder() -> Path:
+    """The same of video-SALMONN 2+."""
+    return TESTS / "data" / "plus_av_10s"
+
+
+@pytest.fixture(scope="session")
 def parity() -> ModuleType:
     """tests/parity.py, which is a script."""
     spec = importlib.util.spec_from_file_location("parity", TESTS / "parity.py")

@@ -14,7 +14,11 @@ STRUCTURAL = 1.0  # logits move by more than this when anything is really wrong,
 
 @pytest.fixture
 def case(parity, released_folder):
-    ((folder, facts),), _ = parity.find_cases(released_folder)
+    return load(parity, released_folder)
+
+
+def load(parity, folder):
+    ((folder, facts),), _ = parity.find_cases(folder)
     return parity.load_case(folder, facts)
 
 

@@ -12,11 +12,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from transformers import DynamicCache
 
 from avcap.infer.shared_prompt import OwnPrompts, SharedPrompts
+from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaTokens
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
 
 Prompt = tuple[Sequence[int], MediaTokens | None]
 
@@ -89,22 +90,24 @@ class _Rows:
     """The rows that are still being written: all tensors have them first, in the same order."""
 
     memory: OwnPrompts | SharedPrompts
-    length_R: torch.Tensor
+    position_R: torch.Tensor
+    """Of the token that comes next."""
     logits_RV: torch.Tensor
     uniform_RS: torch.Tensor
-    was_generated_RV: torch.Tensor
+    penalized_RV: torch.Tensor
+    """Tokens that a repetition penalty makes less likely: those written, and of some families those of the prompt."""
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drops the rows that have ended, all but these."""
-        rows_R = torch.tensor(rows, device=self.length_R.device)
+        rows_R = torch.tensor(rows, device=self.position_R.device)
         self.memory.keep(rows)
-        self.length_R, self.logits_RV = self.length_R[rows_R], self.logits_RV[rows_R]
-        self.uniform_RS, self.was_generated_RV = self.uniform_RS[rows_R], self.was_generated_RV[rows_R]
+        self.position_R, self.logits_RV = self.position_R[rows_R], self.logits_RV[rows_R]
+        self.uniform_RS, self.penalized_RV = self.uniform_RS[rows_R], self.penalized_RV[rows_R]
 
 
 @torch.no_grad()
 def generate(
-    model: Salmonn2ForCaptioning,
+    model: CaptioningModel,
     prompts: Sequence[Prompt],
     *,
     max_new_tokens: int,
@@ -121,7 +124,8 @@ def generate(
     """Prompts (ids with placeholders, media tokens) -> answers, those to the same prompt next to each other.
 
     Temperature 0 is greedy; above it `seeds` has one seed per answer, drawn from the `top_k` likeliest tokens (0: all)
-    and, of these, from the fewest that hold `top_p` of the mass. The repetition penalty counts generated ids only.
+    and, of these, from the fewest that hold `top_p` of the mass. The repetition penalty counts generated ids, and those
+    of the prompt too where the family's published decoding does.
     """
     num_answers = len(prompts) * answers_per_prompt
     if temperature > 0 and len(seeds or ()) != num_answers:
@@ -152,33 +156,45 @@ def _draw(seeds: Sequence[int], *, num_steps: int) -> torch.Tensor:
 
 
 def _prefill(
-    model: Salmonn2ForCaptioning, prompts: Sequence[Prompt], *, answers_per_prompt: int, uniform_RS: torch.Tensor
+    model: CaptioningModel, prompts: Sequence[Prompt], *, answers_per_prompt: int, uniform_RS: torch.Tensor
 ) -> _Rows:
     """Prompts -> rows ready for their first token; a prompt is read once however many answers it gets."""
     longest = max(len(ids) for ids, _ in prompts)
     length_B = torch.tensor([len(ids) for ids, _ in prompts], device=model.device)
     ids_BL = torch.tensor([[0] * (longest - len(ids)) + list(ids) for ids, _ in prompts], device=model.device)
     mask_BL = (torch.arange(longest, device=model.device) >= longest - length_B[:, None]).long()
+    placed = [model.positions(ids, media) for ids, media in prompts]
+    padded = [F.pad(one.of_ids, (longest - one.of_ids.shape[-1], 0)) for one in placed]
     output = model.language_model(
         inputs_embeds=model.embed(ids_BL, [media for _, media in prompts]),
         attention_mask=mask_BL,
-        position_ids=(mask_BL.cumsum(dim=1) - 1).clamp(min=0),
+        position_ids=torch.stack(padded, dim=-2).to(model.device),
         use_cache=True,
         logits_to_keep=1,
     )
-    logits_RV = output.logits[:, -1].float().repeat_interleave(answers_per_prompt, dim=0)
+    logits_BV = output.logits[:, -1].float()
     memory: OwnPrompts | SharedPrompts
     if answers_per_prompt == 1:
         memory = OwnPrompts(output.past_key_values, mask_BL)
     else:
         memory = SharedPrompts(output.past_key_values, mask_BL, answers_per_prompt=answers_per_prompt)
+    following_B = torch.tensor([one.following for one in placed], device=model.device)
     return _Rows(
         memory=memory,
-        length_R=length_B.repeat_interleave(answers_per_prompt),
-        logits_RV=logits_RV,
+        position_R=following_B.repeat_interleave(answers_per_prompt),
+        logits_RV=logits_BV.repeat_interleave(answers_per_prompt, dim=0),
         uniform_RS=uniform_RS.to(model.device),
-        was_generated_RV=torch.zeros_like(logits_RV, dtype=torch.bool),
+        penalized_RV=_penalized(model, prompts, like_BV=logits_BV).repeat_interleave(answers_per_prompt, dim=0),
     )
+
+
+def _penalized(model: CaptioningModel, prompts: Sequence[Prompt], *, like_BV: torch.Tensor) -> torch.Tensor:
+    """Prompts -> (B, V): the tokens that a repetition penalty counts before anything is written."""
+    penalized_BV = torch.zeros_like(like_BV, dtype=torch.bool)
+    if model.penalty_counts_prompt:
+        for row, (ids, media) in enumerate(prompts):
+            penalized_BV[row, model.published_ids(ids, media)] = True
+    return penalized_BV
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +203,8 @@ class Prefix:
 
     cache: DynamicCache
     length: int
+    following: int
+    """The position behind it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,21 +213,27 @@ class _Read:
 
     cache: DynamicCache
     mask_BL: torch.Tensor
-    length_B: torch.Tensor
+    position_B: torch.Tensor
+    """Of the token that comes next."""
     logits_BKV: torch.Tensor
 
 
 @torch.no_grad()
-def read_prefix(model: Salmonn2ForCaptioning, prompt: Prompt) -> Prefix:
+def read_prefix(model: CaptioningModel, prompt: Prompt) -> Prefix:
     """The beginning of prompts (ids with placeholders, media tokens) -> it, read."""
     ids, media = prompt
-    embeds_1LD = model.embed(torch.tensor([list(ids)], device=model.device), [media])
-    output = model.language_model(inputs_embeds=embeds_1LD, use_cache=True, logits_to_keep=1)
-    return Prefix(cache=output.past_key_values, length=len(ids))
+    placed = model.positions(ids, media)
+    output = model.language_model(
+        inputs_embeds=model.embed(torch.tensor([list(ids)], device=model.device), [media]),
+        position_ids=placed.of_ids.unsqueeze(-2).to(model.device),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return Prefix(cache=output.past_key_values, length=len(ids), following=placed.following)
 
 
 def generate_after(
-    model: Salmonn2ForCaptioning, prefix: Prefix, endings: Sequence[Sequence[int]], *, max_new_tokens: int,
+    model: CaptioningModel, prefix: Prefix, endings: Sequence[Sequence[int]], *, max_new_tokens: int,
     eos_ids: Collection[int],
 ) -> list[Generated]:  # fmt: skip
     """A prefix and the endings (text ids) of B prompts -> the greedy answer to each, as `generate` gives it."""
@@ -218,20 +242,20 @@ def generate_after(
     read = _read_after(model, prefix, endings, num_logits=1)
     logits_RV = read.logits_BKV[:, -1]
     rows = _Rows(
-        memory=OwnPrompts(read.cache, read.mask_BL), length_R=read.length_B, logits_RV=logits_RV,
+        memory=OwnPrompts(read.cache, read.mask_BL), position_R=read.position_B, logits_RV=logits_RV,
         uniform_RS=_draw([0] * len(endings), num_steps=max_new_tokens).to(model.device),
-        was_generated_RV=torch.zeros_like(logits_RV, dtype=torch.bool),
+        penalized_RV=torch.zeros_like(logits_RV, dtype=torch.bool),
     )  # fmt: skip
     return _write(model, rows, choice=_Choice(), ends=_Ends(max_new_tokens=max_new_tokens, eos_ids=eos_ids))
 
 
-def next_after(model: Salmonn2ForCaptioning, prefix: Prefix, endings: Sequence[Sequence[int]]) -> torch.Tensor:
+def next_after(model: CaptioningModel, prefix: Prefix, endings: Sequence[Sequence[int]]) -> torch.Tensor:
     """A prefix and the endings of B prompts -> log-probability of every token as the first of the answer (B, V)."""
     return _read_after(model, prefix, endings, num_logits=1).logits_BKV[:, -1].log_softmax(dim=-1)
 
 
 def score_after(
-    model: Salmonn2ForCaptioning, prefix: Prefix, endings: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+    model: CaptioningModel, prefix: Prefix, endings: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
 ) -> list[float]:
     """A prefix, the endings of B prompts and an answer (ids) to each -> log-probability of each answer, summed."""
     if not endings:
@@ -249,7 +273,7 @@ def score_after(
 
 @torch.no_grad()
 def _read_after(
-    model: Salmonn2ForCaptioning, prefix: Prefix, texts: Sequence[Sequence[int]], *, num_logits: int
+    model: CaptioningModel, prefix: Prefix, texts: Sequence[Sequence[int]], *, num_logits: int
 ) -> _Read:
     """Reads texts behind a copy of the prefix. They are padded on the left, between it and them, and masked there."""
     longest = max(map(len, texts))
@@ -262,21 +286,21 @@ def _read_after(
     output = model.language_model(
         input_ids=ids_BL,
         attention_mask=mask_BL,
-        position_ids=prefix.length + (is_text_BL.cumsum(dim=1) - 1).clamp(min=0),
+        position_ids=prefix.following + (is_text_BL.cumsum(dim=1) - 1).clamp(min=0),
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=num_logits,
     )
     return _Read(
-        cache=output.past_key_values, mask_BL=mask_BL, length_B=prefix.length + length_B,
+        cache=output.past_key_values, mask_BL=mask_BL, position_B=prefix.following + length_B,
         logits_BKV=output.logits.float(),
     )  # fmt: skip
 
 
 @torch.no_grad()
-def _write(model: Salmonn2ForCaptioning, rows: _Rows, *, choice: _Choice, ends: _Ends) -> list[Generated]:
+def _write(model: CaptioningModel, rows: _Rows, *, choice: _Choice, ends: _Ends) -> list[Generated]:
     """Prefilled rows -> their answers."""
-    answers = [_Answer() for _ in rows.length_R]
+    answers = [_Answer() for _ in rows.position_R]
     active = answers
     for step in range(ends.max_new_tokens):
         next_R = _choose(rows, choice=choice, step=step)
@@ -284,13 +308,13 @@ def _write(model: Salmonn2ForCaptioning, rows: _Rows, *, choice: _Choice, ends: 
         on = [row for row, (answer, token) in enumerate(pairs) if answer.goes_on(token, ends=ends)]
         if not on:
             break
-        rows.was_generated_RV.scatter_(1, next_R[:, None], True)
+        rows.penalized_RV.scatter_(1, next_R[:, None], True)
         if len(on) < len(active):
             active = [active[row] for row in on]
             rows.keep(on)
             next_R = next_R[on]
-        rows.logits_RV = rows.memory.read(model.language_model, next_R, positions_R=rows.length_R)
-        rows.length_R = rows.length_R + 1
+        rows.logits_RV = rows.memory.read(model.language_model, next_R, positions_R=rows.position_R)
+        rows.position_R = rows.position_R + 1
     return [Generated(ids=answer.ids, finished=answer.finished) for answer in answers]
 
 
@@ -301,7 +325,7 @@ def _choose(rows: _Rows, *, choice: _Choice, step: int) -> torch.Tensor:
         weaker_RV = torch.where(
             logits_RV > 0, logits_RV / choice.repetition_penalty, logits_RV * choice.repetition_penalty
         )
-        logits_RV = torch.where(rows.was_generated_RV, weaker_RV, logits_RV)
+        logits_RV = torch.where(rows.penalized_RV, weaker_RV, logits_RV)
     if choice.temperature == 0:
         return logits_RV.argmax(dim=-1)
     probs_RV = (logits_RV / choice.temperature).softmax(dim=-1)

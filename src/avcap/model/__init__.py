@@ -1,12 +1,22 @@
-"""Tensors to logits. Importing this registers the model with the Auto classes of `transformers`."""
+"""Tensors to logits. Importing this registers the models with the Auto classes of `transformers`."""
 
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from avcap.model.configuration import Salmonn2Config
 from avcap.model.features import MediaFeatures, MediaTokens
+from avcap.model.plus_configuration import Salmonn2PlusConfig
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.model.salmonn2_plus import Salmonn2PlusForCaptioning
 
-AutoConfig.register(Salmonn2Config.model_type, Salmonn2Config, exist_ok=True)
-AutoModelForCausalLM.register(Salmonn2Config, Salmonn2ForCaptioning, exist_ok=True)
+for config, model in ((Salmonn2Config, Salmonn2ForCaptioning), (Salmonn2PlusConfig, Salmonn2PlusForCaptioning)):
+    AutoConfig.register(config.model_type, config, exist_ok=True)
+    AutoModelForCausalLM.register(config, model, exist_ok=True)
 
-__all__ = ["MediaFeatures", "MediaTokens", "Salmonn2Config", "Salmonn2ForCaptioning"]
+__all__ = [
+    "MediaFeatures",
+    "MediaTokens",
+    "Salmonn2Config",
+    "Salmonn2ForCaptioning",
+    "Salmonn2PlusConfig",
+    "Salmonn2PlusForCaptioning",
+]

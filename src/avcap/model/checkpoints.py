@@ -20,6 +20,7 @@ from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from avcap.errors import UserError
+from avcap.model.captioning import CaptioningModel
 from avcap.model.configuration import RELEASED_AUDIO, RELEASED_QFORMER, RELEASED_VISION, Salmonn2Config
 from avcap.model.layouts import (
     CONFIG,
@@ -31,14 +32,20 @@ from avcap.model.layouts import (
     refuse_unless_runnable,
 )
 from avcap.model.placing import Placing, available_bytes, describe_bytes, needed_bytes
+from avcap.model.plus_checkpoints import our_plus_name, plus_config
+from avcap.model.plus_configuration import Salmonn2PlusConfig
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.model.salmonn2_plus import Salmonn2PlusForCaptioning
 from avcap.model.weight_files import SHARD_INDEX, TensorInfo, read_json
 
-__all__ = ["SHARD_INDEX", "Source", "check_fit", "load", "open_source", "our_name", "skeleton"]
+__all__ = ["SHARD_INDEX", "Source", "check_fit", "load", "open_source", "our_name", "released_names", "skeleton"]
 
 logger = logging.getLogger("avcap")
 
-OWN_CLASSES: dict[str, type[PreTrainedModel]] = {Salmonn2Config.model_type: Salmonn2ForCaptioning}
+OWN_CLASSES: dict[str, type[PreTrainedModel]] = {
+    Salmonn2Config.model_type: Salmonn2ForCaptioning,
+    Salmonn2PlusConfig.model_type: Salmonn2PlusForCaptioning,
+}
 """model_type of config.json in our own folders -> the class."""
 TELL_FROM = 2**30  # bytes of weights: below, nobody waits
 
@@ -90,19 +97,27 @@ def load(
     *,
     dtype: torch.dtype = torch.float32,
     sync: str | None = None,
+    positions: str | None = None,
     placing: Placing | None = None,
-) -> tuple[Salmonn2ForCaptioning, PreTrainedTokenizerBase]:
+) -> tuple[CaptioningModel, PreTrainedTokenizerBase]:
     """Checkpoint folder, or the weight file in it -> (model in eval mode, tokenizer). Without `placing`: on the CPU.
 
-    `sync` "official" runs a released checkpoint exactly as published; None keeps what the folder says, which for the
-    released layouts is "true_time". UserError for what is no model, not all of one, or larger than the memory.
+    `sync` "official" (video-SALMONN 2) and `positions` "official_generate" (2+) run a released checkpoint exactly as
+    published; None keeps what the folder says, which for released layouts is "true_time" and "train". UserError for
+    what is no model, not all of one, or larger than the memory.
     """
     source = open_source(path)
     check_fit(source)
     check_tokenizer_files(source.checkpoint.path)
     model = _fill(source, dtype=dtype, placing=placing or Placing())
-    if sync is not None:
-        model.config.sync = sync
+    for dial, value in (("sync", sync), ("positions", positions)):
+        if value is None:
+            continue
+        if not hasattr(model.config, dial):
+            raise UserError(
+                f"{source.checkpoint.path}: got {dial}={value!r}, which a {source.checkpoint.layout} does not have"
+            )
+        setattr(model.config, dial, value)
     return model.eval(), load_tokenizer(source.checkpoint.path, model.config)
 
 
@@ -144,10 +159,12 @@ def _family(
         return _own_config(model_class), str, model_class
     if checkpoint.layout is Layout.V1:
         return released_config, our_name, Salmonn2ForCaptioning
-    from avcap.model.plus_checkpoints import our_plus_name, plus_config
-    from avcap.model.salmonn2_plus import Salmonn2PlusForCaptioning
-
     return plus_config, our_plus_name, Salmonn2PlusForCaptioning
+
+
+def released_names(source: Source) -> Callable[[str], str | None]:
+    """Source -> how a tensor of its family's releases is called here, also if the source itself is a folder of ours."""
+    return our_plus_name if issubclass(source.model_class, Salmonn2PlusForCaptioning) else our_name
 
 
 def _own_config(model_class: type[PreTrainedModel]) -> Callable[[Path, dict[str, Any]], Any]:

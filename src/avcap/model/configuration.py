@@ -66,7 +66,49 @@ RELEASED_TEXT = {
 }
 
 
-class Salmonn2Config(PreTrainedConfig):
+class SoundWindows:
+    """What follows from how a config cuts sound: its `audio_config`, `window_s`, `window_stride_s`, `num_queries`."""
+
+    audio_config: Any
+    window_s: float
+    window_stride_s: float
+    num_queries: int
+
+    @property
+    def chunk_s(self) -> float:
+        """Seconds of one sound chunk: the encoder takes exactly this much."""
+        return self.audio_config.max_source_positions / WHISPER_POSITIONS_PER_S
+
+    @property
+    def mel_frames_per_chunk(self) -> int:
+        return self.audio_config.max_source_positions * MEL_FRAMES_PER_POSITION
+
+    @property
+    def window_positions(self) -> int:
+        """Encoder positions under one window."""
+        return round(self.window_s * WHISPER_POSITIONS_PER_S)
+
+    @property
+    def window_stride_positions(self) -> int:
+        return round(self.window_stride_s * WHISPER_POSITIONS_PER_S)
+
+    @property
+    def windows_per_chunk(self) -> int:
+        return (self.audio_config.max_source_positions - self.window_positions) // self.window_stride_positions + 1
+
+    @property
+    def sound_tokens_per_chunk(self) -> int:
+        return self.windows_per_chunk * self.num_queries
+
+    def check_windows(self) -> None:
+        """Raises ValueError for windows that do not fit into a chunk or do not move on."""
+        if not 0 < self.window_positions <= self.audio_config.max_source_positions:
+            raise ValueError(f"window_s: got {self.window_s}, wanted more than 0 and at most {self.chunk_s} s")
+        if self.window_stride_positions < 1:
+            raise ValueError(f"window_stride_s: got {self.window_stride_s}, wanted at least 0.02 s")
+
+
+class Salmonn2Config(SoundWindows, PreTrainedConfig):
     """Four sub-configs of stock modules plus the fields of what joins them."""
 
     model_type = "avcap_salmonn2"
@@ -153,38 +195,9 @@ class Salmonn2Config(PreTrainedConfig):
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, wanted one of {', '.join(allowed)}")
         if self.time_vectors and not self.time_token_ids:
             raise ValueError("time_vectors needs time_token_ids: the token ids of the words for seconds 0, 1, 2, ...")
-        if not 0 < self.window_positions <= self.audio_config.max_source_positions:
-            raise ValueError(f"window_s: got {self.window_s}, wanted more than 0 and at most {self.chunk_s} s")
-        if self.window_stride_positions < 1:
-            raise ValueError(f"window_stride_s: got {self.window_stride_s}, wanted at least 0.02 s")
+        self.check_windows()
         if self.grid_size < self.pool_stride:
             raise ValueError(f"pool_stride: got {self.pool_stride}, wanted at most {self.grid_size} (patches of a row)")
-
-    @property
-    def chunk_s(self) -> float:
-        """Seconds of one sound chunk: the encoder takes exactly this much."""
-        return self.audio_config.max_source_positions / WHISPER_POSITIONS_PER_S
-
-    @property
-    def mel_frames_per_chunk(self) -> int:
-        return self.audio_config.max_source_positions * MEL_FRAMES_PER_POSITION
-
-    @property
-    def window_positions(self) -> int:
-        """Encoder positions under one window."""
-        return round(self.window_s * WHISPER_POSITIONS_PER_S)
-
-    @property
-    def window_stride_positions(self) -> int:
-        return round(self.window_stride_s * WHISPER_POSITIONS_PER_S)
-
-    @property
-    def windows_per_chunk(self) -> int:
-        return (self.audio_config.max_source_positions - self.window_positions) // self.window_stride_positions + 1
-
-    @property
-    def sound_tokens_per_chunk(self) -> int:
-        return self.windows_per_chunk * self.num_queries
 
     @property
     def grid_size(self) -> int:

@@ -1,12 +1,32 @@
 """What passes between encoders, aligners and the language model."""
 
 # T frames  N cells (or patches) of a frame  V vision width  K sound chunks  P positions of a chunk  A sound width
-# U sound tokens of all chunks  Q Q-Former width  M media tokens in time order  D language-model width
+# U sound tokens of all chunks  Q Q-Former width  M media tokens in time order  D language-model width  L token ids
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionGrid:
+    """How the frames of a clip were cut into tokens, for towers that take any frame size, several frames at a time."""
+
+    height: int
+    """Tokens in a column of a temporal grid."""
+    width: int
+    """Tokens in a row of it."""
+    seconds_per_grid: float
+    """From one temporal grid to the next."""
+    num_frames: int
+    """Frames looked at, the repeated last one of an odd number not counted."""
+    is_image: bool = False
+    """A single picture, which has no time."""
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width, self.num_frames) < 1 or not self.seconds_per_grid > 0:
+            raise ValueError(f"got {self}, wanted all its numbers above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +46,8 @@ class MediaFeatures:
     audio_seconds: float = 0.0
     """Length of the real sound, without padding."""
     start_s: float = 0.0
+    grid: VisionGrid | None = None
+    """Of families that look at temporal grids; then T counts those, and `frame_times_T` says when each begins."""
     time_text_ids: Sequence[Sequence[int]] | None = None
     """Token ids of each frame's time as text, padded with ZERO_ID; only for pictures without sound."""
 
@@ -54,8 +76,8 @@ class MediaFeatures:
 class MediaTokens:
     """The media tokens of one clip, in time order.
 
-    `ids` are placeholders (VISUAL_ID, AUDIO_ID) and, for time text, real token ids and ZERO_ID. The tensors have one
-    row per visual or sound token: M = num_visual + num_audio.
+    `ids` are placeholders (VISUAL_ID, AUDIO_ID) and, for time text and what encloses the media, real token ids and
+    ZERO_ID. The tensors have one row per visual or sound token: M = num_visual + num_audio.
     """
 
     ids: list[int]
@@ -68,3 +90,19 @@ class MediaTokens:
     """Place of each token: cell of the grid, newline, sound token within its second (`interleave.TokenTypes`)."""
     num_visual: int
     num_audio: int
+    num_frames: int
+    """Frames behind the visual tokens."""
+    is_image: bool = False
+    """A single picture, not a video."""
+    places: "Positions | None" = None
+    """Of `ids`, for models with several position axes, counted from the first of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Positions:
+    """Where token ids stand for the language model's position encoding, and where the next one goes."""
+
+    of_ids: torch.Tensor
+    """(L,), or (3, L) for models with M-RoPE: time, height, width."""
+    following: int
+    """On every axis."""

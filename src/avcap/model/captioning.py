@@ -1,0 +1,225 @@
+"""What captioning models of every family share: encoders, a window Q-Former, a language model, and how they are used.
+
+    frames   -> encode_frames -+
+                               +-> align -> MediaTokens -> embed (splice into the prompt) -> language model
+    log-mel  -> encode_sound  -+
+
+The rest of avcap (inference, training, stages) knows this class; a family says how its picture is encoded, in which
+order the tokens of a clip stand, and at which positions.
+"""
+
+# B batch  L tokens  K sound chunks  M (of mel_KMF) mel bins  F mel frames  P encoder positions of a chunk
+# A sound width  U sound tokens  Q Q-Former width  M (of _MD, _M) media tokens of a clip  D language-model width
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from avcap.model.aligner import SoundAligner
+from avcap.model.features import MediaFeatures, MediaTokens, Positions
+from avcap.model.interleave import AUDIO_ID, EPSILON_S, VISUAL_ID, ZERO_ID, window_starts
+
+
+class CaptioningModel(PreTrainedModel):
+    """Frames and sound in, logits of a caption out.
+
+    A family's `__init__` makes `vision_tower`, `sound_encoder`, `sound_aligner` and `language_model` (a causal language
+    model with `.model` and `.lm_head`), and offers `vision_aligner`, from which its picture branch trains.
+    """
+
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    vision_tower: Any
+    vision_aligner: Any
+    sound_encoder: Any
+    sound_aligner: SoundAligner
+    language_model: Any
+
+    position_axes = 1
+    """1: positions count tokens. 3: time, height, width."""
+    penalty_counts_prompt = False
+    """Whether a repetition penalty counts the ids of the prompt too, as the family's published decoding does."""
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, SoundAligner):
+            init.normal_(module.query_tokens, std=self.config.text_config.initializer_range)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    @abstractmethod
+    def encode_picture(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
+        """8-bit frames of a size that the family takes -> vision features (T, N, V)."""
+
+    @abstractmethod
+    def placeholders(self, media: MediaFeatures) -> list[int]:
+        """Features of one clip -> the ids that stand for its tokens in a prompt; computes no token."""
+
+    @abstractmethod
+    def align_batch(self, media: Sequence[MediaFeatures]) -> list[MediaTokens]:
+        """Features of clips -> tokens of each for the language model, in time order."""
+
+    def align(self, media: MediaFeatures) -> MediaTokens:
+        """Features of one clip -> its tokens for the language model, in time order."""
+        return self.align_batch([media])[0]
+
+    def positions(
+        self, ids: Sequence[int], media: MediaTokens | None, *, order: Sequence[int] | None = None
+    ) -> Positions:
+        """Ids of a prompt and its media -> the position of each, and where what is written next goes on.
+
+        `order`: the positions if every id took one; it is given where branches go on from one place (data.prompt).
+        """
+        del media
+        order_L = torch.arange(len(ids)) if order is None else torch.tensor(order)
+        return Positions(of_ids=order_L, following=int(order_L[-1]) + 1)
+
+    def encode_sound(self, mel_KMF: torch.Tensor, *, micro_batch: int = 32, with_grad: bool = False) -> torch.Tensor:
+        """Log-mel of chunks, `config.mel_frames_per_chunk` frames each -> sound features (K, P, A)."""
+        with torch.set_grad_enabled(with_grad and torch.is_grad_enabled()):
+            parts = [
+                self.sound_encoder(part_KMF.to(self.device, self.dtype)).last_hidden_state
+                for part_KMF in mel_KMF.split(micro_batch)
+            ]
+        return torch.cat(parts)
+
+    def qform_sound(self, sound_KPA: torch.Tensor) -> torch.Tensor:
+        """Sound features of chunks -> Q-Former output of all their windows (U, Q), to be kept while it is frozen."""
+        return self.sound_aligner.qform(self.sound_aligner.windows(sound_KPA.to(self.device, self.dtype)))
+
+    def published_ids(self, ids: Sequence[int], media: MediaTokens | None) -> list[int]:
+        """Ids with placeholders -> the ids of the published prompt, where each media token has the id of its kind."""
+        raise NotImplementedError(f"{type(self).__name__} has no ids for media tokens")
+
+    def batch_positions(
+        self, ids_BL: torch.Tensor, media: Sequence[MediaTokens | None], *, order_BL: torch.Tensor | None = None
+    ) -> torch.Tensor | None:
+        """Rows of ids, padded on the right, and their media -> position ids, None: those that count tokens."""
+        del ids_BL, media
+        return order_BL
+
+    def _index(self, numbers: Sequence[int]) -> torch.Tensor:
+        return torch.tensor(numbers, dtype=torch.long, device=self.device)
+
+    def _window_starts(self, media: MediaFeatures) -> list[float]:
+        """One clip -> second of its sound at which each window begins; ValueError if features do not cover it."""
+        config = self.config
+        num_chunks = self._num_chunks(media)
+        if media.audio_seconds > num_chunks * config.chunk_s + EPSILON_S:
+            raise ValueError(
+                f"audio_seconds: got {media.audio_seconds}, but features of {num_chunks} chunks of {config.chunk_s} s"
+            )
+        return window_starts(
+            num_chunks,
+            windows_per_chunk=config.windows_per_chunk,
+            chunk_s=config.chunk_s,
+            stride_s=config.window_stride_s,
+        )
+
+    def _num_chunks(self, media: MediaFeatures) -> int:
+        if media.sound_KPA is not None:
+            return len(media.sound_KPA)
+        if media.sound_queries_UQ is None:
+            return 0
+        per_chunk = self.config.sound_tokens_per_chunk
+        chunks, rest = divmod(len(media.sound_queries_UQ), per_chunk)
+        if rest:
+            raise ValueError(
+                f"sound_queries_UQ: got {len(media.sound_queries_UQ)} rows, wanted a multiple of {per_chunk}"
+            )
+        return chunks
+
+    def _sound_queries(self, media: Sequence[MediaFeatures], used: Sequence[int]) -> torch.Tensor:
+        """Clips and how many sound tokens each uses -> Q-Former output of those tokens (U, Q), kept or computed now."""
+        windows = [
+            self.sound_aligner.windows(clip.sound_KPA.to(self.device, self.dtype))[: n // self.config.num_queries]
+            for clip, n in zip(media, used, strict=True)
+            if clip.sound_KPA is not None
+        ]
+        fresh_UQ = self.sound_aligner.qform(torch.cat(windows)) if windows else None
+        queries, taken = [], 0
+        for clip, num_tokens in zip(media, used, strict=True):
+            if clip.sound_queries_UQ is not None:
+                queries.append(clip.sound_queries_UQ[:num_tokens].to(self.device, self.dtype))
+            elif clip.sound_KPA is not None and fresh_UQ is not None:
+                queries.append(fresh_UQ[taken : taken + num_tokens])
+                taken += num_tokens
+        return torch.cat(queries)
+
+    def _no_rows(self) -> torch.Tensor:
+        return torch.zeros(0, self.config.text_config.hidden_size, device=self.device, dtype=self.dtype)
+
+    def embed(self, input_ids_BL: torch.Tensor, media_tokens: Sequence[MediaTokens | None]) -> torch.Tensor:
+        """Token ids with placeholders and the media of each row (None: text only) -> embeddings (B, L, D)."""
+        _check_placeholders(input_ids_BL, media_tokens)
+        input_ids_BL = input_ids_BL.to(self.device)
+        embeds_BLD = self.get_input_embeddings()(input_ids_BL.clamp(min=0))
+        rows = [tokens.embeds_MD for tokens in media_tokens if tokens is not None]
+        if rows:
+            is_media_BL = (input_ids_BL == VISUAL_ID) | (input_ids_BL == AUDIO_ID)
+            embeds_BLD = embeds_BLD.masked_scatter(is_media_BL[..., None], torch.cat(rows).to(embeds_BLD.dtype))
+        return embeds_BLD.masked_fill((input_ids_BL == ZERO_ID)[..., None], 0.0)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        media_tokens: Sequence[MediaTokens | None] | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Ids with placeholders (B, L) and media, or embeddings (B, L, D) -> output of the language model.
+
+        Masks, labels, cache and positions are those of `transformers`' causal language models. Positions follow from
+        `input_ids`; on several axes they must be given with `inputs_embeds`, for tokens counted mean something else.
+        """
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("give input_ids (with media_tokens) or inputs_embeds")
+            media_tokens = media_tokens or [None] * len(input_ids)
+            inputs_embeds = self.embed(input_ids, media_tokens)
+            if kwargs.get("position_ids") is None:
+                kwargs["position_ids"] = self.batch_positions(input_ids, media_tokens)
+        elif self.position_axes > 1 and kwargs.get("position_ids") is None:
+            raise ValueError("inputs_embeds without position_ids: give those of batch_positions")
+        return self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+
+
+def _check_placeholders(input_ids_BL: torch.Tensor, media_tokens: Sequence[MediaTokens | None]) -> None:
+    """Raises ValueError where a row has other placeholders than its media has tokens: nothing is lost silently."""
+    if len(input_ids_BL) != len(media_tokens):
+        raise ValueError(f"got media for {len(media_tokens)} rows, wanted {len(input_ids_BL)}")
+    for name, placeholder, wanted in (
+        ("visual", VISUAL_ID, [0 if tokens is None else tokens.num_visual for tokens in media_tokens]),
+        ("audio", AUDIO_ID, [0 if tokens is None else tokens.num_audio for tokens in media_tokens]),
+    ):
+        got = (input_ids_BL == placeholder).sum(dim=1).tolist()
+        for row, (in_prompt, in_media) in enumerate(zip(got, wanted, strict=True)):
+            if in_prompt != in_media:
+                raise ValueError(f"row {row}: {in_prompt} {name} placeholders, but {in_media} {name} tokens")

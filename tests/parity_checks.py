@@ -1,0 +1,45 @@
+"""What the parity checks of both families share: one comparison, and how large a difference may be."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+EXACT, SAME, CLOSE, LOGITS = 0.0, 1e-6, 1e-4, 1e-3
+IGNORED = -100  # label of a position that is no target
+SAMPLE_RATE_HZ = 16_000
+REPETITION_PENALTY = 1.05
+REFERENCE_SCALE = 0.9  # the recorded reference policy: q, k and v weights of the language model times this
+
+Row = tuple[str, str, float, float]
+"""Row of the golden table, what is compared, difference, tolerance."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: the largest absolute difference, and how large it may be."""
+
+    case: str
+    row: str
+    what: str
+    difference: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        return self.difference <= self.tolerance
+
+
+def difference(got: Tensor | Sequence, wanted: Tensor) -> float:
+    """Largest absolute difference; infinite if the shapes are not the same."""
+    got = torch.as_tensor(got)
+    if got.shape != wanted.shape:
+        return float("inf")
+    return (got.double() - wanted.double()).abs().max().item() if wanted.numel() else 0.0
+
+
+def tiled_waveform(tile: Tensor, num_samples: int) -> Tensor:
+    """Recorded 16-bit tile -> (S,) float32: repeated to the length, as numpy.resize does."""
+    index = torch.arange(num_samples) % len(tile)
+    return tile[index].float() / 32768
