@@ -3,6 +3,7 @@
 import errno
 import io
 import logging
+import os
 import sys
 from typing import Annotated
 
@@ -35,24 +36,32 @@ def main() -> None:
     except UserError as error:
         say(str(error))
         code = EXIT_BAD_INPUT
-    except (FloatingPointError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_ROOM:
-            raise
-        say(describe_failure(error))
-        code = EXIT_SOME_FAILED
     except TyperException as error:
         say(_describe_usage_error(error))
         code = EXIT_BAD_INPUT
+    except Exception as error:
+        if not (failure := _describe_failure(error)):
+            raise
+        say(failure)
+        code = EXIT_SOME_FAILED
     if code == EXIT_INTERRUPTED:
         say("interrupted; with --out, the same command goes on from here")
     sys.exit(code or 0)
 
 
-def describe_failure(error: FloatingPointError | OSError) -> str:
-    """What broke in the middle of work -> one line; what is on disk is whole, and the same command goes on from it."""
-    if isinstance(error, OSError):
-        return f"{error.filename or 'the disk'}: no room left ({error.strerror}); free some, and run the same again"
-    return str(error)
+def _describe_failure(error: Exception) -> str:
+    """What broke in the middle of work, through nobody's fault -> one line; "" for all else, which is a bug.
+
+    What is on disk is whole then, and the same command goes on from it. Safetensors has an error of its own for a full
+    disk, told by its text alone.
+    """
+    if isinstance(error, FloatingPointError):
+        return str(error)
+    texts = [os.strerror(number) for number in NO_ROOM]
+    if getattr(error, "errno", None) in NO_ROOM or any(text in str(error) for text in texts):
+        file = getattr(error, "filename", None)
+        return f"{file or 'writing'}: no room left on the disk; free some, and run the same command again: it goes on from here"
+    return ""
 
 
 def say(message: str) -> None:
