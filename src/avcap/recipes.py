@@ -94,10 +94,11 @@ def salmonn2_7b_sft() -> SftConfig:
 
 
 def tiny_rounds() -> RoundsConfig:
-    """Preference rounds of the embedded model, in a world whose labels are imperfect and whose judge is exact."""
+    """Preference rounds of the embedded model, in a world whose labels are imperfect and whose judge is exact (docs/results.md)."""
     return RoundsConfig(
+        num_rounds=4,
         world=WorldConfig(),
-        guidance=(1.0,),
+        guidance=(0.1,),
         prefer=PreferConfig(
             lora=LoraConfig(rank=16, alpha=32, dropout=0.0, targets=tuple(BLOCK_OF)),
             optim=OptimConfig(lr=3e-4, muon_lr=None, warmup_steps=3, decay_fraction=1.0),

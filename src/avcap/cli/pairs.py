@@ -48,7 +48,7 @@ def build_pairs(
     ] = None,
     rule: Annotated[str, typer.Option(help="minimal or best_vs_worst.")] = "minimal",
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a limit of docs/pairs.md; repeatable.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a limit of docs/rounds.md; repeatable.")
     ] = None,
     cache: Annotated[Path, typer.Option(metavar="FILE", help="Replies of an LLM judge.")] = Path("replies.sqlite"),
     budget: Annotated[float | None, typer.Option(metavar="USD", help="Stop the judge before this.")] = None,

@@ -1,0 +1,134 @@
+"""Models measured on held-out clips, as the tables of docs/results.md: errors by modality, questions by kind.
+
+    avcap world make --clips 200 --seed 4 --out out/test
+    python bench/results.py --world out/test --out out/results --features out/rounds0/features \\
+        sft=tiny-sft round-3=out/rounds0/round-3/checkpoint reborn=out/rebirth0/checkpoint
+
+Prints one row a model; percent, 95 % intervals over videos. The first model is the one that perplexity is taken under.
+What was measured before (OUT/NAME/standing.json) is not measured again. `--rounds DIR...` prints the rounds of runs.
+"""
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import torch
+
+from avcap.cli.material import questions_of, read_one, samples_of
+from avcap.data.feature_cache import FeatureCache
+from avcap.infer.shipped import find_checkpoint
+from avcap.judge.oracle import OracleJudge
+from avcap.model.checkpoints import silence_progress_bars
+from avcap.records import from_json
+from avcap.stages.gate import HELD_OUT, STANDING, Gate, Standing, read_standings
+
+MODALITIES = ("seen", "heard", "both")
+
+
+def percent(rate: dict, *, with_interval: bool = False) -> str:
+    value = f"{100 * rate['value']:.1f}"
+    return f"{value} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]" if with_interval else value
+
+
+def row(name: str, folder: Path) -> str:
+    """Folder with held-out/metrics.json and standing.json -> one row of the main table."""
+    metrics = json.loads((folder / HELD_OUT / "metrics.json").read_text())
+    standing = from_json((folder / STANDING).read_text(), Standing)
+    whole, local = metrics["global"], metrics["local"]
+    missing = " / ".join(percent(metrics["by_modality"][kind]["missing_rate"]) for kind in MODALITIES)
+    questions = "" if standing.questions is None else f"{100 * standing.questions:.1f}"
+    perplexity = "" if standing.perplexity is None else f"{standing.perplexity:.2f}"
+    cells = [
+        name, percent(whole["missing_rate"]), percent(whole["hallucination_rate"]),
+        percent(whole["total_error_rate"], with_interval=True), percent(local["total_error_rate"], with_interval=True),
+        missing, percent(whole["repetition_rate"]), f"{standing.words:.0f}", perplexity, questions,
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+HEADER = """| | missing | hallucination | total error | local: total error | missing: seen / heard / both | repetition | words | perplexity | questions |
+|---|---|---|---|---|---|---|---|---|---|"""  # noqa: E501
+
+
+def kinds_row(name: str, folder: Path) -> str:
+    standing = from_json((folder / STANDING).read_text(), Standing)
+    return "| " + " | ".join([name, *(f"{100 * v:.1f}" for v in standing.questions_by_kind.values())]) + " |"
+
+
+def paired_difference(first: Path, second: Path, *, num_resamples: int = 2000) -> str:
+    """Two models' answers to the same questions -> difference of accuracy in points, 95 % interval over videos."""
+    answers = [answers_by_video(folder) for folder in (first, second)]
+    videos = sorted(answers[0])
+    rng, found = random.Random(0), []
+    for drawn in [videos, *(rng.choices(videos, k=len(videos)) for _ in range(num_resamples))]:
+        rights = [[hit for video in drawn for hit in each[video]] for each in answers]
+        found.append(100 * (sum(rights[1]) / len(rights[1]) - sum(rights[0]) / len(rights[0])))
+    rest = sorted(found[1:])
+    low, high = rest[round(0.025 * len(rest))], rest[round(0.975 * len(rest))]
+    return f"{found[0]:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def answers_by_video(folder: Path) -> dict[str, list[bool]]:
+    found: dict[str, list[bool]] = {}
+    for line in (folder / "right.jsonl").read_text().splitlines():
+        video, right = json.loads(line)
+        found.setdefault(video, []).append(right)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="NAME=FOLDER")
+    parser.add_argument("--world", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--features", type=Path, help="encoded videos, shared by models with the same encoders")
+    parser.add_argument("--rounds", type=Path, nargs="*", default=[])
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    silence_progress_bars()
+    for folder in args.rounds:
+        print(HEADER)
+        for standing in read_standings(folder):
+            print(row(f"{folder.name}, round {standing.number}", folder / f"round-{standing.number}"))
+    if not args.models:
+        return
+    truth = read_one(args.world)
+    named = {name: find_checkpoint(folder) for name, folder in (text.split("=", 1) for text in args.models)}
+    gate = Gate(
+        start=next(iter(named.values())), samples=samples_of(truth), questions=questions_of(truth, None),
+        judge=OracleJudge(truth.worlds.values()), batch_size=16,
+        features=FeatureCache(args.features or args.out / "features", max_bytes=20 * 2**30),
+    )  # fmt: skip
+    for name, model in named.items():
+        if not (args.out / name / STANDING).exists():
+            gate.measure(model, number=0, folder=args.out / name)
+            write_right(gate, args.out / name)
+    print(HEADER)
+    for name in named:
+        print(row(name, args.out / name))
+    first = from_json((args.out / next(iter(named)) / STANDING).read_text(), Standing)
+    kinds = list(first.questions_by_kind)
+    print("\n| questions | " + " | ".join(kinds) + " |\n|" + "---|" * (len(kinds) + 1))
+    for name in named:
+        print(kinds_row(name, args.out / name))
+    print()
+    for name in [*named][1:]:
+        difference = paired_difference(args.out / next(iter(named)), args.out / name)
+        print(f"questions, {name} against {next(iter(named))}: {difference} points")
+
+
+def write_right(gate: Gate, folder: Path) -> None:
+    """Which answers are right, by video, for paired comparison."""
+    from avcap.judge.answers import is_right
+
+    texts = {}
+    for line in (folder / HELD_OUT / "answers.jsonl").read_text().splitlines():
+        answer = json.loads(line)
+        texts[answer["sample_id"]] = answer["text"]
+    lines = [json.dumps([q.video, is_right(texts[q.question_id], q)]) for q in gate.questions]
+    (folder / "right.jsonl").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
