@@ -94,7 +94,7 @@ def salmonn2_7b_sft() -> SftConfig:
 
 
 def tiny_rounds() -> RoundsConfig:
-    """Preference rounds of the embedded model, in a world whose labels are imperfect and whose judge is exact (docs/results.md)."""
+    """Preference rounds of the embedded model, in a world whose labels are imperfect and whose judge is exact."""
     return RoundsConfig(
         num_rounds=4,
         world=WorldConfig(),

@@ -1,0 +1,92 @@
+"""What preferences add: fine-tuning on the best of N samples, round after round, at the cost of preference rounds.
+
+    python bench/rejection_sampling.py --model SFT --data out/world200 --held-out out/world --out out/rejection
+
+Each round samples as `avcap rounds tiny_rounds` does (same prompts, same seeds, same judge), but then learns the best
+caption of each prompt by cross-entropy, with the same LoRA, rate, batch and number of passes. A prompt whose captions
+are all alike teaches nothing new and is left out, as there.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from avcap.cli.material import read_one, samples_of
+from avcap.data.feature_cache import FeatureCache
+from avcap.infer.captioner import Captioner
+from avcap.infer.request import Request
+from avcap.infer.shipped import find_checkpoint
+from avcap.judge.oracle import OracleJudge
+from avcap.model.checkpoints import silence_progress_bars
+from avcap.recipes import tiny_rounds
+from avcap.records import Caption, Decoding, PreferencePair, Sample, Verdict
+from avcap.stages.collect import collect_captions, collect_verdicts
+from avcap.stages.dpo import DpoConfig, run_dpo
+from avcap.stages.gate import Gate, describe
+from avcap.stages.rounds import draw_prompts
+
+
+def best_of(captions: list[Caption], verdicts: list[Verdict], samples: list[Sample]) -> list[PreferencePair]:
+    """Captions with their verdicts -> for each prompt its best caption, as the preference stage learns it."""
+    by_sample: dict[str, list[tuple[float, Caption]]] = {}
+    for caption, verdict in zip(captions, verdicts, strict=True):
+        wrong = sum(event.label != "correct" for event in verdict.events) + len(verdict.invented)
+        by_sample.setdefault(caption.sample_id, []).append((wrong + len(verdict.repeated), caption))
+    sample_of = {sample.sample_id: sample for sample in samples}
+    pairs = []
+    for sample_id, found in by_sample.items():
+        found.sort(key=lambda item: item[0])
+        if found[0][0] < found[-1][0]:
+            best, worst = found[0][1], found[-1][1]
+            pairs.append(
+                PreferencePair(
+                    sample_id=sample_id, video=sample_of[sample_id].video, prompt=best.prompt, chosen=best.text,
+                    rejected=worst.text, interval_s=best.interval_s, reference_caption=best.text,
+                )
+            )  # fmt: skip
+    return pairs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("--data", "--held-out", "--out"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--features", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    silence_progress_bars()
+    config = tiny_rounds()
+    learned, measured = read_one(args.data), read_one(args.held_out)
+    judge = OracleJudge([*learned.worlds.values(), *measured.worlds.values()])
+    features = FeatureCache(args.features or args.out / "features", max_bytes=20 * 2**30)
+    start = model = find_checkpoint(args.model)
+    gate = Gate(start=start, samples=samples_of(measured), judge=judge, features=features, batch_size=16)
+    for number in range(1, args.rounds + 1):
+        folder = args.out / f"round-{number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        captioner = Captioner(model, batch_size=16, feature_cache=features)
+        prompts = draw_prompts(samples_of(learned), config=config, number=number)
+        per_prompt = config.sampling.captions_per_prompt
+        decoding = Decoding(
+            max_new_tokens=captioner.settings.max_new_tokens, temperature=config.sampling.temperature,
+            seed=(config.seed * 1000 + number) * per_prompt,
+        )  # fmt: skip
+        captions = collect_captions(
+            captioner, prompts, Request(decoding=decoding), path=folder / "captions.jsonl", num_answers=per_prompt
+        )
+        verdicts = collect_verdicts(
+            captions, prompts, judge=judge, path=folder / "verdicts.jsonl", max_unscored=0.0
+        )  # fmt: skip
+        pairs = best_of(captions, [v for v in verdicts if isinstance(v, Verdict)], prompts)
+        prefer = replace(config.prefer, loss=replace(config.prefer.loss, loss="sft"))
+        model = run_dpo(model, pairs, config=DpoConfig(prefer=prefer, seed=number), out_dir=folder, allow_others=True)
+        standing = gate.measure(model, number=number, folder=folder)
+        print(f"{len(pairs)} best captions; {describe(standing)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
