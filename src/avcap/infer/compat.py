@@ -1,0 +1,56 @@
+"""`--compat official`: what of the published code's behaviour is chosen before a weight is read. No torch.
+
+"default" is what is right; "official" runs a released checkpoint exactly as published. docs/compat.md compares them.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from avcap.errors import UserError
+from avcap.infer.request import Interval
+from avcap.records import Decoding
+
+Compat = Literal["default", "official"]
+COMPATS: tuple[str, ...] = get_args(Compat)
+GENERATION_CONFIG = "generation_config.json"
+
+
+def check_compat(compat: str) -> None:
+    """Raises UserError for a word that is none of the two."""
+    if compat not in COMPATS:
+        raise UserError(f"got compat {compat!r}, wanted one of {', '.join(COMPATS)}")
+
+
+def name_with_compat(checkpoint: str, compat: str) -> str:
+    """Name of a checkpoint -> as captions carry it: what is run otherwise is another captioner.
+
+    >>> name_with_compat("salmonn@0badcafe", "official")
+    'salmonn@0badcafe+official'
+    """
+    return checkpoint if compat == "default" else f"{checkpoint}+{compat}"
+
+
+def published_decoding(decoding: Decoding, folder: Path) -> Decoding:
+    """Decoding and checkpoint folder -> with the repetition penalty that the published generation takes from the folder.
+
+    It calls `generate` of transformers, which reads generation_config.json: Qwen2.5-VL brings 1.05 with it.
+    """
+    try:
+        fields = json.loads((folder / GENERATION_CONFIG).read_text(encoding="utf-8"))
+        penalty = float(fields.get("repetition_penalty") or 1.0)
+    except FileNotFoundError:
+        return decoding
+    except (OSError, UnicodeDecodeError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / GENERATION_CONFIG}: {error}; download it again") from None
+    return decoding if decoding.repetition_penalty != 1 else replace(decoding, repetition_penalty=penalty)
+
+
+def refuse_interval(interval_s: Interval | None) -> None:
+    """Raises UserError where a part of a video is asked for: the published captioning has whole files only."""
+    if interval_s is not None:
+        raise UserError(
+            "got an interval and compat official, wanted a whole video: the published code captions no parts; cut the "
+            "file, or leave out --compat"
+        )

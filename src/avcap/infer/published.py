@@ -1,0 +1,84 @@
+"""The parts of `--compat official` that touch models and features; see infer/compat.py and docs/compat.md."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from avcap.data.prompt import IM_END
+from avcap.errors import UserError
+from avcap.infer.compat import refuse_interval
+from avcap.media.clip import Clip, ClipRequest
+from avcap.model import mrope
+from avcap.model.checkpoints import open_source
+from avcap.model.features import MediaFeatures
+from avcap.model.plus_configuration import Salmonn2PlusConfig
+
+# Dials of our models that no published one has -> the value without them.
+_OURS = {
+    "frame_difference": False, "connector_norm": False, "time_vectors": False, "type_vectors": False,
+    "padded_sound": True,
+}  # fmt: skip
+
+
+def published_dials(folder: Path) -> dict[str, str]:
+    """Checkpoint folder -> the arguments of `checkpoints.load` that run it as published; only headers are read.
+
+    UserError for a model that the published code cannot run.
+    """
+    config = open_source(folder).config
+    ours = [name for name, value in _OURS.items() if getattr(config, name, value) != value]
+    if ours:
+        raise UserError(
+            f"{folder}: got compat official for a model that was never published (it has {', '.join(ours)}), wanted a "
+            "released video-SALMONN 2 or 2+; leave out --compat"
+        )
+    return {"positions": "official_generate"} if _is_plus(config) else {"sync": "official"}
+
+
+def published_clip_request(request: ClipRequest, config: Any) -> ClipRequest:
+    """What is to be decoded -> the same, read by the published rules of the config's family. UserError for a part."""
+    refuse_interval(request.interval_s)
+    return replace(request, lead_in=False, published="plus" if _is_plus(config) else "v1")
+
+
+def published_features(media: MediaFeatures, clip: Clip) -> MediaFeatures:
+    """Features of a clip that was read by the published rules -> with the time that they give to temporal grids.
+
+    UserError where the published code fails: sound that ends more than its padding before the picture.
+    """
+    if media.grid is None:
+        return media
+    # 2 / (frames / duration); that frames stand closer, at (N - 1) / (T - 1) frames of the file, is not seen
+    seconds = 2.0 / (media.grid.num_frames / clip.end_s)
+    return replace(media, grid=replace(media.grid, seconds_per_grid=seconds))
+
+
+def check_sound_lasts(media: MediaFeatures, *, num_sound: int, path: str) -> None:
+    """Raises UserError where the published interleaving would give the last temporal grid less than no sound."""
+    if media.grid is None or not num_sound:
+        return
+    taken = mrope.grid_times(len(media.frame_times_T), seconds_per_grid=media.grid.seconds_per_grid)[-1]
+    if taken > num_sound:
+        raise UserError(
+            f"{path}: got {num_sound} tokens of sound for a picture that takes {taken} before its last frames; the "
+            "published code fails on it and drops the video: leave out --compat"
+        )
+
+
+def published_prompt(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, config: Any) -> list[int]:
+    """Ids of a prompt -> those that reach the published model.
+
+    The collator of video-SALMONN 2 masks padding by its id. A tokenizer that pads with `<|im_end|>`, or has no padding
+    and so falls back to it, loses every `<|im_end|>` of the prompt.
+    """
+    end_id = tokenizer.convert_tokens_to_ids(IM_END)
+    if _is_plus(config) or tokenizer.pad_token_id not in (None, end_id):
+        return list(ids)
+    return [token for token in ids if token != end_id]
+
+
+def _is_plus(config: Any) -> bool:
+    return isinstance(config, Salmonn2PlusConfig)
