@@ -163,7 +163,7 @@ def test_a_full_disk_is_said(caption_args, videos):
 
 BAD_INPUT = [
     (["caption", "x.mp4", "--model", "gpt-17"], "model 'gpt-17': no model of that name"),
-    (["caption", "x.mp4", "--model", "."], "model '.': a folder without config.json"),
+    (["caption", "x.mp4", "--model", "."], "no config.json but"),
     (["caption", "x.mp4", "--start", "5", "--end", "2"], "got the interval 5 to 2 s, wanted a start of 0 or more"),
     (["caption", "x.mp4", "--start", "-1"], "got the interval -1 to inf s"),
     (["caption", "x.mp4", "--start", "soon"], "got '--start soon'; see avcap caption --help"),

@@ -171,7 +171,7 @@ def test_captions_of_other_weights_have_another_checkpoint(captioner, random_che
 def test_an_unknown_model_is_an_error_that_says_what_is_wanted(tmp_path):
     with pytest.raises(UserError, match="no model of that name and no such folder; wanted the path of a checkpoint"):
         find_checkpoint("gpt-17")
-    with pytest.raises(UserError, match="a folder without config"):
+    with pytest.raises(UserError, match="wanted a checkpoint folder"):
         find_checkpoint(tmp_path)
 
 

@@ -7,5 +7,6 @@ from avcap.cli import caption, evaluate, events, judge, models, pairs, qa, rebir
 from avcap.cli.app import main
 
 __all__ = [
-    "caption", "evaluate", "events", "judge", "main", "models", "pairs", "qa", "rebirth", "rounds", "track", "train", "world",
+    "caption", "evaluate", "events", "judge", "main", "models", "pairs", "qa", "rebirth", "rounds", "track", "train",
+    "world",
 ]  # fmt: skip

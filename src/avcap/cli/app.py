@@ -28,7 +28,9 @@ stderr = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlig
 
 def main() -> None:
     """Runs the command line. Exit codes: 0 all well, 1 some files failed, 2 bad input, 130 interrupted."""
-    logging.getLogger("avcap").addHandler(_Lines())
+    logger = logging.getLogger("avcap")
+    logger.addHandler(_Lines())
+    logger.setLevel(logging.INFO)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     try:

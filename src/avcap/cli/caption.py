@@ -4,6 +4,7 @@ import gc
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr
 from avcap.infer.caption_file import CaptionFile
+from avcap.infer.compat import Compat, name_with_compat, published_decoding, refuse_interval
 from avcap.infer.inputs import find_media
 from avcap.infer.request import Interval, Request
 from avcap.infer.settings import checkpoint_name, read_settings
@@ -23,6 +25,28 @@ if TYPE_CHECKING:
     from avcap.infer.captioner import Captioner
 
 SMALL_MODEL = 50_000_000  # weights; below it, one thread is as fast as two on free cores
+SHOW_LOADING_FROM = 2**30  # bytes of weights; below it, a bar would only flash up
+
+
+class Dtype(StrEnum):
+    """What --dtype takes."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Quantize(StrEnum):
+    """What --quantize takes."""
+
+    eight = "8bit"
+    four = "4bit"
+
+
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; a GPU if there is one.")]
+DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="float32 on a CPU, bfloat16 elsewhere.")]
+DeviceMap = Annotated[str | None, typer.Option(metavar="auto", help="Spread a large model over all GPUs of this host.")]
+QuantizeOption = Annotated[Quantize | None, typer.Option("--quantize", help="8bit or 4bit, by bitsandbytes.")]
 
 
 @app.command("caption", no_args_is_help=True)
@@ -46,6 +70,11 @@ def caption(
     seed: Annotated[int, typer.Option(help="What is drawn depends on it and on the file.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Videos captioned side by side.")] = 8,
     deadline: Annotated[float, typer.Option(metavar="S", help="Seconds that decoding one file may take.")] = 120.0,
+    device: Device = None,
+    dtype: DtypeOption = None,
+    device_map: DeviceMap = None,
+    quantize: QuantizeOption = None,
+    compat: Annotated[Compat, typer.Option(help="official: exactly as published, mistakes included.")] = "default",
 ) -> int:
     """Caption videos: what is seen and heard, as text, or with --out as JSONL records."""
     folder = find_checkpoint(model)
@@ -54,20 +83,28 @@ def caption(
         max_new_tokens=settings.max_new_tokens if max_new_tokens is None else max_new_tokens,
         temperature=temperature, top_p=top_p, seed=seed,
     )  # fmt: skip
+    if compat == "official":
+        decoding = published_decoding(decoding, folder)
     request = Request(
         decoding=decoding, interval_s=_interval(start, end), prompt=prompt, use_sound=not no_sound,
         use_picture=not no_picture,
     )  # fmt: skip
+    if compat == "official":
+        refuse_interval(request.interval_s)
     found = find_media(inputs)
     if found.num_skipped:
         say(found.describe_skipped())
 
     def caption_all(paths: list[str]) -> Iterator[Caption | CaptionError]:
-        return start_captioner(folder, batch_size=batch_size, deadline_s=deadline).stream(paths, request)
+        captioner = start_captioner(
+            folder, batch_size=batch_size, deadline_s=deadline, device=device, dtype=dtype, device_map=device_map,
+            quantize=quantize, compat=compat,
+        )  # fmt: skip
+        return captioner.stream(paths, request)
 
     if out is None:
         return _print_captions(caption_all(found.paths), request)
-    checkpoint = checkpoint_name(folder, settings)
+    checkpoint = name_with_compat(checkpoint_name(folder, settings), compat)
     return _caption_to_file(
         out, found.paths, request, caption_all=caption_all, rows_at_once=batch_size,
         check=lambda row: request.check_same(row, checkpoint=checkpoint, settings=settings),
@@ -80,7 +117,10 @@ def _interval(start: float | None, end: float | None) -> Interval | None:
     return (start or 0.0, math.inf if end is None else end)
 
 
-def start_captioner(folder: Path, *, batch_size: int, deadline_s: float) -> "Captioner":
+def start_captioner(
+    folder: Path, *, batch_size: int, deadline_s: float, device: str | None = None, dtype: Dtype | None = None,
+    device_map: str | None = None, quantize: Quantize | None = None, compat: Compat = "default",
+) -> "Captioner":  # fmt: skip
     """Checkpoint folder -> a captioner, as fast as imports allow."""
     gc.disable()  # the imports make millions of objects that stay: searching them for garbage takes half a second
     import torch
@@ -88,13 +128,21 @@ def start_captioner(folder: Path, *, batch_size: int, deadline_s: float) -> "Cap
     from avcap.infer.captioner import Captioner
     from avcap.model.checkpoints import silence_progress_bars
 
-    silence_progress_bars()
-    captioner = Captioner(folder, batch_size=batch_size, deadline_s=deadline_s)
+    if not sys.stderr.isatty() or _weight_bytes(folder) < SHOW_LOADING_FROM:
+        silence_progress_bars()
+    captioner = Captioner(
+        folder, batch_size=batch_size, deadline_s=deadline_s, device=device, dtype=dtype and getattr(torch, dtype),
+        device_map=device_map, quantize=quantize, compat=compat,
+    )  # fmt: skip
     gc.freeze()
     gc.enable()
     if captioner.model.num_parameters() < SMALL_MODEL:
         torch.set_num_threads(1)  # where cores are busy, threads that wait for each other double the time
     return captioner
+
+
+def _weight_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def _print_captions(rows: Iterable[Caption | CaptionError], request: Request) -> int:

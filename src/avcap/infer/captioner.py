@@ -34,6 +34,7 @@ from avcap.media.pool import DecodePool
 from avcap.model.checkpoints import load
 from avcap.model.features import MediaTokens
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
+from avcap.model.placing import Placing
 from avcap.records import Caption, CaptionError, Decoding, Sample, Seen
 
 logger = logging.getLogger("avcap")
@@ -98,26 +99,29 @@ class Captioner:
         *,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
+        device_map: str | None = None,
+        quantize: str | None = None,
         batch_size: int = 8,
         deadline_s: float = 120.0,
         feature_cache: FeatureCache | None = None,
     ):
         """`model`: the name of a shipped model or the path of a checkpoint folder, released layouts included.
 
-        `device` None: a GPU if there is one. `dtype` None: float32 on a CPU, bfloat16 elsewhere. `deadline_s`: how long
-        the decoding of one file may take. `feature_cache`: where encoded clips are kept, and looked for first.
+        `device` None: a GPU if there is one. `dtype` None: float32 on a CPU, bfloat16 elsewhere. `device_map` "auto":
+        layers spread over all GPUs. `quantize`: "8bit" or "4bit", which needs bitsandbytes. `deadline_s`: how long the
+        decoding of one file may take. `feature_cache`: where encoded clips are kept, and looked for first.
         """
         if batch_size < 1 or not deadline_s > 0:
             raise UserError(f"got batch_size={batch_size} and deadline_s={deadline_s}, wanted both above 0")
         folder = find_checkpoint(model)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        placing = Placing(device=str(self.device), device_map=device_map, quantize=quantize)
         dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
         self.settings = read_settings(folder)
         self.checkpoint = checkpoint_name(folder, self.settings)
         self.batch_size = batch_size
         self.deadline_s = deadline_s
-        self.model, self.tokenizer = load(folder, dtype=dtype)
-        self.model.to(self.device)
+        self.model, self.tokenizer = load(folder, dtype=dtype, placing=placing)
         self.world_check = WorldCheck.load(folder)
         self.chat = ChatStyle(**self.model.config.chat)
         # What closes an answer in the chat, which is not always what the tokenizer calls its end.

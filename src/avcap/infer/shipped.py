@@ -34,9 +34,17 @@ def find_checkpoint(model: str | Path) -> Path:
     path = Path(model)
     if (path / "config.json").is_file():
         return path
+    if path.exists():
+        # this room loads torch: it is asked only where there is something wrong to be told
+        from avcap.model.layouts import identify, refuse_unless_runnable
+
+        refuse_unless_runnable(identify(path))
+        return path
     known = ", ".join([*names, *(alias for alias, of in ALIASES.items() if of in names)]) or "none in this installation"
-    got = "a folder without config.json" if path.is_dir() else "no model of that name and no such folder"
-    raise UserError(f"model {str(model)!r}: {got}; wanted the path of a checkpoint folder or a shipped model ({known})")
+    raise UserError(
+        f"model {str(model)!r}: no model of that name and no such folder; wanted the path of a checkpoint folder or a "
+        f"shipped model ({known})"
+    )
 
 
 def _headline(folder: Path) -> str:
