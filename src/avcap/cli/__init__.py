@@ -3,10 +3,10 @@
 One file for each group of commands, registered by being imported here; `--help` lists them in this order.
 """
 
-from avcap.cli import caption, evaluate, events, judge, models, pairs, qa, rebirth, rounds, track, train, world
+from avcap.cli import caption, compat, evaluate, events, judge, models, pairs, qa, rebirth, rounds, track, train, world
 from avcap.cli.app import main
 
 __all__ = [
-    "caption", "evaluate", "events", "judge", "main", "models", "pairs", "qa", "rebirth", "rounds", "track", "train",
-    "world",
+    "caption", "compat", "evaluate", "events", "judge", "main", "models", "pairs", "qa", "rebirth", "rounds", "track",
+    "train", "world",
 ]  # fmt: skip

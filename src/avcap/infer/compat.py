@@ -33,7 +33,7 @@ def name_with_compat(checkpoint: str, compat: str) -> str:
 
 
 def published_decoding(decoding: Decoding, folder: Path) -> Decoding:
-    """Decoding and checkpoint folder -> with the repetition penalty that the published generation takes from the folder.
+    """Decoding and checkpoint folder -> with the repetition penalty that the published code finds in the folder.
 
     It calls `generate` of transformers, which reads generation_config.json: Qwen2.5-VL brings 1.05 with it.
     """

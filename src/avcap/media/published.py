@@ -1,7 +1,7 @@
 """A file read as the published code reads it: frames by number, sound from its own first sample. See docs/compat.md.
 
-Only to run released checkpoints exactly as published: numbers of frames are times only where the frame rate is constant,
-and picture and sound that start apart are taken for starting together. What is right is in `reader`.
+Only to run released checkpoints exactly as published: numbers of frames are times only where the frame rate is
+constant, and picture and sound that start apart are taken for starting together. What is right is in `reader`.
 """
 
 # T frames looked at  H, W pixels  C = 3 colours  S samples of sound
@@ -78,7 +78,7 @@ def _read_picture(request: ClipRequest, *, num_frames: int) -> _Picture:
         assert stream is not None
         rate = float(stream.average_rate or Fraction(0))
         if not rate:
-            raise MediaError(f"{request.path}: got a picture without an average frame rate, which the published rule needs")
+            raise MediaError(f"{request.path}: got a picture without a frame rate, wanted one; leave out --compat")
         index_T = _frame_index(request, num_frames=num_frames, rate=rate)
         frames_THWC = np.empty((0, 0, 0, 3), np.uint8)
         read_only(container, [stream])
@@ -86,7 +86,8 @@ def _read_picture(request: ClipRequest, *, num_frames: int) -> _Picture:
         try:
             for frame in container.decode(stream):
                 if number == index_T[kept]:
-                    rgb_HWC = _sized(upright_rgb(frame, frame_size=request.frame_size), request, num_frames=len(index_T))
+                    rgb_HWC = upright_rgb(frame, frame_size=request.frame_size)
+                    rgb_HWC = _sized(rgb_HWC, request, num_frames=len(index_T))
                     if not kept:
                         frames_THWC = np.empty((len(index_T), *rgb_HWC.shape), np.uint8)
                     frames_THWC[kept] = rgb_HWC

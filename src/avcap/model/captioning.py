@@ -22,7 +22,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from avcap.model.aligner import SoundAligner
-from avcap.model.features import MediaFeatures, MediaTokens, Positions
+from avcap.model.features import MediaFeatures, MediaTokens, Outline, Positions
 from avcap.model.interleave import AUDIO_ID, EPSILON_S, VISUAL_ID, ZERO_ID, window_starts
 
 
@@ -74,6 +74,10 @@ class CaptioningModel(PreTrainedModel):
         """Features of one clip -> the ids that stand for its tokens in a prompt; computes no token."""
 
     @abstractmethod
+    def outline(self, media: MediaFeatures) -> Outline:
+        """Features of one clip -> how its tokens will stand; computes no token."""
+
+    @abstractmethod
     def align_batch(self, media: Sequence[MediaFeatures]) -> list[MediaTokens]:
         """Features of clips -> tokens of each for the language model, in time order."""
 
@@ -82,7 +86,7 @@ class CaptioningModel(PreTrainedModel):
         return self.align_batch([media])[0]
 
     def positions(
-        self, ids: Sequence[int], media: MediaTokens | None, *, order: Sequence[int] | None = None
+        self, ids: Sequence[int], media: MediaTokens | Outline | None, *, order: Sequence[int] | None = None
     ) -> Positions:
         """Ids of a prompt and its media -> the position of each, and where what is written next goes on.
 

@@ -99,6 +99,16 @@ class MediaTokens:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outline:
+    """How the tokens of a clip will stand, without one of them being computed: the same fields as in MediaTokens."""
+
+    ids: list[int]
+    seconds: list[int]
+    """One for each VISUAL_ID and AUDIO_ID in `ids`."""
+    places: "Positions | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Positions:
     """Where token ids stand for the language model's position encoding, and where the next one goes."""
 

@@ -33,7 +33,7 @@ from avcap.model.aligner import (
 )
 from avcap.model.captioning import CaptioningModel
 from avcap.model.configuration import Salmonn2Config
-from avcap.model.features import MediaFeatures, MediaTokens
+from avcap.model.features import MediaFeatures, MediaTokens, Outline
 from avcap.model.interleave import (
     AUDIO_ID,
     VISUAL_ID,
@@ -105,6 +105,10 @@ class Salmonn2ForCaptioning(CaptioningModel):
     def placeholders(self, media: MediaFeatures) -> list[int]:
         """Features of one clip -> the ids that stand for its tokens in a prompt; computes no token."""
         return self._lay_out(media).layout.ids
+
+    def outline(self, media: MediaFeatures) -> Outline:
+        layout = self._lay_out(media).layout
+        return Outline(ids=layout.ids, seconds=layout.seconds)
 
     def align_batch(self, media: Sequence[MediaFeatures]) -> list[MediaTokens]:
         """Features of clips -> tokens of each; one projector call and one Q-Former call for all clips together."""

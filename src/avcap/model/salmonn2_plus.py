@@ -28,7 +28,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from avcap.model import mrope
 from avcap.model.aligner import SoundAligner
 from avcap.model.captioning import CaptioningModel
-from avcap.model.features import MediaFeatures, MediaTokens, Positions, VisionGrid
+from avcap.model.features import MediaFeatures, MediaTokens, Outline, Positions, VisionGrid
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID, num_real_windows
 from avcap.model.patches import normalize_patches, to_patches
 from avcap.model.plus_configuration import Salmonn2PlusConfig
@@ -150,6 +150,10 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         """Features of one clip -> the ids that stand for its tokens in a prompt, what encloses them included."""
         return self._enclosed(self._lay_out(media).ids)
 
+    def outline(self, media: MediaFeatures) -> Outline:
+        clip = self._lay_out(media)
+        return Outline(ids=self._enclosed(clip.ids), seconds=clip.seconds_M.tolist(), places=clip.places)
+
     def _enclosed(self, ids: list[int]) -> list[int]:
         return [self.config.vision_start_token_id, *ids, self.config.vision_end_token_id]
 
@@ -239,7 +243,7 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         return Positions(of_ids=torch.from_numpy(of_ids), following=places.following + 2)
 
     def positions(
-        self, ids: Sequence[int], media: MediaTokens | None, *, order: Sequence[int] | None = None
+        self, ids: Sequence[int], media: MediaTokens | Outline | None, *, order: Sequence[int] | None = None
     ) -> Positions:
         """Ids of a prompt and its media -> positions (3, L): text counts on, the media have those of `mrope`."""
         order_L = torch.arange(len(ids)) if order is None else torch.tensor(order)

@@ -1,4 +1,4 @@
-"""Error rates of evaluations side by side, and of preference rounds one after the other, as pictures.
+"""Error rates side by side, preference rounds one after the other, and what a released model is fed, as pictures.
 
 Needs the extra "plot" (matplotlib).
 """
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from avcap.errors import UserError
 from avcap.judge.bootstrap import Rate
 from avcap.judge.metrics import GroupMetrics, Metrics
+from avcap.model.interleave import AUDIO_ID, VISUAL_ID
 
 if TYPE_CHECKING:
+    from avcap.infer.compat_audit import Fed
     from avcap.stages.gate import Standing
 
 RATES = {
@@ -78,13 +80,92 @@ def plot_rounds(path: str | Path, standings: "Sequence[Standing]", *, best: int 
     figure.savefig(path, dpi=150)
 
 
-def _figure(*, width: float) -> Any:
+def plot_compat(path: str | Path, official: "Fed", default: "Fed", *, title: str) -> None:
+    """What a model is fed by the published rules and by ours -> a picture file: order of tokens, sound against picture,
+    and positions, or frame times where positions only count."""
+    figure = _figure(width=11, height=7.2)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    rows = figure.subplots(2, 2)
+    for axes, fed in zip(rows[0], (official, default), strict=True):
+        _draw_order(axes, fed)
+    rows[0][1].sharey(rows[0][0])
+    handles, labels = rows[0][0].get_legend_handles_labels()
+    rows[0][0].legend(handles, labels, frameon=False, fontsize=8, markerscale=4, loc="upper left")
+    _draw_sync(rows[1][0], official, default)
+    if isinstance(official.positions[0], tuple):
+        _draw_positions(rows[1][1], official, default)
+    else:
+        _draw_frame_times(rows[1][1], official, default)
+    for axes in rows.flat:
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_order(axes: Any, fed: "Fed") -> None:
+    """Every media token: where it stands in the prompt, and of which second it tells."""
+    kinds = {
+        "picture": [(i, second) for i, second in fed.placed(VISUAL_ID)],
+        "sound": [(i, second) for i, second in fed.placed(AUDIO_ID) if second < fed.sound_s],
+        "silence that fills the last chunk": [(i, s) for i, s in fed.placed(AUDIO_ID) if s >= fed.sound_s],
+    }
+    for (name, points), colour in zip(kinds.items(), (COLOURS[0], COLOURS[1], "#b0b6bd"), strict=True):
+        axes.plot(*zip(*points, strict=True) if points else ([], []), ".", color=colour, markersize=3, label=name)
+    axes.set_title(
+        f"{fed.name}: {fed.num_visual:,} picture + {fed.num_audio:,} sound tokens", loc="left", fontsize=10
+    )
+    axes.set_xlim(0, len(fed.ids))
+    axes.set_xlabel("index in the prompt")
+    axes.set_ylabel("second of the file it tells of")
+
+
+def _draw_sync(axes: Any, official: "Fed", default: "Fed") -> None:
+    """Beside which frame each second of real sound stands."""
+    axes.axline((0, 0), slope=1, color="black", linewidth=1, linestyle=":", label="in step")
+    for fed, colour, width in ((default, COLOURS[2], 3.5), (official, COLOURS[4], 1.5)):
+        rows = [(second, one.beside_s) for second, one in fed.sound_of_second().items() if second < fed.sound_s]
+        placed = [row for row in rows if row[1] is not None]
+        if placed:
+            style = {"color": colour, "linewidth": width, "markersize": width + 1}
+            axes.plot(*zip(*placed, strict=True), "o-", label=fed.name, **style)
+    axes.set_title("sound against picture", loc="left", fontsize=10)
+    axes.set_xlabel("second of sound")
+    axes.set_ylabel("time of the frame before it (s)")
+    last_s = max([1.0, official.sound_s, *official.group_times_s])
+    axes.set_xlim(-0.02 * last_s, last_s)
+    axes.set_ylim(-0.02 * last_s, last_s)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def _draw_positions(axes: Any, official: "Fed", default: "Fed") -> None:
+    """Position on the time axis of every id of the prompt."""
+    for fed, colour in ((official, COLOURS[4]), (default, COLOURS[2])):
+        axes.plot([position[0] for position in fed.positions], color=colour, linewidth=1.5, label=fed.name)
+    axes.set_title("position on the time axis", loc="left", fontsize=10)
+    axes.set_xlabel("index in the prompt")
+    axes.set_ylabel("t")
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def _draw_frame_times(axes: Any, official: "Fed", default: "Fed") -> None:
+    """When the frames are that are looked at."""
+    names = []
+    for row, (fed, colour) in enumerate(((default, COLOURS[2]), (official, COLOURS[4]))):
+        axes.eventplot([fed.frame_times_s], lineoffsets=row, linelengths=0.6, linewidths=1.5, colors=colour)
+        names.append(f"{fed.name}\n{len(fed.frame_times_s)}")
+    axes.set_title("frames looked at", loc="left", fontsize=10)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(-0.6, 1.6)
+    axes.set_xlabel("time (s)")
+
+
+def _figure(*, width: float, height: float = 4.2) -> Any:
     """An empty figure of so many inches; UserError where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("no plot without matplotlib; install it: pip install 'avcap[plot]'") from None
-    return Figure(figsize=(width, 4.2), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _draw_panel(axes, groups: Mapping[str, GroupMetrics | None]) -> None:  # type: ignore[no-untyped-def]
