@@ -31,7 +31,7 @@ from avcap.model.layouts import (
     identify,
     refuse_unless_runnable,
 )
-from avcap.model.placing import Placing, available_bytes, describe_bytes, needed_bytes
+from avcap.model.placing import Placing, available_bytes, describe_bytes, describe_count, needed_bytes
 from avcap.model.plus_checkpoints import our_plus_name, plus_config
 from avcap.model.plus_configuration import Salmonn2PlusConfig
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
@@ -234,7 +234,7 @@ def _check_memory(source: Source, *, dtype: torch.dtype, placing: Placing) -> No
     if needed >= TELL_FROM:
         form = placing.quantize or str(dtype).removeprefix("torch.")
         logger.info(
-            f"{source.checkpoint.path}: {num_weights / 1e9:.1f} billion weights need {describe_bytes(needed)} "
+            f"{source.checkpoint.path}: {describe_count(num_weights)} weights need {describe_bytes(needed)} "
             f"as {form} on {placing.device_map or placing.device}; {describe_bytes(available or math.nan)} are free"
         )
     if available is not None and needed > available:

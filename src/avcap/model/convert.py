@@ -19,7 +19,7 @@ from typing import Any
 from avcap.errors import UserError
 from avcap.model.checkpoints import Source, check_fit, open_source, released_names
 from avcap.model.layouts import ADAPTER_CONFIG, Checkpoint, Layout, check_tokenizer_files, identify
-from avcap.model.placing import describe_bytes
+from avcap.model.placing import describe_bytes, describe_count
 from avcap.model.plus_keys import NOT_IN_ADAPTERS, TRAINING_PREFIXES
 from avcap.model.unpickle import unpickle
 from avcap.model.weight_files import TensorInfo, read_header, read_json
@@ -330,7 +330,7 @@ def _class_name(config: Any) -> str:
 
 def model_card(conversion: Conversion, *, num_shards: int) -> str:
     """-> README.md of the new folder."""
-    weights = sum(math.prod(value.shape) for value in conversion.values.values())
+    weights = describe_count(sum(math.prod(value.shape) for value in conversion.values.values()))
     warnings = "".join(f"\n**Beware.** {' '.join(warning.split())}\n" for warning in conversion.warnings)
     return f"""---
 library_name: avcap
@@ -338,7 +338,7 @@ pipeline_tag: video-text-to-text
 ---
 # {type(conversion.config).model_type}: made from {conversion.headline}
 
-{weights / 1e9:.2f} billion weights, {_main_dtype(conversion.values)}, {describe_bytes(conversion.total_bytes)} in \
+{weights} weights, {_main_dtype(conversion.values)}, {describe_bytes(conversion.total_bytes)} in \
 {num_shards} file{"s" if num_shards > 1 else ""}. Tensors that were copied are the same bytes as in the source.
 {warnings}
     avcap caption VIDEO.mp4 --model THIS_FOLDER

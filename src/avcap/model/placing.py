@@ -100,6 +100,15 @@ def _free_host_bytes(
     return min(free, limit - used)
 
 
+def describe_count(number: float) -> str:
+    """Number of weights -> as people say it.
+
+    >>> describe_count(8_930_000_000), describe_count(324_904)
+    ('8.93 billion', '0.32 million')
+    """
+    return f"{number / 1e9:.2f} billion" if number >= 1e8 else f"{number / 1e6:.2f} million"
+
+
 def describe_bytes(num_bytes: float) -> str:
     """Bytes -> as people say it, in powers of ten.
 
