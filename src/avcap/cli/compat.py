@@ -32,7 +32,7 @@ def audit(
     console = Console(width=110, highlight=False)
     console.print(_overview(official, default))
     if official.num_audio or default.num_audio:
-        console.print("\nWhere each second of sound stands: indices in the prompt, tokens, time of the frame before it")
+        console.print("\nWhere each second of sound stands in the prompt, and after the frame of which time")
         console.print(_seconds(official, default))
     if isinstance(official.positions[0], tuple):
         console.print("\nPositions (time, height, width)")
@@ -87,7 +87,7 @@ def _range(tokens: "list[SoundTokens]") -> str:
     """From where to where some seconds of sound stand."""
     if not tokens:
         return "left out"
-    return f"{tokens[0].first}..{tokens[-1].last}  {sum(one.number for one in tokens)}"
+    return f"{tokens[0].first}..{tokens[-1].last}, {sum(one.number for one in tokens)} tokens"
 
 
 def _positions(official: "Fed", default: "Fed") -> Table:
@@ -136,8 +136,8 @@ def _times(times_s: list[float]) -> str:
 def _stands(tokens: "SoundTokens | None") -> str:
     if tokens is None:
         return "nowhere"
-    beside = "before all frames" if tokens.beside_s is None else f"{tokens.beside_s:.2f} s"
-    return f"{tokens.first}..{tokens.last}  {tokens.number}  {beside}"
+    beside = "before all frames" if tokens.beside_s is None else f"after {tokens.beside_s:.2f} s"
+    return f"{tokens.first}..{tokens.last}, {tokens.number} tokens {beside}"
 
 
 def _position(fed: "Fed", index: int) -> str:

@@ -19,12 +19,20 @@ from typing import TypedDict, Unpack, overload
 
 import torch
 
-from avcap.data.encode import encode_clip
+from avcap.data.encode import clip_request, encode_clip
 from avcap.data.feature_cache import EncodedClip, FeatureCache, features_id
 from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.data.tokenizer import unknown_words
 from avcap.errors import MediaError, UserError
+from avcap.infer.compat import Compat, check_compat, name_with_compat, published_decoding
 from avcap.infer.generate import Generated, LoopStop, generate
+from avcap.infer.published import (
+    check_sound_lasts,
+    published_clip_request,
+    published_dials,
+    published_features,
+    published_prompt,
+)
 from avcap.infer.request import Interval, Request, Video
 from avcap.infer.settings import checkpoint_name, read_settings
 from avcap.infer.shipped import find_checkpoint
@@ -104,13 +112,16 @@ class Captioner:
         batch_size: int = 8,
         deadline_s: float = 120.0,
         feature_cache: FeatureCache | None = None,
+        compat: Compat = "default",
     ):
         """`model`: the name of a shipped model or the path of a checkpoint folder, released layouts included.
 
         `device` None: a GPU if there is one. `dtype` None: float32 on a CPU, bfloat16 elsewhere. `device_map` "auto":
         layers spread over all GPUs. `quantize`: "8bit" or "4bit", which needs bitsandbytes. `deadline_s`: how long the
-        decoding of one file may take. `feature_cache`: where encoded clips are kept, and looked for first.
+        decoding of one file may take. `feature_cache`: where encoded clips are kept, and looked for first. `compat`
+        "official": exactly as the published code runs a released checkpoint, its mistakes included (docs/compat.md).
         """
+        check_compat(compat)
         if batch_size < 1 or not deadline_s > 0:
             raise UserError(f"got batch_size={batch_size} and deadline_s={deadline_s}, wanted both above 0")
         folder = find_checkpoint(model)
@@ -118,10 +129,12 @@ class Captioner:
         placing = Placing(device=str(self.device), device_map=device_map, quantize=quantize)
         dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
         self.settings = read_settings(folder)
-        self.checkpoint = checkpoint_name(folder, self.settings)
+        self.compat, self.folder = compat, folder
+        self.checkpoint = name_with_compat(checkpoint_name(folder, self.settings), compat)
         self.batch_size = batch_size
         self.deadline_s = deadline_s
-        self.model, self.tokenizer = load(folder, dtype=dtype, placing=placing)
+        dials = published_dials(folder) if compat == "official" else {}
+        self.model, self.tokenizer = load(folder, dtype=dtype, placing=placing, **dials)
         self.world_check = WorldCheck.load(folder)
         self.chat = ChatStyle(**self.model.config.chat)
         # What closes an answer in the chat, which is not always what the tokenizer calls its end.
@@ -171,6 +184,8 @@ class Captioner:
             max_new_tokens=self.settings.max_new_tokens if max_new_tokens is None else max_new_tokens,
             temperature=temperature, top_p=top_p, seed=seed,
         )  # fmt: skip
+        if self.compat == "official":
+            decoding = published_decoding(decoding, self.folder)
         request = Request(
             decoding=decoding, interval_s=interval_s, prompt=prompt, use_sound=use_sound, use_picture=use_picture
         )
@@ -280,22 +295,23 @@ class Captioner:
 
     def clip_request(self, sample: Sample, request: Request) -> ClipRequest:
         """What is to be decoded of a sample's video, at the rate and size that this checkpoint looks at."""
-        side = self.model.config.vision_config.image_size
-        return ClipRequest(
-            path=sample.video,
+        wanted = clip_request(
+            self.model.config,
+            sample.video,
             fps=self.settings.fps,
             max_frames=self.settings.max_frames,
             interval_s=sample.interval_s,
-            frame_size=(side, side),
             want_picture=request.use_picture,
             want_sound=request.use_sound,
-            lead_in=self.model.config.frame_difference,
         )
+        return published_clip_request(wanted, self.model.config) if self.compat == "official" else wanted
 
     def _encode(self, clip: Clip, *, sample: Sample, request: Request) -> EncodedClip:
         """A decoded clip -> its features; UserError if it is not what was asked for."""
         check_clip(clip, interval_s=sample.interval_s)
         media = encode_clip(self.model, clip, tokenizer=self.tokenizer)
+        if self.compat == "official":
+            media = published_features(media, clip)
         if request.use_sound and clip.has_sound and AUDIO_ID not in self.model.placeholders(media):
             raise UserError(
                 f"{clip.path}: got a sound track but no sound from {clip.start_s:g} to {clip.end_s:g} s; choose "
@@ -323,6 +339,9 @@ class Captioner:
         self._warn_of_unknown_words(prompt)
         self._warn_of_another_world(sample.video, score=clip.world_score)
         ids, _ = encode_chat(self.tokenizer, [(prompt, None)], media_ids, self.chat)
+        if self.compat == "official":
+            check_sound_lasts(clip.media, num_sound=media_ids.count(AUDIO_ID), path=sample.video)
+            ids = published_prompt(ids, self.tokenizer, self.model.config)
         self._check_length(sample.video, num_prompt=len(ids), max_new_tokens=request.decoding.max_new_tokens)
         return _Asked(sample=sample, span_s=span_s, prompt=prompt, ids=ids, clip=clip)
 
@@ -406,7 +425,7 @@ class Captioner:
             checkpoint=self.checkpoint,
             decoding=decoding,
             seen=Seen(
-                frames=tokens.num_visual // self.model.config.visual_tokens_per_frame,
+                frames=tokens.num_frames,
                 audio_seconds=round(asked.clip.media.audio_seconds, 3) if tokens.num_audio else 0.0,
                 visual_tokens=tokens.num_visual,
                 audio_tokens=tokens.num_audio,

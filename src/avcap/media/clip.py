@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from avcap.errors import UserError
+from avcap.media.frame_size import PixelBudget
 
 SAMPLE_RATE_HZ = 16000
 
@@ -58,12 +59,18 @@ class ClipRequest:
     want_picture: bool = True
     want_sound: bool = True
     lead_in: bool = False
+    pixel_budget: PixelBudget | None = None
+    """Instead of `frame_size`: the size follows from that in the file and from how many frames are looked at."""
+    published: str | None = None
+    """"v1" or "plus": the file is read as the published code of that family reads it (media.published), all of it."""
 
     def __post_init__(self) -> None:
         if not (self.fps > 0 and self.max_frames >= 1):
             raise UserError(f"{self.path}: got fps={self.fps} and max_frames={self.max_frames}, wanted both above 0")
         if not (self.want_picture or self.want_sound):
             raise UserError(f"{self.path}: got want_picture=False and want_sound=False, wanted one of them")
+        if self.frame_size is not None and self.pixel_budget is not None:
+            raise UserError(f"{self.path}: got both frame_size and pixel_budget, wanted one of them or neither")
 
 
 def load_clip(
@@ -76,6 +83,7 @@ def load_clip(
     want_picture: bool = True,
     want_sound: bool = True,
     lead_in: bool = False,
+    pixel_budget: PixelBudget | None = None,
     deadline_s: float = 120.0,
 ) -> Clip:
     """Media file -> Clip, decoded in a worker process that is killed when it takes longer than `deadline_s`.
@@ -93,6 +101,7 @@ def load_clip(
         want_picture=want_picture,
         want_sound=want_sound,
         lead_in=lead_in,
+        pixel_budget=pixel_budget,
     )
     return decode(request, deadline_s=deadline_s)
 
@@ -107,6 +116,7 @@ def read_clip(
     want_picture: bool = True,
     want_sound: bool = True,
     lead_in: bool = False,
+    pixel_budget: PixelBudget | None = None,
 ) -> Clip:
     """Media file -> Clip, decoded in this process and without a deadline: for files you trust."""
     from avcap.media.reader import read_request  # here: PyAV loads FFmpeg, 100 MB
@@ -120,5 +130,6 @@ def read_clip(
         want_picture=want_picture,
         want_sound=want_sound,
         lead_in=lead_in,
+        pixel_budget=pixel_budget,
     )
     return read_request(request)

@@ -129,6 +129,11 @@ def _start_s(stream: av.stream.Stream | None) -> Fraction | None:
     return Fraction(stream.start_time * stream.time_base)
 
 
+def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """Decoded frame -> (height, width) as a viewer sees it."""
+    return (frame.width, frame.height) if frame.rotation % 180 else (frame.height, frame.width)
+
+
 def upright_rgb(frame: av.VideoFrame, *, frame_size: tuple[int, int] | None) -> np.ndarray:
     """Decoded frame -> (H, W, C) uint8 RGB as a viewer sees it, squashed to `frame_size` (height, width) if given."""
     rgb_HWC = frame.to_ndarray(format="rgb24")
@@ -173,6 +178,18 @@ def drop_first_samples(frame: av.AudioFrame, *, num_samples: int) -> av.AudioFra
     )
     shorter.sample_rate = frame.sample_rate
     return shorter
+
+
+def first_channel(frame: av.AudioFrame) -> av.AudioFrame:
+    """Sound frame -> its first channel alone, at the same time."""
+    num_channels = len(frame.layout.channels)
+    if num_channels == 1:
+        return frame
+    samples = frame.to_ndarray()
+    first_1S = samples[:1] if frame.format.is_planar else samples[:, ::num_channels]
+    mono = av.AudioFrame.from_ndarray(np.ascontiguousarray(first_1S), format=frame.format.name, layout="mono")
+    mono.sample_rate, mono.pts, mono.time_base = frame.sample_rate, frame.pts, frame.time_base
+    return mono
 
 
 def first_frame_samples(container: InputContainer, stream: av.AudioStream) -> int:

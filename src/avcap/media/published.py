@@ -141,7 +141,10 @@ def _read_sound(request: ClipRequest) -> np.ndarray:
         stream = find_streams(container).sound
         assert stream is not None
         first_s = float((stream.start_time or 0) * (stream.time_base or 1))
-        reader = SoundReader(stream, origin_s=first_s, start_s=0.0, max_samples=ALL_SAMPLES, after_seek=False)
+        reader = SoundReader(
+            stream, origin_s=first_s, start_s=0.0, max_samples=ALL_SAMPLES, after_seek=False,
+            only_first_channel=request.published == "v1",
+        )  # fmt: skip
         read_only(container, [stream])
         try:
             for packet in container.demux(stream):

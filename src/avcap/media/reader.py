@@ -15,6 +15,7 @@ from avcap.media.clip import SAMPLE_RATE_HZ, Clip, ClipRequest
 from avcap.media.codec import DecodeError, Streams, find_streams, open_file, read_only, seek_before
 from avcap.media.frame_times import frame_instants
 from avcap.media.picture import FrameKeeper, InexactShortcut, PictureReader
+from avcap.media.published import read_published
 from avcap.media.sound import SoundReader
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Plan:
 
 def read_request(request: ClipRequest) -> Clip:
     """Request -> Clip; tries shortcuts first (seeking, skipping frames), and reads plainly where one proves inexact."""
+    if request.published is not None:
+        return read_published(request)
     margins_s = SEEK_MARGINS_S if request.interval_s else SEEK_MARGINS_S[:1]
     for seek_margin_s in (*margins_s, None):
         try:
@@ -111,7 +114,7 @@ def _picture_reader(
         return None
     clock_T = (plan.instants_T + float(streams.origin_s)) / float(streams.picture.time_base)
     ticks_T = np.floor(clock_T + TICK_TOLERANCE).astype(np.int64)
-    keeper = FrameKeeper(ticks_T=ticks_T, frame_size=request.frame_size)
+    keeper = FrameKeeper(ticks_T=ticks_T, frame_size=request.frame_size, pixel_budget=request.pixel_budget)
     return PictureReader(
         streams.picture,
         keeper=keeper,

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avcap.media.clip import SAMPLE_RATE_HZ
-from avcap.media.codec import DecodeError, Resampler, drop_first_samples, first_frame_samples, resampling_grid
+from avcap.media.codec import (
+    DecodeError,
+    Resampler,
+    drop_first_samples,
+    first_channel,
+    first_frame_samples,
+    resampling_grid,
+)
 from avcap.media.picture import InexactShortcut
 
 if TYPE_CHECKING:
@@ -31,11 +38,14 @@ class SoundReader:
     """Packets of one sound stream -> `waveform_S`."""
 
     def __init__(
-        self, stream: "AudioStream", *, origin_s: float, start_s: float, max_samples: int, after_seek: bool
-    ) -> None:
-        """`start_s`, after the origin: the time of the first sample; `origin_s`: on the stream's clock."""
+        self, stream: "AudioStream", *, origin_s: float, start_s: float, max_samples: int, after_seek: bool,
+        only_first_channel: bool = False,
+    ) -> None:  # fmt: skip
+        """`start_s`, after the origin: the time of the first sample; `origin_s`: on the stream's clock. All channels
+        are mixed, or only the first is heard."""
         self.stream = stream
         self.max_samples = max_samples
+        self.only_first_channel = only_first_channel
         self.num_samples = 0
         self.num_bad_packets = 0
         self._origin_s = origin_s
@@ -93,7 +103,7 @@ class SoundReader:
             self.num_bad_packets += 1
             return
         for frame in frames:
-            self._hear(frame)
+            self._hear(first_channel(frame) if self.only_first_channel else frame)
 
     def _hear(self, frame: "AudioFrame") -> None:
         """A decoded frame goes to the resampler; where time or format jumps, with a new start."""

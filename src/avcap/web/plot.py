@@ -90,7 +90,7 @@ def plot_compat(path: str | Path, official: "Fed", default: "Fed", *, title: str
         _draw_order(axes, fed)
     rows[0][1].sharey(rows[0][0])
     handles, labels = rows[0][0].get_legend_handles_labels()
-    rows[0][0].legend(handles, labels, frameon=False, fontsize=8, markerscale=4, loc="upper left")
+    rows[0][0].legend(handles, labels, frameon=False, fontsize=8, markerscale=1.5, loc="upper left")
     _draw_sync(rows[1][0], official, default)
     if isinstance(official.positions[0], tuple):
         _draw_positions(rows[1][1], official, default)
@@ -105,12 +105,13 @@ def plot_compat(path: str | Path, official: "Fed", default: "Fed", *, title: str
 def _draw_order(axes: Any, fed: "Fed") -> None:
     """Every media token: where it stands in the prompt, and of which second it tells."""
     kinds = {
-        "picture": [(i, second) for i, second in fed.placed(VISUAL_ID)],
+        "picture": fed.placed(VISUAL_ID),
         "sound": [(i, second) for i, second in fed.placed(AUDIO_ID) if second < fed.sound_s],
         "silence that fills the last chunk": [(i, s) for i, s in fed.placed(AUDIO_ID) if s >= fed.sound_s],
     }
     for (name, points), colour in zip(kinds.items(), (COLOURS[0], COLOURS[1], "#b0b6bd"), strict=True):
-        axes.plot(*zip(*points, strict=True) if points else ([], []), ".", color=colour, markersize=3, label=name)
+        x, y = zip(*points, strict=True) if points else ((), ())
+        axes.plot(x, y, ".", color=colour, markersize=3 if name == "picture" else 6, label=name)
     axes.set_title(
         f"{fed.name}: {fed.num_visual:,} picture + {fed.num_audio:,} sound tokens", loc="left", fontsize=10
     )
@@ -138,12 +139,20 @@ def _draw_sync(axes: Any, official: "Fed", default: "Fed") -> None:
 
 
 def _draw_positions(axes: Any, official: "Fed", default: "Fed") -> None:
-    """Position on the time axis of every id of the prompt."""
+    """Of each second, the position on the time axis of its first picture token and of its first token of real sound."""
     for fed, colour in ((official, COLOURS[4]), (default, COLOURS[2])):
-        axes.plot([position[0] for position in fed.positions], color=colour, linewidth=1.5, label=fed.name)
+        for name, kind, style in (("picture", VISUAL_ID, "-"), ("sound", AUDIO_ID, "o--")):
+            first: dict[int, int] = {}
+            for index, second in fed.placed(kind):
+                if kind == VISUAL_ID or second < fed.sound_s:
+                    first.setdefault(second, fed.positions[index][0])  # type: ignore[index]
+            axes.plot(
+                list(first), list(first.values()), style, color=colour, linewidth=1.5, markersize=4,
+                label=f"{name}, {fed.name}",
+            )  # fmt: skip
     axes.set_title("position on the time axis", loc="left", fontsize=10)
-    axes.set_xlabel("index in the prompt")
-    axes.set_ylabel("t")
+    axes.set_xlabel("second of the file")
+    axes.set_ylabel("t of its first token")
     axes.legend(frameon=False, fontsize=8, loc="upper left")
 
 
