@@ -334,7 +334,6 @@ def check_preference(case: Case) -> Iterator[Row]:
     example = PairExample(
         sample_id=case.folder.name, prompt_ids=case.prompt_ids, chosen_ids=answers["chosen"],
         rejected_ids=answers["reject"], reference_ids=answers["gt"],
-        prompt_positions=case.model.positions(case.prompt_ids, media).of_ids,
     )  # fmt: skip
     policy = answer_logprobs(case.model, example, media)
     reference = answer_logprobs(reference_model(case), example, media)

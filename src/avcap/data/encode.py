@@ -1,36 +1,56 @@
-"""A Clip goes through the frozen encoders of a model.
+"""A file is looked at as a model wants it, and the Clip goes through its frozen encoders.
 
-T frames  H, W pixels  C channels  S samples of sound  K sound chunks
+T frames, or temporal grids (of _TNV)  H, W pixels  C channels  N tokens or patches  V tower width  K sound chunks
+P positions of a chunk  A width of the sound encoder
 """
+
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from avcap.data.plus_inputs import resize_frames
 from avcap.data.prompt import time_text_ids
-from avcap.media.clip import Clip
+from avcap.media.clip import Clip, ClipRequest
+from avcap.media.frame_size import PixelBudget
 from avcap.media.mel import chunk_waveform, log_mel
-from avcap.model.features import MediaFeatures
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.model.captioning import CaptioningModel
+from avcap.model.features import MediaFeatures, VisionGrid
+from avcap.model.plus_configuration import Salmonn2PlusConfig
+from avcap.model.salmonn2_plus import Salmonn2PlusForCaptioning
 
 CHUNKS_AT_ONCE = 32  # spectra of an hour of sound at once would take gigabytes
 
 
+def clip_request(config: Any, path: str, **options: Any) -> ClipRequest:
+    """Config of a model and what is wanted of a file (fields of ClipRequest) -> the same, in frames of its size."""
+    if isinstance(config, Salmonn2PlusConfig):
+        return ClipRequest(path=path, pixel_budget=pixel_budget(config), **options)
+    side = config.vision_config.image_size
+    return ClipRequest(path=path, frame_size=(side, side), lead_in=config.frame_difference, **options)
+
+
+def pixel_budget(config: Salmonn2PlusConfig) -> PixelBudget:
+    return PixelBudget(
+        max_frame_pixels=config.max_frame_pixels,
+        min_frame_pixels=config.min_frame_pixels,
+        max_frames=config.budget_frames,
+        factor=config.patch_sizes.factor,
+    )
+
+
 @torch.no_grad()
-def encode_clip(
-    model: Salmonn2ForCaptioning, clip: Clip, *, tokenizer: PreTrainedTokenizerBase
-) -> MediaFeatures:
-    """Clip, its frames in the tower's size -> what the encoders make of it. It needs frames or sound."""
-    config = model.config
-    vision_TNV, lead_in_NV = _encode_picture(model, clip)
+def encode_clip(model: CaptioningModel, clip: Clip, *, tokenizer: PreTrainedTokenizerBase) -> MediaFeatures:
+    """Clip, decoded as `clip_request` says -> what the encoders make of it. It needs frames or sound."""
     has_sound = len(clip.waveform_S) > 0
-    num_frames = len(clip.frame_times_T)
+    encode_picture = _encode_grids if isinstance(model, Salmonn2PlusForCaptioning) else _encode_frames
     times = None
-    if config.time_text and num_frames and not has_sound:
-        times = time_text_ids(tokenizer, num_frames=num_frames, duration_s=clip.end_s - clip.start_s)
+    if model.config.time_text and len(clip.frame_times_T) and not has_sound:
+        times = time_text_ids(
+            tokenizer, num_frames=len(clip.frame_times_T), duration_s=clip.end_s - clip.start_s
+        )
     return MediaFeatures(
-        vision_TNV=vision_TNV,
-        frame_times_T=clip.frame_times_T.tolist(),
-        lead_in_NV=lead_in_NV,
+        **encode_picture(model, clip),
         sound_KPA=_encode_sound(model, clip) if has_sound else None,
         audio_seconds=len(clip.waveform_S) / clip.sample_rate_hz,
         start_s=clip.start_s,
@@ -38,21 +58,45 @@ def encode_clip(
     )
 
 
-def _encode_picture(model: Salmonn2ForCaptioning, clip: Clip) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Clip -> features of its frames and of the frame before them, None where there are none."""
+def _encode_frames(model: CaptioningModel, clip: Clip) -> dict[str, Any]:
+    """Clip -> fields of its features: those of its frames and of the frame before them."""
     if not len(clip.frames_THWC):
-        return None, None
-    vision_TNV = _encode_frames(model, torch.from_numpy(clip.frames_THWC))
-    if clip.lead_in_frame_HWC is None:
-        return vision_TNV, None
-    return vision_TNV, _encode_frames(model, torch.from_numpy(clip.lead_in_frame_HWC)[None])[0]
+        return {}
+    lead_in_HWC = clip.lead_in_frame_HWC
+    return {
+        "vision_TNV": model.encode_picture(_channels_first(clip)),
+        "frame_times_T": clip.frame_times_T.tolist(),
+        "lead_in_NV": None
+        if lead_in_HWC is None
+        else model.encode_picture(torch.from_numpy(lead_in_HWC).permute(2, 0, 1)[None])[0],
+    }
 
 
-def _encode_frames(model: Salmonn2ForCaptioning, frames_THWC: torch.Tensor) -> torch.Tensor:
-    return model.encode_frames(model.normalize_pixels(frames_THWC.permute(0, 3, 1, 2)))
+def _encode_grids(model: CaptioningModel, clip: Clip) -> dict[str, Any]:
+    """Clip -> fields of its features: those of its temporal grids, and how they lie."""
+    num_frames = len(clip.frames_THWC)
+    if not num_frames:
+        return {}
+    sizes, times_T = model.config.patch_sizes, clip.frame_times_T
+    frames_TCHW = _channels_first(clip)
+    # decoded by `clip_request` they have this size; frames of the size in the file get it as the published code does it
+    size = pixel_budget(model.config).frame_size(*frames_TCHW.shape[2:], num_frames=num_frames)
+    vision_TNV = model.encode_picture(resize_frames(frames_TCHW, size))
+    step_s = (times_T[-1] - times_T[0]) / (num_frames - 1) if num_frames > 1 else 1.0
+    grid = VisionGrid(
+        height=size[0] // sizes.factor,
+        width=size[1] // sizes.factor,
+        seconds_per_grid=sizes.frames * float(step_s),
+        num_frames=num_frames,
+    )
+    return {"vision_TNV": vision_TNV, "frame_times_T": times_T[:: sizes.frames].tolist(), "grid": grid}
 
 
-def _encode_sound(model: Salmonn2ForCaptioning, clip: Clip) -> torch.Tensor:
+def _channels_first(clip: Clip) -> torch.Tensor:
+    return torch.from_numpy(clip.frames_THWC).permute(0, 3, 1, 2)
+
+
+def _encode_sound(model: CaptioningModel, clip: Clip) -> torch.Tensor:
     """Clip -> sound features (K, P, A)."""
     chunks_KS = chunk_waveform(torch.from_numpy(clip.waveform_S), chunk_s=model.config.chunk_s)
     num_mel_bins = model.config.audio_config.num_mel_bins

@@ -26,13 +26,13 @@ from transformers import PreTrainedTokenizerBase
 
 from avcap.errors import MediaError, UserError
 from avcap.media.clip import ClipRequest
+from avcap.model.captioning import CaptioningModel
 from avcap.model.encoder_hash import encoder_hash
-from avcap.model.features import MediaFeatures
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.model.features import MediaFeatures, VisionGrid
 
 logger = logging.getLogger("avcap")
 
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".safetensors"
 STALE_S = 3600.0  # a file still written aside after so long is of a process that was killed
 SHRINK_TO = 0.9  # so that not every further clip has to make room
@@ -55,11 +55,12 @@ class EncodedClip:
     world_score: float | None = None
 
 
-def features_id(model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerBase) -> str:
+def features_id(model: CaptioningModel, tokenizer: PreTrainedTokenizerBase) -> str:
     """A model -> a name for all of it that turns clips into features. It hashes every weight: ask once."""
-    fields = {name: getattr(model.config, name) for name in _ENCODER_FIELDS}
+    config = model.config
+    fields = {name: getattr(config, name) for name in _ENCODER_FIELDS if hasattr(config, name)}
     # A frame's time written as text depends on the tokenizer.
-    times = tokenizer("time 0123456789.,", add_special_tokens=False)["input_ids"] if model.config.time_text else None
+    times = tokenizer("time 0123456789.,", add_special_tokens=False)["input_ids"] if config.time_text else None
     return _hash(encoder_hash(model), json.dumps(fields, sort_keys=True), str(times), str(model.dtype))
 
 
@@ -199,7 +200,8 @@ def _write(path: Path, clip: EncodedClip, *, dtype: torch.dtype) -> int:
     facts = {
         "frame_times_T": list(media.frame_times_T), "audio_seconds": media.audio_seconds, "start_s": media.start_s,
         "time_text_ids": None if media.time_text_ids is None else [list(ids) for ids in media.time_text_ids],
-        "duration_s": clip.duration_s, "num_bad_packets": clip.num_bad_packets, "world_score": clip.world_score,
+        "grid": None if media.grid is None else asdict(media.grid), "duration_s": clip.duration_s,
+        "num_bad_packets": clip.num_bad_packets, "world_score": clip.world_score,
     }  # fmt: skip
     text = json.dumps(facts)
     return path.write_bytes(save(tensors, metadata={"facts": text, "hash": _content(tensors, text)}))
@@ -217,6 +219,8 @@ def _read(path: Path) -> EncodedClip:
     facts: dict[str, Any] = json.loads(metadata["facts"])
     fields: dict[str, Any] = {name: tensor.float() for name, tensor in tensors.items()}
     fields |= {name: facts.pop(name) for name in ("frame_times_T", "audio_seconds", "start_s", "time_text_ids")}
+    grid = facts.pop("grid")
+    fields["grid"] = None if grid is None else VisionGrid(**grid)
     return EncodedClip(media=MediaFeatures(**fields), **facts)
 
 

@@ -69,13 +69,16 @@ class Answerer:
         if request.use_sound and clip.has_sound and AUDIO_ID not in tokens.ids:
             raise UserError(f"{clip.path}: got a sound track but no sound where it was asked for; leave the sound out")
         opening, _ = encode_chat(self.tokenizer, [("", None)], tokens.ids, self.captioner.chat)
-        first = next(place for place, token in enumerate(opening) if token in (VISUAL_ID, AUDIO_ID))
+        placeholders = (VISUAL_ID, AUDIO_ID)
+        first, enclosing = (
+            next(place for place, token in enumerate(ids) if token in placeholders) for ids in (opening, tokens.ids)
+        )
         # up to the end of the media all questions are one prompt
-        shared_ids = opening[: first + len(tokens.ids)]
+        shared_ids = opening[: first - enclosing + len(tokens.ids)]
         self._check_length(clip.path, num_tokens=len(shared_ids))
         prefix = read_prefix(self.model, (shared_ids, tokens))
         seen = Seen(
-            frames=tokens.num_visual // self.model.config.visual_tokens_per_frame,
+            frames=tokens.num_frames,
             audio_seconds=round(media.audio_seconds, 3) if tokens.num_audio else 0.0, visual_tokens=tokens.num_visual,
             audio_tokens=tokens.num_audio, bad_packets=clip.num_bad_packets,
         )  # fmt: skip

@@ -6,7 +6,7 @@ Prompts, limits and frame rate belong to a checkpoint as much as weights do: wit
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from avcap.errors import UserError
@@ -63,15 +63,33 @@ class CaptionerSettings:
             )
 
 
+PLUS_TYPES = ("qwen2_5_vl", "avcap_salmonn2_plus")
+PLUS_SETTINGS = CaptionerSettings(fps=10.0, max_frames=768)
+"""What the released video-SALMONN 2+ was trained with."""
+
+
 def read_settings(folder: Path) -> CaptionerSettings:
     """Checkpoint folder -> its settings, the defaults where it has no avcap.json. UserError for a wrong file."""
     path = folder / SETTINGS_FILE
+    defaults = family_settings(folder)
     if not path.exists():
-        return CaptionerSettings()
+        return defaults
     try:
-        return from_json(path.read_text(encoding="utf-8"), CaptionerSettings)
+        text = path.read_text(encoding="utf-8")
+        settings = from_json(text, CaptionerSettings)
     except (UserError, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}") from None
+    left_out = [name for name in ("fps", "max_frames") if name not in json.loads(text)]
+    return replace(settings, **{name: getattr(defaults, name) for name in left_out})
+
+
+def family_settings(folder: Path) -> CaptionerSettings:
+    """Checkpoint folder -> the settings of its model family, by its config.json."""
+    try:
+        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError):
+        model_type = None  # loading the model says what is wrong
+    return PLUS_SETTINGS if model_type in PLUS_TYPES else CaptionerSettings()
 
 
 def write_settings(folder: Path, settings: CaptionerSettings) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avcap.media.codec import DecodeError, upright_rgb
+from avcap.media.codec import DecodeError, upright_rgb, upright_size
+from avcap.media.frame_size import PixelBudget
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame, VideoStream
@@ -31,10 +32,13 @@ class InexactShortcut(Exception):
 class FrameKeeper:
     """Frames in the order shown -> the rows of `frames_THWC`: for every instant the last frame at or before it."""
 
-    def __init__(self, *, ticks_T: np.ndarray, frame_size: tuple[int, int] | None) -> None:
+    def __init__(
+        self, *, ticks_T: np.ndarray, frame_size: tuple[int, int] | None, pixel_budget: PixelBudget | None = None
+    ) -> None:
         """`ticks_T`: the wanted instants, rising, in ticks of the stream's clock."""
         self.ticks_T = ticks_T
         self.frame_size = frame_size
+        self.pixel_budget = pixel_budget
         self.frames_THWC = np.empty((0, 0, 0, 3), np.uint8)
         self.num_kept = 0
         self.shown: VideoFrame | None = None
@@ -60,6 +64,8 @@ class FrameKeeper:
         if self._shown_is_kept and frame is self.shown:
             self.frames_THWC[self.num_kept] = self.frames_THWC[self.num_kept - 1]
         else:
+            if self.num_kept == 0 and self.pixel_budget is not None:
+                self.frame_size = self.pixel_budget.frame_size(*upright_size(frame), num_frames=len(self.ticks_T))
             rgb_HWC = upright_rgb(frame, frame_size=self.frame_size)
             if self.num_kept == 0:
                 # All rows at once: a list of frames and the array made of it would be twice the memory.

@@ -21,6 +21,7 @@ import numpy as np
 
 from avcap.errors import MediaError
 from avcap.media.clip import Clip, ClipRequest
+from avcap.media.frame_size import PixelBudget
 
 HEADER_SIZE = struct.Struct("!I")
 ARRAY_FIELDS = ("frames_THWC", "frame_times_T", "lead_in_frame_HWC", "waveform_S")
@@ -46,7 +47,7 @@ def serve(connection: socket.socket) -> None:
         fields = message["request"]
         fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
         try:
-            clip = read_request(ClipRequest(**fields))
+            clip = read_request(_request(fields))
         except MediaError as error:
             send_header(connection, {"error": str(error)})
         else:
@@ -101,6 +102,12 @@ def receive_clip(receive: ReceiveInto) -> Clip:
             receive(array.reshape(-1).view(np.uint8).data)
         arrays[name] = array
     return Clip(**message["clip"], **arrays)
+
+
+def _request(fields: dict[str, Any]) -> ClipRequest:
+    """Fields of a ClipRequest as they come out of JSON -> it."""
+    budget = fields.pop("pixel_budget")
+    return ClipRequest(**fields, pixel_budget=None if budget is None else PixelBudget(**budget))
 
 
 def main() -> None:

@@ -4,10 +4,10 @@ import hashlib
 
 import torch
 
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.model.captioning import CaptioningModel
 
 
-def encoder_hash(model: Salmonn2ForCaptioning) -> str:
+def encoder_hash(model: CaptioningModel) -> str:
     """The weights that turn media into features -> 12 hex digits. Features of other encoders are other features."""
     digest = hashlib.sha256()
     for part in (model.vision_tower, model.sound_encoder):

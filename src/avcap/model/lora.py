@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from avcap.errors import UserError
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.model.captioning import CaptioningModel
 
 BLOCK_OF = {
     "q_proj": "self_attn", "k_proj": "self_attn", "v_proj": "self_attn", "o_proj": "self_attn",
@@ -35,7 +35,7 @@ class LoraConfig:
             raise UserError(f"targets: got {unknown[0]!r}, wanted some of {', '.join(BLOCK_OF)}")
 
 
-def attach_lora(model: Salmonn2ForCaptioning, config: LoraConfig) -> None:
+def attach_lora(model: CaptioningModel, config: LoraConfig) -> None:
     """Adds a fresh LoRA (B = 0, so nothing changes yet) to the language model, in place; nothing else of it trains."""
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
@@ -53,7 +53,7 @@ def attach_lora(model: Salmonn2ForCaptioning, config: LoraConfig) -> None:
 
 
 @torch.no_grad()
-def merge_lora(model: Salmonn2ForCaptioning) -> None:
+def merge_lora(model: CaptioningModel) -> None:
     """W + (alpha / r) B A for every LoRA, in float32 (bf16 would round small updates away); the LoRA is removed."""
     for layer in _lora_layers(model).values():
         weight = layer.get_base_layer().weight
@@ -63,7 +63,7 @@ def merge_lora(model: Salmonn2ForCaptioning) -> None:
     remove_lora(model)
 
 
-def remove_lora(model: Salmonn2ForCaptioning) -> None:
+def remove_lora(model: CaptioningModel) -> None:
     """Takes every LoRA out, unmerged: the model is again what it was before `attach_lora`, and can get another one."""
     text_model = model.language_model.model
     for name, layer in _lora_layers(model).items():
@@ -73,14 +73,14 @@ def remove_lora(model: Salmonn2ForCaptioning) -> None:
         del text_model.peft_config  # PEFT would take the next LoRA for a second one beside this
 
 
-def reset_lora(model: Salmonn2ForCaptioning, config: LoraConfig) -> None:
+def reset_lora(model: CaptioningModel, config: LoraConfig) -> None:
     """Throws the LoRA away, as it is, and attaches a fresh one."""
     remove_lora(model)
     attach_lora(model, config)
 
 
 @contextmanager
-def adapter_off(model: Salmonn2ForCaptioning) -> Iterator[None]:
+def adapter_off(model: CaptioningModel) -> Iterator[None]:
     """Within the block the model computes as if it had no LoRA: the reference policy of a preference round."""
     layers = _lora_layers(model).values()
     for layer in layers:
@@ -92,7 +92,7 @@ def adapter_off(model: Salmonn2ForCaptioning) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def _lora_layers(model: Salmonn2ForCaptioning) -> dict[str, Any]:
+def _lora_layers(model: CaptioningModel) -> dict[str, Any]:
     """Model -> its LoRA layers by path within the language model."""
     from peft.tuners.lora import LoraLayer
 

@@ -131,7 +131,7 @@ class Salmonn2PlusConfig(SoundWindows, PreTrainedConfig):
 
     @property
     def speech_layer_norm(self) -> bool:
-        """This and the two below: what the audio branch of the other family has and this has not."""
+        """This and those below: what the other family may have and this has not."""
         return False
 
     @property
@@ -140,6 +140,14 @@ class Salmonn2PlusConfig(SoundWindows, PreTrainedConfig):
 
     @property
     def connector_norm(self) -> bool:
+        return False
+
+    @property
+    def frame_difference(self) -> bool:
+        return False
+
+    @property
+    def time_text(self) -> bool:
         return False
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.model.captioning import CaptioningModel
 from avcap.stages.teach import CorpusTeachConfig, TeachConfig, teach, teach_corpus
 
 
@@ -22,7 +22,7 @@ class AlignConfig:
 
 
 def train_align(
-    model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, *, config: AlignConfig, tracks_dir: Path,
+    model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, *, config: AlignConfig, tracks_dir: Path,
     out_dir: Path,
 ) -> None:  # fmt: skip
     """Trains the sound branch of `model` in place. `tracks_dir` is where lessons from the world come from."""

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from avcap.infer.captioner import Captioner
 from avcap.infer.settings import read_settings
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.model.captioning import CaptioningModel
 from avcap.records import Lineage, to_json
 
 LINEAGE_FILE = "lineage.json"
 
 
 def save_child(
-    captioner: Captioner, model: Salmonn2ForCaptioning, *, parent: Path, folder: Path, lineage: Lineage
+    captioner: Captioner, model: CaptioningModel, *, parent: Path, folder: Path, lineage: Lineage
 ) -> None:
     """A model that was trained from `parent` -> folder, whole or not there, with all else that the parent's has:
     settings, tokenizer, world check; its model card is left out, for it tells of other weights."""

@@ -22,9 +22,9 @@ from transformers import PreTrainedTokenizerBase
 
 from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.errors import UserError
+from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaFeatures, MediaTokens
 from avcap.model.lora import LoraConfig, attach_lora, merge_lora
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.records import PreferencePair
 from avcap.train.anchor import Anchor, AnchorConfig
 from avcap.train.loop import LoopConfig, LossOutput, run_loop
@@ -119,7 +119,7 @@ class PairBatches:
 
 
 def prefer(
-    model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerBase, *, pairs: Sequence[PreferencePair],
+    model: CaptioningModel, tokenizer: PreTrainedTokenizerBase, *, pairs: Sequence[PreferencePair],
     media_of: MediaOf, config: PreferConfig, seed: int, out_dir: Path, title: str = "dpo",
     replay: Sequence[ReplayItem] = (), adapter: Path | None = None,
 ) -> None:  # fmt: skip
@@ -181,7 +181,7 @@ def _check(config: PreferConfig, *, replay: Sequence[ReplayItem]) -> None:
 
 
 def _choose_what_learns(
-    model: Salmonn2ForCaptioning, config: PreferConfig, *, seed: int, adapter: Path | None
+    model: CaptioningModel, config: PreferConfig, *, seed: int, adapter: Path | None
 ) -> None:
     """A LoRA, fresh or gone on with, or all layers; and the aligners if wanted."""
     model.requires_grad_(False)
@@ -201,7 +201,7 @@ def _choose_what_learns(
     model.eval()
 
 
-def _lora_tensors(model: Salmonn2ForCaptioning) -> dict[str, Tensor]:
+def _lora_tensors(model: CaptioningModel) -> dict[str, Tensor]:
     return {name: param.detach().contiguous() for name, param in model.named_parameters() if "lora_" in name}
 
 
@@ -211,7 +211,7 @@ def _with_terms(output: LossOutput, terms: dict[str, Tensor]) -> LossOutput:
     return replace(output, loss=output.loss + sum(terms.values()), metrics=metrics)
 
 
-def _replay_loss(model: Salmonn2ForCaptioning, encoder: "_Encoder", items: Sequence[ReplayItem]) -> Tensor:
+def _replay_loss(model: CaptioningModel, encoder: "_Encoder", items: Sequence[ReplayItem]) -> Tensor:
     """Questions -> cross-entropy of their right answers, per token."""
     examples, media_tokens = encoder.questions(items)
     answers = [found.reference for found in response_logprobs(model, pack(examples), media_tokens) if found.reference]
@@ -219,7 +219,7 @@ def _replay_loss(model: Salmonn2ForCaptioning, encoder: "_Encoder", items: Seque
 
 
 def _replay_losses(
-    model: Salmonn2ForCaptioning, encoder: "_Encoder", items: Sequence[ReplayItem], *, most: int = 200
+    model: CaptioningModel, encoder: "_Encoder", items: Sequence[ReplayItem], *, most: int = 200
 ) -> Iterator[Tensor]:
     """Questions, up to `most` -> -log p of the right answer of one after the other."""
     for item in items[:most]:
@@ -230,7 +230,7 @@ def _replay_losses(
 
 
 def _store_reference(
-    model: Salmonn2ForCaptioning, encoder: "_Encoder", store: ReferenceStore, pairs: Sequence[PreferencePair],
+    model: CaptioningModel, encoder: "_Encoder", store: ReferenceStore, pairs: Sequence[PreferencePair],
     *, batch_size: int,
 ) -> None:  # fmt: skip
     """Computes what the store lacks."""
@@ -247,7 +247,7 @@ def _store_reference(
 class _Encoder:
     """Pairs and questions -> token ids and aligned media."""
 
-    model: Salmonn2ForCaptioning
+    model: CaptioningModel
     tokenizer: PreTrainedTokenizerBase
     media_of: MediaOf
 

@@ -35,8 +35,8 @@ from avcap.infer.request import Request
 from avcap.judge.base import EventJudge
 from avcap.judge.pairs import PairConfig, report_text, select_pairs
 from avcap.model.average import average_checkpoints
+from avcap.model.captioning import CaptioningModel
 from avcap.model.checkpoints import load, silence_progress_bars
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.records import (
     Caption,
     Decoding,
@@ -322,7 +322,7 @@ class _Round:
             ) from None
         self._save(captioner, model)
 
-    def _save(self, captioner: Captioner, model: Salmonn2ForCaptioning) -> None:
+    def _save(self, captioner: Captioner, model: CaptioningModel) -> None:
         lineage = Lineage(
             stage="rounds", round=self.number, parent=captioner.checkpoint, recipe="rounds",
             data_hash=file_digest(self.folder / PAIRS), seed=self.config.seed, commit=code_commit(),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.model.captioning import CaptioningModel
 from avcap.stages.base import freeze_encoders
 from avcap.stages.teach import CorpusTeachConfig, TeachConfig, teach, teach_corpus
 
@@ -23,7 +23,7 @@ class SftConfig:
 
 
 def train_sft(
-    model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, *, config: SftConfig, tracks_dir: Path,
+    model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, *, config: SftConfig, tracks_dir: Path,
     out_dir: Path,
 ) -> None:  # fmt: skip
     """Fine-tunes `model` in place. `tracks_dir` is where lessons from the world come from."""

@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from avcap.data.prompt import ChatStyle
+from avcap.model.captioning import CaptioningModel
 from avcap.model.lora import LoraConfig, attach_lora, merge_lora
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.train.corpus import CorpusBatches, CorpusConfig
 from avcap.train.language import language_loss, right_answers
 from avcap.train.lessons import Lesson, LessonBatch, LessonMix, QuestionMix, Teacher, TokenWeights, make_batch, only
@@ -49,7 +49,7 @@ class TeachConfig:
 class LessonBatches:
     """Step -> batch of lessons, the same one every time."""
 
-    model: Salmonn2ForCaptioning
+    model: CaptioningModel
     tokenizer: PreTrainedTokenizerFast
     tracks: Tracks
     config: TeachConfig
@@ -68,7 +68,7 @@ class LessonBatches:
 
 
 def teach(
-    model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, *, stage: str, config: TeachConfig,
+    model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, *, stage: str, config: TeachConfig,
     tracks_dir: Path, out_dir: Path,
 ) -> None:  # fmt: skip
     """Trains whatever of `model` requires a gradient on lessons from the tracks of config.seed, in place."""
@@ -101,7 +101,7 @@ class CorpusTeachConfig:
 
 
 def teach_corpus(
-    model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, *, stage: str, config: CorpusTeachConfig,
+    model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, *, stage: str, config: CorpusTeachConfig,
     out_dir: Path,
 ) -> None:  # fmt: skip
     """Trains in place, on a corpus, what of `model` requires a gradient, and a LoRA if configured, which is merged."""
@@ -129,7 +129,7 @@ def teach_corpus(
 
 @torch.no_grad()
 def _corpus_loss(
-    model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, batches: CorpusBatches
+    model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, batches: CorpusBatches
 ) -> dict[str, float]:
     """Mean answer loss of the held-out samples that can be read, one by one: they differ in length by a lot."""
     model.eval()
@@ -156,7 +156,7 @@ def held_out_batches(batches: LessonBatches, *, tracks_dir: Path) -> dict[str, L
 
 @torch.no_grad()
 def held_out_accuracy(
-    model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, held_out: dict[str, LessonBatch]
+    model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, held_out: dict[str, LessonBatch]
 ) -> dict[str, float]:
     """Teacher-forced accuracy by kind of lesson and of word; for a kind of question, the share of right answers."""
     model.eval()

@@ -8,14 +8,15 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from avcap.data.corpus import read_corpus
-from avcap.data.encode import encode_clip
+from avcap.data.encode import clip_request, encode_clip
 from avcap.data.prompt import ChatStyle
 from avcap.errors import MediaError, UserError
-from avcap.media.clip import load_clip
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.media.pool import decode
+from avcap.model.captioning import CaptioningModel
 from avcap.records import Sample
 from avcap.train.lessons import Lesson, LessonBatch, TokenWeights, make_batch
 
+DEADLINE_S = 120.0  # for decoding one video
 UNIFORM = TokenWeights(content=1.0, time=1.0, end=1.0, other=1.0)
 
 
@@ -41,7 +42,7 @@ class CorpusBatches:
     `unreadable` and said at once. A batch of which nothing can be read is an error.
     """
 
-    model: Salmonn2ForCaptioning
+    model: CaptioningModel
     tokenizer: PreTrainedTokenizerFast
     config: CorpusConfig
     batch_size: int
@@ -88,13 +89,12 @@ class CorpusBatches:
         return self.samples[self._order[place]]
 
     def _lesson(self, sample: Sample) -> Lesson | None:
-        size = self.model.config.vision_config.image_size
+        request = clip_request(
+            self.model.config, sample.video, fps=self.config.fps, max_frames=self.config.max_frames,
+            interval_s=sample.interval_s, want_sound=self.config.use_sound, want_picture=self.config.use_picture,
+        )  # fmt: skip
         try:
-            clip = load_clip(
-                sample.video, fps=self.config.fps, max_frames=self.config.max_frames, interval_s=sample.interval_s,
-                frame_size=(size, size), want_sound=self.config.use_sound, want_picture=self.config.use_picture,
-                lead_in=self.model.config.frame_difference,
-            )  # fmt: skip
+            clip = decode(request, deadline_s=DEADLINE_S)
         except MediaError as error:
             if sample.video not in self.unreadable:
                 self.unreadable[sample.video] = str(error)

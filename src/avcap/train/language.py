@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from avcap.data.prompt import branch_mask
+from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaTokens
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.train.lessons import CONTENT_KINDS, LessonBatch
 from avcap.train.loop import LossOutput
 from avcap.world import grammar
@@ -26,7 +26,7 @@ FIRST_SOUND_TYPE = len(PLACES) + 1  # after the four cells and the newline (mode
 
 
 def language_loss(
-    model: Salmonn2ForCaptioning, batch: LessonBatch, *, tokenizer: PreTrainedTokenizerFast, alignment_weight: float
+    model: CaptioningModel, batch: LessonBatch, *, tokenizer: PreTrainedTokenizerFast, alignment_weight: float
 ) -> LossOutput:
     """Weighted cross-entropy on the answers + alignment_weight x bag-of-words loss on the media tokens."""
     media_tokens = model.align_batch(batch.media)
@@ -43,7 +43,7 @@ def language_loss(
 
 
 def answer_logits(
-    model: Salmonn2ForCaptioning, batch: LessonBatch, media_tokens: Sequence[MediaTokens]
+    model: CaptioningModel, batch: LessonBatch, media_tokens: Sequence[MediaTokens]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (Z, V) at the positions before targets only, the target ids (Z,) and their weights (Z,).
 
@@ -52,14 +52,15 @@ def answer_logits(
     embeds_BLD = model.embed(batch.ids_BL, media_tokens)
     mask = None if batch.branches_BL is None else branch_mask(batch.branches_BL)
     hidden_BLD = model.language_model.model(
-        inputs_embeds=embeds_BLD, attention_mask=mask, position_ids=batch.positions_BL, use_cache=False
+        inputs_embeds=embeds_BLD, attention_mask=mask, use_cache=False,
+        position_ids=model.batch_positions(batch.ids_BL, media_tokens, order_BL=batch.positions_BL),
     ).last_hidden_state
     is_target = batch.weight_BL[:, 1:] > 0
     logits_ZV = model.language_model.lm_head(hidden_BLD[:, :-1][is_target])
     return logits_ZV, batch.ids_BL[:, 1:][is_target], batch.weight_BL[:, 1:][is_target]
 
 
-def right_answers(model: Salmonn2ForCaptioning, batch: LessonBatch) -> float:
+def right_answers(model: CaptioningModel, batch: LessonBatch) -> float:
     """Share of the answers of a batch of which every token is right, under teacher forcing."""
     logits_ZV, target_Z, _ = answer_logits(model, batch, model.align_batch(batch.media))
     row_Z, place_Z = (batch.weight_BL[:, 1:] > 0).nonzero(as_tuple=True)
@@ -88,7 +89,7 @@ def kind_accuracy(batch: LessonBatch, logits_ZV: Tensor, target_Z: Tensor) -> di
 
 
 def alignment_loss(
-    model: Salmonn2ForCaptioning, media_tokens: Sequence[MediaTokens], scenes: Sequence[Scene | None],
+    model: CaptioningModel, media_tokens: Sequence[MediaTokens], scenes: Sequence[Scene | None],
     *, tokenizer: PreTrainedTokenizerFast,
 ) -> Tensor:  # fmt: skip
     """Mean -log p of the words that tell what a media token shows, p from connector output x word embeddings.

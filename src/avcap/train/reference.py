@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from avcap.errors import UserError
+from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaTokens
 from avcap.model.lora import adapter_off
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.records import read_jsonl, to_json
 from avcap.train.shared_prompt import (
     AnswerLogprobs,
@@ -54,9 +54,11 @@ class ReferenceLogprobs:
     rejected_tokens: int
 
 
-def reference_policy(model: Salmonn2ForCaptioning) -> ReferencePolicy:
+def reference_policy(model: CaptioningModel) -> ReferencePolicy:
     """Model, with or without a LoRA -> what its reference log-probs are stored under. Reads all weights once."""
     attention = attention_for(dtype=model.dtype, device=model.device).name
+    if model.position_axes > 1:
+        attention += f", {model.config.positions} positions"
     return ReferencePolicy(weights=weights_hash(model), dtype=str(model.dtype), attention=attention)
 
 
@@ -72,7 +74,7 @@ def weights_hash(model: nn.Module) -> str:
 
 @torch.no_grad()
 def reference_logprobs(
-    model: Salmonn2ForCaptioning, examples: Sequence[PairExample], media_tokens: Sequence[MediaTokens | None]
+    model: CaptioningModel, examples: Sequence[PairExample], media_tokens: Sequence[MediaTokens | None]
 ) -> list[ExampleLogprobs]:
     """Pairs and their media -> log-probs of chosen and rejected with every LoRA off and without dropout."""
     modes = [(module, module.training) for module in model.modules()]

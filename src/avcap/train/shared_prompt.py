@@ -11,7 +11,7 @@ Q, K queries and keys of one attention call  S tokens of one example
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
@@ -24,8 +24,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from avcap.errors import UserError
+from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaTokens
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
 
 SHARED_PROMPT = "shared_prompt"
 HEAD_CHUNK = 256  # answer tokens whose logits are in memory at one time: 156 MB in float32 with 152,000 words
@@ -44,7 +44,9 @@ class PairExample:
     rejected_ids: Sequence[int] | None = None
     reference_ids: Sequence[int] | None = None
     prompt_positions: Tensor | None = None
-    """(P,), or (3, P) for models with M-RoPE; None: 0, 1, 2, ..."""
+    """(P,), or (3, P) for models with M-RoPE; None: those that the model gives them."""
+    following: int | None = None
+    """Position of the first token of every answer; None: one after the largest of the prompt."""
 
     def __post_init__(self) -> None:
         if not self.prompt_ids or not self.answers or not all(self.answers):
@@ -92,7 +94,7 @@ class PackedBatch:
     examples: tuple[PairExample, ...]
     groups: tuple[SharedPrompt, ...]
     positions: Tensor
-    """(1, L), or (3, 1, L) for models with M-RoPE."""
+    """(1, L), or (3, 1, L) for models with M-RoPE. Where no example gave any, tokens are counted."""
     predictor_T: Tensor
     target_T: Tensor
 
@@ -141,7 +143,7 @@ def pack(examples: Sequence[PairExample]) -> PackedBatch:
 
 
 def _positions(example: PairExample) -> Tensor:
-    """Example -> positions (S,) or (3, S): every answer goes on after the largest position of the prompt."""
+    """Example -> positions (S,) or (3, S): every answer goes on at the same position behind the prompt."""
     positions = example.prompt_positions
     if positions is None:
         positions = torch.arange(len(example.prompt_ids))
@@ -149,7 +151,7 @@ def _positions(example: PairExample) -> Tensor:
         raise UserError(
             f"sample {example.sample_id}: {positions.shape[-1]} positions for {len(example.prompt_ids)} prompt tokens"
         )
-    first = int(positions.max()) + 1
+    first = int(positions.max()) + 1 if example.following is None else example.following
     answers = [torch.arange(first, first + len(answer)) for answer in example.answers]
     return torch.cat([positions, *(answer.expand(*positions.shape[:-1], -1) for answer in answers)], dim=-1)
 
@@ -287,7 +289,7 @@ def read_row(text_model: PreTrainedModel, *, embeds_1LD: Tensor, positions: Tens
 
 
 def response_logprobs(
-    model: Salmonn2ForCaptioning, packed: PackedBatch, media_tokens: Sequence[MediaTokens | None]
+    model: CaptioningModel, packed: PackedBatch, media_tokens: Sequence[MediaTokens | None]
 ) -> list[ExampleLogprobs]:
     """A packed row and the media of each example -> log-probs of each example's answers, with gradients."""
     parts = []
@@ -297,8 +299,22 @@ def response_logprobs(
     embeds_1LD = torch.cat(parts, dim=1)
     row = attention_for(dtype=embeds_1LD.dtype, device=embeds_1LD.device)(packed.groups, like=embeds_1LD)
     language_model = model.language_model
-    hidden_LD = read_row(language_model.model, embeds_1LD=embeds_1LD, positions=packed.positions, row=row)
+    positions = row_positions(model, packed, media_tokens)
+    hidden_LD = read_row(language_model.model, embeds_1LD=embeds_1LD, positions=positions, row=row)
     return split_logprobs(answer_token_logprobs(language_model.lm_head, hidden_LD, packed), packed)
+
+
+def row_positions(model: CaptioningModel, packed: PackedBatch, media_tokens: Sequence[MediaTokens | None]) -> Tensor:
+    """A packed row and its media -> positions (1, L) or (3, 1, L): where examples have none, the model gives them."""
+    if model.position_axes == 1:
+        return packed.positions
+    placed = []
+    for example, tokens in zip(packed.examples, media_tokens, strict=True):
+        if example.prompt_positions is None:
+            prompt = model.positions(example.prompt_ids, tokens)
+            example = replace(example, prompt_positions=prompt.of_ids, following=prompt.following)
+        placed.append(_positions(example))
+    return torch.cat(placed, dim=-1).unsqueeze(-2)
 
 
 def answer_token_logprobs(head: nn.Module, hidden_LD: Tensor, packed: PackedBatch) -> Tensor:

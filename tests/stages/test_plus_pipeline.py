@@ -1,0 +1,128 @@
+"""The whole method on a tiny salmonn2_plus model: it learns the captions of a few videos, then to prefer other ones."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_plus import SETTINGS, write_tiny_plus
+
+from avcap.infer.captioner import Captioner
+from avcap.infer.request import Request
+from avcap.infer.settings import CaptionerSettings, write_settings
+from avcap.model.checkpoints import load
+from avcap.model.lora import LoraConfig
+from avcap.records import Decoding, PreferencePair, Sample
+from avcap.stages.prefer import PreferConfig, prefer
+from avcap.stages.sft import SftConfig, train_sft
+from avcap.stages.teach import CorpusTeachConfig
+from avcap.train.corpus import CorpusBatches, CorpusConfig
+from avcap.train.language import language_loss
+from avcap.train.loop import LoopConfig
+from avcap.train.losses import PreferenceConfig
+from avcap.train.optim import OptimConfig
+
+LABELS = {"a": "a red cat sits", "b": "two dogs bark", "silent": "the sea"}
+PREFERRED = {"a": "a blue cat", "b": "one dog", "silent": "the sand"}
+PROMPT = SETTINGS.prompts.global_caption
+FRAMES = {"fps": SETTINGS.fps, "max_frames": SETTINGS.max_frames}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, videos):
+    path = tmp_path_factory.mktemp("corpus") / "train.json"
+    rows = [
+        {"id": name, "video": str(videos / f"{name}.mp4"), "conversations": [
+            {"from": "human", "value": f"<video>\n{PROMPT}"}, {"from": "gpt", "value": label}]}
+        for name, label in LABELS.items()
+    ]  # fmt: skip
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    return write_tiny_plus(tmp_path_factory.mktemp("plus") / "untrained")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, untrained, corpus):
+    """A checkpoint that has learned the corpus by heart, and the losses on the way."""
+    model, tokenizer = load(untrained)
+    config = CorpusConfig(files=(str(corpus),), **FRAMES)
+    batch = CorpusBatches(model=model, tokenizer=tokenizer, config=config, batch_size=3, seed=0)(0)
+    model.vision_tower.requires_grad_(False)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    for _ in range(60):
+        loss = language_loss(model, batch, tokenizer=tokenizer, alignment_weight=0.0).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    folder = tmp_path_factory.mktemp("plus") / "trained"
+    save(model, tokenizer, folder)
+    return folder, losses
+
+
+def save(model, tokenizer, folder) -> None:
+    model.requires_grad_(True).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_settings(folder, CaptionerSettings(prompts=SETTINGS.prompts, max_new_tokens=30, **FRAMES))
+
+
+def captions(folder, videos) -> dict[str, str]:
+    captioner = Captioner(folder)
+    return {name: captioner.caption(videos / f"{name}.mp4").text for name in LABELS}
+
+
+def test_captions_are_learned_by_heart(trained, videos):
+    folder, losses = trained
+    assert losses[0] > 3 and losses[-1] < 0.02
+    assert captions(folder, videos) == LABELS
+
+
+def test_preferences_are_learned_by_heart(trained, videos, tmp_path):
+    parent, _ = trained
+    captioner = Captioner(parent)
+    request = Request(decoding=Decoding(max_new_tokens=1))
+    samples = [Sample(sample_id=name, video=str(videos / f"{name}.mp4"), prompt=PROMPT) for name in LABELS]
+    media = {video.sample.sample_id: video.clip.media for video in captioner.encode(samples, request)}
+    pairs = [
+        PreferencePair(
+            sample_id=name, video=str(videos / f"{name}.mp4"), prompt=PROMPT, chosen=PREFERRED[name],
+            rejected=LABELS[name], reference_caption=PREFERRED[name], margin=1.0,
+        )
+        for name in LABELS
+    ]  # fmt: skip
+    prefer(
+        captioner.model, captioner.tokenizer, pairs=pairs, media_of=media.__getitem__,
+        config=PreferConfig(
+            loss=PreferenceConfig(guidance_weight=1.0), lora=LoraConfig(rank=16, alpha=32, dropout=0.0), epochs=80,
+            batch_size=3, optim=OptimConfig(lr=1e-2, muon_lr=None, warmup_steps=3, decay_fraction=1.0),
+        ),
+        seed=0, out_dir=tmp_path / "train",
+    )  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / "train" / "metrics.jsonl").read_text().splitlines()]
+    rows = [line for line in lines if "loss" in line]
+    assert rows[0]["loss"] > 0.69  # ln 2 and the cross-entropy: nothing is preferred yet
+    assert rows[-1]["loss"] < 0.1
+    save(captioner.model, captioner.tokenizer, tmp_path / "preferred")
+    assert captions(tmp_path / "preferred", videos) == PREFERRED
+
+
+def test_fine_tuning_on_a_corpus_moves_aligners_and_the_lora_alone(untrained, corpus, tmp_path):
+    model, tokenizer = load(untrained)
+    before = load_file(untrained / "model.safetensors")
+    teach = CorpusTeachConfig(
+        corpus=CorpusConfig(files=(str(corpus),), **FRAMES), batch_size=2, loop=LoopConfig(num_steps=2, num_workers=0),
+        lora=LoraConfig(rank=4, alpha=8, dropout=0.0),
+        optim=OptimConfig(lr=1e-3, muon_lr=None, warmup_steps=0),
+    )  # fmt: skip
+    train_sft(model, tokenizer, config=SftConfig(teach=teach), tracks_dir=tmp_path, out_dir=tmp_path / "out")
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    frozen = ("vision_tower.", "sound_encoder.")
+    assert not {name for name in moved if name.startswith(frozen)}
+    assert "vision_aligner.mlp.0.weight" in moved and "sound_aligner.query_tokens" in moved
+    language_model = {name.split(".")[-2] for name in moved if name.startswith("language_model.")}
+    assert language_model == {"q_proj", "k_proj", "v_proj"}
