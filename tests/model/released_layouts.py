@@ -4,10 +4,12 @@ Full-sized ones are files with holes: as long as the real ones, and next to noth
 """
 
 import json
+import shutil
 import struct
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 SIZES_72B = {
     "hidden": 8192, "intermediate": 29568, "layers": 80, "heads": 64, "kv_heads": 8, "vocab": 152064, "tied": False,
@@ -62,6 +64,11 @@ def _norm(name: str, width: int, *, bias: bool = True) -> dict[str, tuple[int, .
 
 def plus_shapes(sizes: dict) -> dict[str, tuple[int, ...]]:
     """Old key names of a 2+ release -> shapes."""
+    return language_shapes(sizes) | vision_shapes(sizes) | audio_shapes(sizes)
+
+
+def language_shapes(sizes: dict) -> dict[str, tuple[int, ...]]:
+    """The language model, which both families' releases call the same."""
     hidden, kv = sizes["hidden"], sizes["hidden"] // sizes["heads"] * sizes["kv_heads"]
     shapes = {"model.embed_tokens.weight": (sizes["vocab"], hidden), "model.norm.weight": (hidden,)}
     if not sizes["tied"]:
@@ -75,7 +82,7 @@ def plus_shapes(sizes: dict) -> dict[str, tuple[int, ...]]:
         for name in ("gate", "up"):
             shapes |= _linear(f"{layer}.mlp.{name}_proj", sizes["intermediate"], hidden, bias=False)
         shapes |= _linear(f"{layer}.mlp.down_proj", hidden, sizes["intermediate"], bias=False)
-    return shapes | vision_shapes(sizes) | audio_shapes(sizes)
+    return shapes
 
 
 def vision_shapes(sizes: dict) -> dict[str, tuple[int, ...]]:
@@ -157,3 +164,41 @@ def write_hollow(folder: Path, shapes: dict[str, tuple[int, ...]], *, shard_byte
         total += end
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     return total
+
+
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+
+def write_plus(folder: Path, sizes: dict, *, tokenizer_from: Path) -> Path:
+    """A random checkpoint in the layout of a 2+ release, in one file."""
+    folder.mkdir()
+    for name in TOKENIZER_FILES:
+        shutil.copy(tokenizer_from / name, folder / name)
+    (folder / "config.json").write_text(json.dumps(plus_config(sizes)))
+    save_file(random_tensors(plus_shapes(sizes)), folder / "model.safetensors")
+    return folder
+
+
+def write_qwen(folder: Path, sizes: dict, *, tokenizer_from: Path) -> Path:
+    """The same without its sound branch: a plain Qwen2.5-VL."""
+    write_plus(folder, sizes, tokenizer_from=tokenizer_from)
+    config = {name: value for name, value in plus_config(sizes).items() if not name.startswith("audio")}
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["Qwen2_5_VLForConditionalGeneration"]}))
+    shapes = {name: shape for name, shape in plus_shapes(sizes).items() if not name.startswith("audio.")}
+    save_file(random_tensors(shapes), folder / "model.safetensors")
+    return folder
+
+
+def write_whisper(folder: Path, sizes: dict) -> Path:
+    """A Whisper in float32, with something of a decoder."""
+    folder.mkdir()
+    config = {
+        "model_type": "whisper", "d_model": sizes["sound"], "encoder_layers": sizes["sound_layers"],
+        "num_mel_bins": 128, "encoder_attention_heads": sizes["sound_heads"], "encoder_ffn_dim": sizes["sound_mlp"],
+        "max_source_positions": 1500, "decoder_layers": 1,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = {f"model.encoder.{name}": shape for name, shape in whisper_shapes(sizes).items()}
+    tensors["model.decoder.layer_norm.weight"] = (sizes["sound"],)
+    save_file({name: tensor.float() for name, tensor in random_tensors(tensors).items()}, folder / "model.safetensors")
+    return folder

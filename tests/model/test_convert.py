@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from released_layouts import SIZES_72B, SIZES_TINY, plus_config, plus_shapes, random_tensors, write_hollow
+from released_layouts import SIZES_72B, SIZES_TINY, plus_config, plus_shapes, random_tensors, write_hollow, write_plus
 from safetensors.torch import load_file, save_file
 
 from avcap.errors import UserError
@@ -18,20 +18,13 @@ from avcap.model.convert import STATE_FILE, plan_conversion, write_conversion
 from avcap.model.plus_keys import new_name
 from avcap.model.weight_files import read_tensors
 
-TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 SHARD_BYTES = 200_000
 
 
 @pytest.fixture
 def plus_folder(released_folder, tmp_path) -> Path:
     """A tiny random checkpoint in the layout of a 2+ release."""
-    folder = tmp_path / "plus_full"
-    folder.mkdir()
-    for name in TOKENIZER_FILES:
-        shutil.copy(released_folder / name, folder / name)
-    (folder / "config.json").write_text(json.dumps(plus_config(SIZES_TINY)))
-    save_file(random_tensors(plus_shapes(SIZES_TINY)), folder / "model.safetensors")
-    return folder
+    return write_plus(tmp_path / "plus_full", SIZES_TINY, tokenizer_from=released_folder)
 
 
 def convert(source: Path, folder: Path, *, shard_bytes=SHARD_BYTES, on_bytes=lambda count: None, **options) -> int:

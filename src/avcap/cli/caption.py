@@ -131,8 +131,8 @@ def start_captioner(
     if not sys.stderr.isatty() or _weight_bytes(folder) < SHOW_LOADING_FROM:
         silence_progress_bars()
     captioner = Captioner(
-        folder, batch_size=batch_size, deadline_s=deadline_s, device=device, dtype=dtype and getattr(torch, dtype),
-        device_map=device_map, quantize=quantize, compat=compat,
+        folder, batch_size=batch_size, deadline_s=deadline_s, device=device,
+        dtype=getattr(torch, dtype) if dtype else None, device_map=device_map, quantize=quantize, compat=compat,
     )  # fmt: skip
     gc.freeze()
     gc.enable()

@@ -124,9 +124,9 @@ def plan(
         folder, seconds=seconds, frame_size=size, dtype=getattr(torch, form), train=train,
         placing=Placing(device=where, quantize=quantize),
     )  # fmt: skip
-    kinds = f"{found.visual_tokens:,} of {found.frames} frames, {found.audio_tokens:,} of sound, {found.text_tokens} of text"
+    media = f"{found.visual_tokens:,} of {found.frames} frames, {found.audio_tokens:,} of sound"
     rows = {
-        "tokens": f"{found.prompt_tokens:,}: {kinds}; up to {found.new_tokens:,} written",
+        "tokens": f"{found.prompt_tokens:,}: {media}, {found.text_tokens} of text; up to {found.new_tokens:,} written",
         "weights": f"{describe_bytes(found.weight_bytes)}, {describe_count(found.num_weights)} as {quantize or form}",
         "keys, values": describe_bytes(found.cache_bytes),
         "activations": f"about {describe_bytes(found.activation_bytes)}",

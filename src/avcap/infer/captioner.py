@@ -125,8 +125,9 @@ class Captioner:
         if batch_size < 1 or not deadline_s > 0:
             raise UserError(f"got batch_size={batch_size} and deadline_s={deadline_s}, wanted both above 0")
         folder = find_checkpoint(model)
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        placing = Placing(device=str(self.device), device_map=device_map, quantize=quantize)
+        device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        placing = Placing(device=device, device_map=device_map, quantize=quantize)
+        self.device = torch.device(device)
         dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
         self.settings = read_settings(folder)
         self.compat, self.folder = compat, folder

@@ -99,7 +99,8 @@ def _features(
     """Config and a video -> features of the right shape without values, and how many patches the tower sees."""
     chunks = math.ceil(seconds / config.chunk_s)
     positions, width = config.audio_config.max_source_positions, config.audio_config.d_model
-    sound = {"sound_KPA": torch.empty(chunks, positions, width, device="meta"), "audio_seconds": seconds}
+    sound_KPA = torch.empty(chunks, positions, width, device="meta")
+    sound: dict[str, Any] = {"sound_KPA": sound_KPA, "audio_seconds": seconds}
     times = [frame * seconds / frames for frame in range(frames)]
     if not isinstance(config, Salmonn2PlusConfig):
         side = config.cells_per_side if config.pool_position == "before" else config.grid_size

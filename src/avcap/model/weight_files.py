@@ -107,7 +107,7 @@ def read_tensors(folder: Path, *, single: str = SINGLE_FILE) -> dict[str, Tensor
         return read_header(folder / single)
     if (folder / SHARD_INDEX).exists():
         return _read_shards(folder)
-    shards = sorted(path.name for path in folder.glob("*.safetensors"))
+    shards = sorted(path.name for path in folder.glob("model*.safetensors"))
     pickles = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLE_SUFFIXES)
     if shards:
         raise UserError(f"{folder}: got {', '.join(shards[:3])} without {SHARD_INDEX}; download that file too")

@@ -164,7 +164,7 @@ def read_tensor(info: TensorInfo) -> torch.Tensor:
     tensor = torch.empty(info.shape, dtype=TORCH_DTYPES[info.dtype])
     with open(info.file, "rb", buffering=0) as source:
         source.seek(info.offset)
-        buffer = memoryview(_bytes_of(tensor).numpy())
+        buffer = _bytes_of(tensor)
         while len(buffer):
             if not (count := source.readinto(buffer[: 2**30])):
                 raise UserError(f"{info.file}: became shorter while it was read; begin again")
@@ -172,12 +172,13 @@ def read_tensor(info: TensorInfo) -> torch.Tensor:
     return tensor
 
 
-def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.reshape(-1).view(torch.uint8)
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    """Contiguous tensor -> its memory."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _write_tensor(tensor: torch.Tensor, out: BinaryIO) -> None:
-    out.write(memoryview(_bytes_of(tensor.contiguous()).numpy()))
+    out.write(_bytes_of(tensor.contiguous()))
 
 
 def num_bytes(value: Value) -> int:

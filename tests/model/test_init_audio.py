@@ -1,0 +1,51 @@
+import pytest
+import torch
+from released_layouts import SIZES_TINY, write_qwen, write_whisper
+from safetensors.torch import load_file
+
+from avcap.errors import UserError
+from avcap.model.checkpoints import load
+from avcap.model.convert import write_conversion
+from avcap.model.init_audio import plan_init_audio
+
+QFORMER = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+
+
+@pytest.fixture
+def parts(released_folder, tmp_path):
+    qwen = write_qwen(tmp_path / "qwen", SIZES_TINY, tokenizer_from=released_folder)
+    return qwen, write_whisper(tmp_path / "whisper", SIZES_TINY)
+
+
+def make(parts, folder, *, seed=0) -> dict[str, torch.Tensor]:
+    plan, tokenizer = plan_init_audio(*parts, seed=seed, qformer=QFORMER)
+    write_conversion(plan, folder)
+    tokenizer.save_pretrained(folder)
+    return load_file(folder / "model.safetensors")
+
+
+def test_a_plain_backbone_gets_ears(parts, tmp_path):
+    made = make(parts, tmp_path / "made")
+    seen, heard = (load_file(folder / "model.safetensors") for folder in parts)
+    assert torch.equal(made["language_model.model.norm.weight"], seen["model.norm.weight"])
+    assert torch.equal(made["vision_aligner.mlp.2.bias"], seen["visual.merger.mlp.2.bias"])
+    assert torch.equal(made["sound_encoder.layers.1.fc1.weight"], heard["model.encoder.layers.1.fc1.weight"].bfloat16())
+    model, tokenizer = load(tmp_path / "made")
+    assert {tensor.dtype for tensor in made.values()} == {torch.bfloat16}
+    assert model.config.audio_token_id == tokenizer.convert_tokens_to_ids("<|audio_pad|>") < 320
+    assert "must be trained before it is of use" in (tmp_path / "made" / "README.md").read_text()
+
+
+def test_what_is_drawn_depends_on_the_seed_alone(parts, tmp_path):
+    first, again, other = (make(parts, tmp_path / str(n), seed=seed) for n, seed in enumerate((0, 0, 1)))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    changed = {name for name in first if not torch.equal(first[name], other[name])}
+    assert "sound_aligner.query_tokens" in changed and all(name.startswith("sound_aligner.") for name in changed)
+    assert first["sound_aligner.query_tokens"].float().std() == pytest.approx(0.02, rel=0.4)
+    assert first["sound_aligner.proj.weight"].float().std() == pytest.approx(0.02, rel=0.1)
+    assert first["sound_aligner.proj.bias"].eq(0).all() and first["sound_aligner.qformer.layernorm.weight"].eq(1).all()
+
+
+def test_the_wrong_parts_are_refused(parts):
+    with pytest.raises(UserError, match=r"a plain Whisper, wanted a plain Qwen2\.5-VL"):
+        plan_init_audio(parts[1], parts[0])
