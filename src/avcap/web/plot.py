@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from avcap.errors import UserError
 from avcap.judge.bootstrap import Rate
 from avcap.judge.metrics import GroupMetrics, Metrics
-from avcap.model.interleave import AUDIO_ID, VISUAL_ID
 
 if TYPE_CHECKING:
     from avcap.infer.compat_audit import Fed
@@ -104,6 +103,8 @@ def plot_compat(path: str | Path, official: "Fed", default: "Fed", *, title: str
 
 def _draw_order(axes: Any, fed: "Fed") -> None:
     """Every media token: where it stands in the prompt, and of which second it tells."""
+    from avcap.model.interleave import AUDIO_ID, VISUAL_ID  # torch comes in here
+
     kinds = {
         "picture": fed.placed(VISUAL_ID),
         "sound": [(i, second) for i, second in fed.placed(AUDIO_ID) if second < fed.sound_s],
@@ -140,6 +141,8 @@ def _draw_sync(axes: Any, official: "Fed", default: "Fed") -> None:
 
 def _draw_positions(axes: Any, official: "Fed", default: "Fed") -> None:
     """Of each second, the position on the time axis of its first picture token and of its first token of real sound."""
+    from avcap.model.interleave import AUDIO_ID, VISUAL_ID  # torch comes in here
+
     for fed, colour in ((official, COLOURS[4]), (default, COLOURS[2])):
         for name, kind, style in (("picture", VISUAL_ID, "-"), ("sound", AUDIO_ID, "o--")):
             first: dict[int, int] = {}
