@@ -53,7 +53,7 @@ def test_what_was_never_published_is_refused(video, random_checkpoint, run):
 
 def test_parts_of_a_video_are_refused(video, run):
     code, _, err = run("caption", video, "--model", V1, "--compat", "official", "--end", 2)
-    assert code == 2 and "captions no parts" in err
+    assert code == 2 and "wanted a whole video" in err
 
 
 def test_audit_of_v1(video, run, tmp_path):
@@ -77,3 +77,13 @@ def test_audit_of_plus(video, run, tmp_path):
     assert "seconds of a grid 0.4000 0.2000" in lines  # 2 / (15 / 3), 2 * 0.1
     assert "Positions (time, height, width)" in lines
     assert (tmp_path / "audit.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "row"), [("sound.m4a", V1, "picture tokens 0 0"), ("silent.mp4", PLUS, "frames 10 20")]
+)
+def test_audit_of_one_modality(videos, run, tmp_path, name, model, row):
+    code, out, _ = run("audit-compat", videos / name, "--model", model, "--out", tmp_path / "audit.png")
+    assert code == 0
+    assert row in [" ".join(line.split()) for line in out.splitlines()]
+    assert (tmp_path / "audit.png").exists()

@@ -61,6 +61,6 @@ def test_repetition_penalty_is_that_of_the_folder(tmp_path):
 def test_what_cannot_be_is_said():
     with pytest.raises(UserError, match="got compat 'exact', wanted one of default, official"):
         check_compat("exact")
-    with pytest.raises(UserError, match="captions no parts"):
+    with pytest.raises(UserError, match="wanted a whole video"):
         refuse_interval((1.0, 2.0))
     refuse_interval(None)

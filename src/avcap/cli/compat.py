@@ -50,7 +50,7 @@ def _overview(official: "Fed", default: "Fed") -> Table:
     rows = {
         "frames": lambda fed: str(len(fed.frame_times_s)),
         "frame times": lambda fed: _times(fed.frame_times_s),
-        "frame size": lambda fed: "x".join(map(str, fed.frame_size[::-1])) + f", {fed.resize}",
+        "frame size": lambda fed: f"{fed.frame_size[1]}x{fed.frame_size[0]}, {fed.resize}" if fed.num_visual else "",
         "seconds of a grid": lambda fed: "" if fed.seconds_per_grid is None else f"{fed.seconds_per_grid:.4f}",
         "picture tokens": lambda fed: f"{fed.num_visual:,}",
         "sound": lambda fed: f"{fed.sound_s:.3f} s",
@@ -73,7 +73,11 @@ def _seconds(official: "Fed", default: "Fed") -> Table:
     seconds = [second for second in sorted({*found[0], *found[1]}) if second < length_s]
     step = -(-len(seconds) // MOST_ROWS)
     for second in seconds[::step]:
-        table.add_row(str(second), *(_stands(of.get(second)) for of in found))
+        cells = [
+            _stands(of.get(second)) if second < fed.sound_s else ""
+            for of, fed in zip(found, (official, default), strict=True)
+        ]
+        table.add_row(str(second), *cells)
     added = [
         [one for second, one in of.items() if second >= fed.sound_s]
         for of, fed in zip(found, (official, default), strict=True)

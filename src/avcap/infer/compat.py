@@ -48,9 +48,12 @@ def published_decoding(decoding: Decoding, folder: Path) -> Decoding:
 
 
 def refuse_interval(interval_s: Interval | None) -> None:
-    """Raises UserError where a part of a video is asked for: the published captioning has whole files only."""
+    """Raises UserError where a part of a video is asked for.
+
+    Video-SALMONN 2+ has none. The code of 2 cuts training clips to whole seconds, but how could not be checked.
+    """
     if interval_s is not None:
         raise UserError(
-            "got an interval and compat official, wanted a whole video: the published code captions no parts; cut the "
-            "file, or leave out --compat"
+            "got an interval and compat official, wanted a whole video: how the published code cuts parts is not "
+            "reproduced; cut the file, or leave out --compat"
         )

@@ -174,10 +174,8 @@ def _describe_resize(model: Any, name: str) -> str:
 
 def _without_encoders(model: Any) -> Any:
     """Model without memory -> the same, whose encoders give features of the right number and of no content."""
-    if isinstance(model, Salmonn2PlusForCaptioning):
-        model.encode_picture = MethodType(_empty_grids, model)
-    else:
-        model.encode_picture = MethodType(_empty_frames, model)
+    encode_picture = _empty_grids if isinstance(model, Salmonn2PlusForCaptioning) else _empty_frames
+    model.encode_picture = MethodType(encode_picture, model)
     model.encode_sound = MethodType(_empty_sound, model)
     return model
 
