@@ -10,7 +10,7 @@ from avcap.stages.base import BaseConfig
 from avcap.stages.dpo import DpoConfig
 from avcap.stages.perceive import PerceiveConfig
 from avcap.stages.prefer import PreferConfig
-from avcap.stages.rebirth import RebirthConfig
+from avcap.stages.rebirth import RebirthConfig, RebirthMix
 from avcap.stages.rounds import RoundsConfig, SamplingConfig, WorldConfig
 from avcap.stages.sft import SftConfig
 from avcap.stages.teach import CorpusTeachConfig, TeachConfig
@@ -121,7 +121,9 @@ def tiny_rebirth() -> RebirthConfig:
     return RebirthConfig(
         world=WorldConfig(num_clips=500, seed=200),
         full=True,
-        optim=OptimConfig(lr=1e-3, muon_lr=0.003, decay_fraction=1.0),
+        mix=RebirthMix(captions=0.45, questions=0.45, modalities=0.1),
+        loop=LoopConfig(num_steps=250, num_workers=0),
+        optim=OptimConfig(lr=5e-4, muon_lr=0.0015, decay_fraction=1.0),
     )
 
 

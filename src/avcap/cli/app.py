@@ -62,7 +62,7 @@ def _describe_failure(error: Exception) -> str:
     texts = [os.strerror(number) for number in NO_ROOM]
     if getattr(error, "errno", None) in NO_ROOM or any(text in str(error) for text in texts):
         file = getattr(error, "filename", None)
-        return f"{file or 'writing'}: no room left on the disk; free some, and run the same command again: it goes on from here"
+        return f"{file or 'writing'}: no room left on the disk; free some, and the same command goes on from here"
     return ""
 
 

@@ -18,7 +18,7 @@ from avcap.infer.compat import Compat, name_with_compat, published_decoding, ref
 from avcap.infer.inputs import find_media
 from avcap.infer.request import Interval, Request
 from avcap.infer.settings import checkpoint_name, read_settings
-from avcap.infer.shipped import ALIASES, find_checkpoint, shipped_models
+from avcap.infer.shipped import find_checkpoint, shipped_models
 from avcap.records import Caption, CaptionError, Decoding
 
 if TYPE_CHECKING:
@@ -217,7 +217,5 @@ def _write_captions(
 @app.command("models")
 def list_models() -> None:
     """List the models that are shipped with avcap."""
-    short_names = {name: short for short, name in ALIASES.items()}
     for model in shipped_models():
-        names = f"{model.name}, {short_names[model.name]}" if model.name in short_names else model.name
-        print(f"{names:20}  {model.headline}")
+        print(f"{model.name:10}  {model.headline}")

@@ -6,8 +6,6 @@ from pathlib import Path
 from avcap.errors import UserError
 
 MODELS_FOLDER = Path(__file__).parent.parent / "models"
-ALIASES = {"tiny": "tiny-sft"}
-"""The one place that says which model a short name means."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +26,8 @@ def shipped_models() -> list[ShippedModel]:
 def find_checkpoint(model: str | Path) -> Path:
     """Name of a shipped model, or path of a checkpoint folder -> the folder; UserError that lists the names."""
     names = {shipped.name: shipped.folder for shipped in shipped_models()}
-    name = ALIASES.get(str(model), str(model))
-    if name in names:
-        return names[name]
+    if str(model) in names:
+        return names[str(model)]
     path = Path(model)
     if (path / "config.json").is_file():
         return path
@@ -40,7 +37,7 @@ def find_checkpoint(model: str | Path) -> Path:
 
         refuse_unless_runnable(identify(path))
         return path
-    known = ", ".join([*names, *(alias for alias, of in ALIASES.items() if of in names)]) or "none in this installation"
+    known = ", ".join(names) or "none in this installation"
     raise UserError(
         f"model {str(model)!r}: no model of that name and no such folder; wanted the path of a checkpoint folder or a "
         f"shipped model ({known})"
