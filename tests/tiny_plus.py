@@ -26,6 +26,18 @@ TEXT = {
     "eos_token_id": 283, "bos_token_id": 284, "pad_token_id": 284,
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
 }  # fmt: skip
+QWEN3_VISION = {
+    "model_type": "qwen3_vl_vision", "depth": 3, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2,
+    "out_hidden_size": 64, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1], "patch_size": 16,
+}  # fmt: skip
+QWEN3_TEXT = TEXT | {
+    "model_type": "qwen3_vl_text", "num_hidden_layers": 3, "head_dim": 16,
+    "rope_parameters": {
+        "rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3], "mrope_interleaved": True,
+    },
+}  # fmt: skip
+QWEN3 = {"vision_config": QWEN3_VISION, "text_config": QWEN3_TEXT}
+"""Dials of a model on a Qwen3-VL, which looks at patches of 16 pixels."""
 # chunks of one second, so that little silence is padded
 AUDIO = {
     "num_mel_bins": 80, "d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 64,

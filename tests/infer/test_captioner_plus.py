@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from tiny_plus import write_tiny_plus
+from tiny_plus import QWEN3, write_tiny_plus
 
 from avcap.data.feature_cache import FeatureCache
 from avcap.infer.answer import Answerer
@@ -88,9 +88,17 @@ def test_answers_after_a_shared_beginning_are_captions(captioner, paths):
         assert reply.text == captioner.caption(sample.video, prompt=prompt, max_new_tokens=8).text
 
 
+def test_another_backbone_captions_too(paths, tmp_path):
+    captioner = Captioner(write_tiny_plus(tmp_path / "model", **QWEN3))
+    together = captioner.caption(paths)
+    assert [captioner.caption(path).text for path in paths] == [row.text for row in together]
+    # patches of 16 pixels: frames of 32 x 32 or 64 x 64 are 1 or 4 tokens a grid
+    assert together[0].seen.frames == 12 and together[0].seen.visual_tokens in (6, 24)
+
+
 def test_command_captions_with_a_folder(run, folder, videos):
     code, out, _ = run("caption", videos / "b.mp4", "--model", folder, "--max-new-tokens", 4)
-    assert code == 0 and "tiny-plus@" in out
+    assert code == 0 and "8 frames, 2.0 s of sound" in out
 
 
 def test_released_folders_are_looked_at_as_they_were_trained(plus_released):

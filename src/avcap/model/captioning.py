@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -168,6 +169,11 @@ class CaptioningModel(PreTrainedModel):
                 taken += num_tokens
         return torch.cat(queries)
 
+    @property
+    def embed_width(self) -> int:
+        """Width of what `embed` gives: that of the language model, or a multiple of it (see `salmonn2_plus`)."""
+        return self.config.text_config.hidden_size
+
     def _no_rows(self) -> torch.Tensor:
         return torch.zeros(0, self.config.text_config.hidden_size, device=self.device, dtype=self.dtype)
 
@@ -176,6 +182,8 @@ class CaptioningModel(PreTrainedModel):
         _check_placeholders(input_ids_BL, media_tokens)
         input_ids_BL = input_ids_BL.to(self.device)
         embeds_BLD = self.get_input_embeddings()(input_ids_BL.clamp(min=0))
+        # media tokens may carry more than text, for deeper layers
+        embeds_BLD = F.pad(embeds_BLD, (0, self.embed_width - embeds_BLD.shape[-1]))
         rows = [tokens.embeds_MD for tokens in media_tokens if tokens is not None]
         if rows:
             is_media_BL = (input_ids_BL == VISUAL_ID) | (input_ids_BL == AUDIO_ID)

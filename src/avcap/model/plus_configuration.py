@@ -7,8 +7,12 @@ from transformers import AutoConfig, Blip2QFormerConfig, PreTrainedConfig, Whisp
 from avcap.model.configuration import CHATML_V1, RELEASED_AUDIO, SoundWindows
 from avcap.model.patches import PatchSizes
 
-BACKBONES = {"qwen2_5_vl": ("qwen2_5_vl_vision", "qwen2_5_vl_text")}
-"""Backbone of transformers -> model types of its tower and of its language model."""
+BACKBONES = {
+    "qwen2_5_vl": ("qwen2_5_vl_vision", "qwen2_5_vl_text"),
+    "qwen3_vl": ("qwen3_vl_vision", "qwen3_vl_text"),
+}
+"""Backbone of transformers -> model types of its tower and of its language model. The released 2+ models have the
+first; with the second, tokens and positions are laid out as in these, which is not what anybody published."""
 
 # One newline: the questions of the released data begin with it, and it belongs to the media.
 CHATML_PLUS = CHATML_V1 | {"media_suffix": "\n"}
@@ -115,6 +119,8 @@ class Salmonn2PlusConfig(SoundWindows, PreTrainedConfig):
         if parts not in BACKBONES.values():
             known = ", ".join(" with ".join(backbone) for backbone in BACKBONES.values())
             raise ValueError(f"backbone: got {parts[0]} with {parts[1]}, wanted {known}")
+        if self.positions == "official_generate" and parts != BACKBONES["qwen2_5_vl"]:
+            raise ValueError(f"positions: got official_generate for {parts[1]}, wanted qwen2_5_vl_text, or train")
         if self.vision_config.out_hidden_size != self.text_config.hidden_size:
             raise ValueError(
                 f"vision_config.out_hidden_size: got {self.vision_config.out_hidden_size}, wanted the language model's "

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel, Qwen2_5_VLTextModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers import PreTrainedModel, Qwen2_5_VLTextModel, Qwen3VLTextModel, Qwen3VLVisionModel
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -33,8 +34,49 @@ from avcap.model.interleave import AUDIO_ID, VISUAL_ID, num_real_windows
 from avcap.model.patches import normalize_patches, to_patches
 from avcap.model.plus_configuration import Salmonn2PlusConfig
 
-VISION_TOWERS = {"qwen2_5_vl_vision": Qwen2_5_VisionTransformerPretrainedModel}
-TEXT_MODELS = {"qwen2_5_vl_text": Qwen2_5_VLTextModel}
+VISION_TOWERS = {
+    "qwen2_5_vl_vision": Qwen2_5_VisionTransformerPretrainedModel,
+    "qwen3_vl_vision": Qwen3VLVisionModel,
+}
+
+
+class DeepTextModel(Qwen3VLTextModel):
+    """Takes embeddings that are wider than it: what is over is added to the output of its first layers, one by one.
+
+    So a visual token carries all that a Qwen3-VL tower says of it (DeepStack), wherever embeddings go; of text that
+    part is zero.
+    """
+
+    def forward(  # type: ignore[override]
+        self, *, inputs_embeds: torch.Tensor | None = None, attention_mask: Any = None, **kwargs: Any
+    ) -> BaseModelOutputWithPast:
+        width = self.config.hidden_size
+        if inputs_embeds is not None and inputs_embeds.shape[-1] > width:
+            inputs_embeds, *deep = inputs_embeds.split(width, dim=-1)
+            kwargs |= {
+                "visual_pos_masks": torch.ones(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device),
+                "deepstack_visual_embeds": [part_BLD.flatten(0, 1) for part_BLD in deep],
+            }
+        # a packed row brings its own layout, and says so by a mask for each kind of layer (train.shared_prompt)
+        mask = None if isinstance(attention_mask, dict) else attention_mask
+        return super().forward(inputs_embeds=inputs_embeds, attention_mask=mask, **kwargs)
+
+
+TEXT_MODELS = {"qwen2_5_vl_text": Qwen2_5_VLTextModel, "qwen3_vl_text": DeepTextModel}
+
+
+class Mergers(nn.Module):
+    """The mergers of a tower that has several: of its last layer, and of those that DeepStack takes."""
+
+    def __init__(self, mergers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.mergers = nn.ModuleList(mergers)
+
+    def forward(self, rows_RV: torch.Tensor, *, width: int) -> torch.Tensor:
+        """Rows of TokenRows for each merger, side by side, of patches of `width` -> (R, mergers * D)."""
+        parts = rows_RV.chunk(len(self.mergers), dim=-1)
+        merged = [merger(part.reshape(-1, width)) for merger, part in zip(self.mergers, parts, strict=True)]
+        return torch.cat(merged, dim=-1)
 
 
 class TokenRows(nn.Module):
@@ -117,12 +159,16 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
     def __init__(self, config: Salmonn2PlusConfig) -> None:
         super().__init__(config)
         self.vision_tower = VISION_TOWERS[config.vision_config.model_type](config.vision_config)
-        self.vision_aligner = self.vision_tower.merger
-        self.vision_tower.merger = TokenRows(config.vision_config.spatial_merge_size**2)
+        self.vision_aligner = _take_mergers(self.vision_tower, config.vision_config.spatial_merge_size**2)
         self.sound_encoder = WhisperEncoder(config.audio_config)
         self.sound_aligner = SoundAligner(config)
         self.language_model = LanguageModel(config.text_config)
         self.post_init()
+
+    @property
+    def embed_width(self) -> int:
+        mergers = len(self.vision_aligner.mergers) if isinstance(self.vision_aligner, Mergers) else 1
+        return self.config.text_config.hidden_size * mergers
 
     def encode_picture(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
         """8-bit frames, sides multiples of `patch_sizes.factor` -> vision features (T grids, N, V)."""
@@ -143,7 +189,7 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
             pixels_RE = normalize_patches(part_RE, mean=self.config.image_mean, std=self.config.image_std)
             part_grid = torch.tensor([[len(part_RE) // (height * width), height, width]], device=self.device)
             output = self.vision_tower(pixels_RE.to(self.device, self.dtype), grid_thw=part_grid)
-            parts.append(output.pooler_output)
+            parts.append(torch.cat([output.pooler_output, *getattr(output, "deepstack_features", ())], dim=-1))
         return torch.cat(parts).unflatten(0, (num_grids, -1))
 
     def placeholders(self, media: MediaFeatures) -> list[int]:
@@ -172,6 +218,8 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         self, clip: _Clip, visual_RD: torch.Tensor, sound_RD: torch.Tensor, *, grid: VisionGrid | None
     ) -> MediaTokens:
         order_M = torch.from_numpy(clip.order_M).to(self.device)
+        # sound says nothing to deeper layers
+        sound_RD = F.pad(sound_RD, (0, visual_RD.shape[-1] - sound_RD.shape[-1]))
         embeds_MD = torch.cat([visual_RD, sound_RD]).index_select(0, order_M)
         return MediaTokens(
             ids=self._enclosed(clip.ids),
@@ -190,10 +238,13 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         """Clips -> visual tokens of all their grids, one after the other (R, D)."""
         rows = [clip.vision_TNV.flatten(0, 1) for clip in media if clip.vision_TNV is not None]
         if not rows:
-            return self._no_rows()
+            return torch.zeros(0, self.embed_width, device=self.device, dtype=self.dtype)
         rows_RV = torch.cat([part_RV.to(self.device, self.dtype) for part_RV in rows])
+        width = self.config.vision_config.hidden_size
+        if isinstance(self.vision_aligner, Mergers):
+            return self.vision_aligner(rows_RV, width=width)
         # the merger wants single patches, and puts those of a token together again
-        return self.vision_aligner(rows_RV.view(-1, self.config.vision_config.hidden_size))
+        return self.vision_aligner(rows_RV.view(-1, width))
 
     def _sound_rows(self, media: Sequence[MediaFeatures], clips: Sequence[_Clip]) -> torch.Tensor:
         """Clips -> the sound tokens that their layouts use, one after the other (R, D)."""
@@ -275,6 +326,17 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         visual_id = self.config.image_token_id if is_image else self.config.video_token_id
         kinds = {VISUAL_ID: visual_id, AUDIO_ID: self.config.audio_token_id}
         return [kinds.get(token, token) for token in ids]
+
+
+def _take_mergers(tower: Any, patches_per_token: int) -> nn.Module:
+    """Takes the mergers out of a tower, which then gives the rows that they would merge -> them."""
+    merger, tower.merger = tower.merger, TokenRows(patches_per_token)
+    deep = getattr(tower, "deepstack_merger_list", ())
+    if not len(deep):
+        return merger
+    mergers = Mergers([merger, *deep])
+    tower.deepstack_merger_list = nn.ModuleList(TokenRows(patches_per_token) for _ in deep)
+    return mergers
 
 
 def _by_time(num_grids: int, per_grid: int, sound_times_U: np.ndarray, *, seconds_per_grid: float) -> np.ndarray:
