@@ -62,12 +62,13 @@ def save_shards(tensors: dict[str, torch.Tensor], folder: Path) -> None:
         if sum(part.nbytes for part in shards[-1].values()) > 5e8:
             shards.append({})
         shards[-1][name] = tensor
-    weight_map = {}
+    weight_map, total = {}, sum(tensor.nbytes for tensor in tensors.values())
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
         save_file(shard, folder / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(shard, file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def make_plus(folder: Path, sizes: dict) -> tuple[Path, Path]:

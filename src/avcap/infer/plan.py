@@ -24,8 +24,10 @@ from avcap.model.plus_configuration import Salmonn2PlusConfig
 
 MICRO_BATCH = 32  # frames or grids that go through the tower at once
 LORA_RANK, LORA_SHARE = 128, 3  # of the released training: q, k and v
-# Numbers of a layer's width that are alive at once: input, residual, normed, attention's output and what it adds.
-LIVE_WIDTHS = 5
+# Of a token, alive at once in the widest place of a layer, its gated MLP: input, residual, normed; gate, up, product.
+LIVE_WIDTHS = 3
+# Copies of the pixels that are normalised at once, in float32: all frames of one family, a micro-batch of the other.
+PIXEL_COPIES, PIXEL_COPIES_PLUS = 2, 3
 SAVED_WIDTHS = 8
 # Share of a large matrix product's speed that a whole model reaches.
 REACHED = 0.5
@@ -86,7 +88,9 @@ def plan(
         frames=frames, visual_tokens=ids.count(VISUAL_ID), audio_tokens=ids.count(AUDIO_ID),
         text_tokens=len(ids) - ids.count(VISUAL_ID) - ids.count(AUDIO_ID), new_tokens=new_tokens,
         num_weights=num_weights, weight_bytes=weights, cache_bytes=cache,
-        activation_bytes=activation_bytes(config, len(ids), patches_per_frame=patches // max(frames, 1), dtype=dtype),
+        activation_bytes=max(
+            encoding_bytes(config, patches, frames=frames, dtype=dtype), reading_bytes(config, len(ids), dtype=dtype)
+        ),
         training_bytes=training_bytes(config, len(ids) + new_tokens, dtype=dtype) if train else 0,
         seconds=(3 if train else 1) * flops / (REACHED * speed) + (0 if train else new_tokens * weights / bandwidth),
         judge_calls=(1, 2),
@@ -127,12 +131,25 @@ def cache_bytes(text: Any, num_tokens: int, *, dtype: torch.dtype) -> int:
     return 2 * text.num_hidden_layers * text.num_key_value_heads * head * num_tokens * dtype.itemsize
 
 
-def activation_bytes(config: Any, num_tokens: int, *, patches_per_frame: int, dtype: torch.dtype) -> int:
-    """-> about the most that is alive at once: in a layer of the language model, or of the tower."""
-    text, vision = config.text_config, config.vision_config
-    layer = num_tokens * (LIVE_WIDTHS * text.hidden_size + 3 * text.intermediate_size)
-    tower = MICRO_BATCH * patches_per_frame * (LIVE_WIDTHS * vision.hidden_size + 3 * vision.intermediate_size)
-    return max(layer, tower) * dtype.itemsize + num_tokens * text.hidden_size * dtype.itemsize
+def encoding_bytes(config: Any, patches: int, *, frames: int, dtype: torch.dtype) -> int:
+    """-> about the most that is alive at once while pictures are encoded: their pixels, and a layer of the tower."""
+    vision = config.vision_config
+    if isinstance(config, Salmonn2PlusConfig):
+        sizes = config.patch_sizes
+        numbers, units = 3 * sizes.frames * sizes.patch**2, math.ceil(frames / sizes.frames)
+        at_once = patches * min(1.0, MICRO_BATCH / units)
+        pixels = 2 * patches * numbers + PIXEL_COPIES_PLUS * 4 * at_once * numbers
+    else:
+        at_once = patches * min(1.0, MICRO_BATCH / frames)
+        pixels = PIXEL_COPIES * 4 * frames * 3 * vision.image_size**2
+    layer = at_once * (LIVE_WIDTHS * vision.hidden_size + 3 * vision.intermediate_size) * dtype.itemsize
+    return round(max(pixels, pixels / 2 + layer))
+
+
+def reading_bytes(config: Any, num_tokens: int, *, dtype: torch.dtype) -> int:
+    """-> about the most that is alive at once while the prompt is read: a layer of the language model."""
+    text = config.text_config
+    return num_tokens * (LIVE_WIDTHS * text.hidden_size + 3 * text.intermediate_size) * dtype.itemsize
 
 
 def training_bytes(config: Any, num_tokens: int, *, dtype: torch.dtype) -> int:

@@ -57,6 +57,7 @@ class Placing:
                 load_in_8bit=self.quantize == "8bit",
                 load_in_4bit=self.quantize == "4bit",
                 bnb_4bit_compute_dtype=torch.bfloat16,
+                bnb_4bit_quant_type="nf4",
                 # encoders and aligners are a tenth of the weights, and what is lost there is lost for good
                 llm_int8_skip_modules=list(WHOLE),
             )
