@@ -13,8 +13,8 @@ from released_layouts import SIZES_72B, SIZES_TINY, plus_config, plus_shapes, ra
 from safetensors.torch import load_file, save_file
 
 from avcap.errors import UserError
-from avcap.model.checkpoints import load
-from avcap.model.convert import STATE_FILE, plan_conversion, write_conversion
+from avcap.model.checkpoints import load, open_source
+from avcap.model.convert import STATE_FILE, plan_conversion, training_scale, write_conversion
 from avcap.model.plus_keys import new_name
 from avcap.model.weight_files import read_tensors
 
@@ -197,7 +197,7 @@ def test_training_checkpoint_is_put_into_its_base(released_folder, tmp_path):
     config = json.loads((silent / "config.json").read_text())
     (silent / "config.json").write_text(json.dumps(config | {"model_args": {}}))
     with pytest.raises(UserError, match="give --lora-alpha"):
-        convert(file, tmp_path / "merged", base=silent)
+        training_scale(open_source(silent), None)(4)
     convert(file, tmp_path / "merged", base=released_folder, lora_alpha=8)
     base, merged = parameters(released_folder), parameters(tmp_path / "merged")
     place = "language_model.model.layers.0.self_attn.q_proj.weight"
