@@ -7,13 +7,26 @@ import torch
 from safetensors.torch import load_file
 from tiny_plus import SETTINGS, write_tiny_plus
 
+from avcap.data.qa_files import VideoQuestion
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
 from avcap.infer.settings import CaptionerSettings, write_settings
+from avcap.judge.pairs import PairConfig
 from avcap.model.checkpoints import load
 from avcap.model.lora import LoraConfig
-from avcap.records import Decoding, PreferencePair, Sample
-from avcap.stages.prefer import PreferConfig, prefer
+from avcap.records import (
+    Caption,
+    Decoding,
+    Event,
+    EventVerdict,
+    PreferencePair,
+    Sample,
+    Verdict,
+    read_jsonl,
+)
+from avcap.stages.prefer import PreferConfig, ReplayConfig, prefer
+from avcap.stages.rebirth import RebirthConfig, RebirthMix, rebirth
+from avcap.stages.rounds import Material, RoundsConfig, SamplingConfig, run_rounds
 from avcap.stages.sft import SftConfig, train_sft
 from avcap.stages.teach import CorpusTeachConfig
 from avcap.train.corpus import CorpusBatches, CorpusConfig
@@ -126,3 +139,79 @@ def test_fine_tuning_on_a_corpus_moves_aligners_and_the_lora_alone(untrained, co
     assert "vision_aligner.mlp.0.weight" in moved and "sound_aligner.query_tokens" in moved
     language_model = {name.split(".")[-2] for name in moved if name.startswith("language_model.")}
     assert language_model == {"q_proj", "k_proj", "v_proj"}
+
+
+# --- rounds and rebirth: the same stages, another family ---------------------------------------------------------------
+
+EVENTS = tuple(Event(event_id=str(i), text=f"letter {letter}", modality="visual") for i, letter in enumerate("aeiou"))
+ROUND_OPTIM = OptimConfig(lr=1e-3, muon_lr=None, warmup_steps=1)
+ROUNDS = RoundsConfig(
+    num_rounds=2, guidance=(0.1,),
+    sampling=SamplingConfig(num_prompts=4, local_share=0.0, captions_per_prompt=8, temperature=2.0),
+    pairs=PairConfig(rule="best_vs_worst", min_gap=0.01, min_length_ratio=0.01, max_length_ratio=100.0),
+    prefer=PreferConfig(
+        lora=LoraConfig(rank=4, alpha=8, dropout=0.0), epochs=2, batch_size=2, optim=ROUND_OPTIM,
+        replay=ReplayConfig(weight=0.1, batch_size=2),
+    ),
+)  # fmt: skip
+
+
+class Letters:
+    """A judge that any text can please: an event is told if its letter is in the caption."""
+
+    name, prompt_version = "letters", ""
+
+    def judge(self, cases):
+        for case in cases:
+            told = [event.text[-1] in case.text.lower() for event in case.sample.events]
+            labels = [
+                EventVerdict(event_id=event.event_id, label="correct" if hit else "missing")
+                for event, hit in zip(case.sample.events, told, strict=True)
+            ]
+            yield Verdict(
+                caption_id=case.caption_id, events=tuple(labels), invented=(), repeated=(), judge=self.name,
+                prompt_version="",
+            )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def material(videos):
+    def sample(name: str) -> Sample:
+        return Sample(
+            sample_id=name, video=str(videos / f"{name}.mp4"), prompt="", events=EVENTS, reference_caption=LABELS[name]
+        )
+
+    def question(name: str) -> VideoQuestion:
+        return VideoQuestion(
+            question_id=f"q-{name}", video=str(videos / f"{name}.mp4"), kind="what", text="what is it?", answer="cat"
+        )
+
+    return Material(
+        samples=[sample("a"), sample("b")], held_out=[sample("silent")],
+        questions=[question("a"), question("b")], held_out_questions=[question("silent")],
+    )  # fmt: skip
+
+
+def test_rounds_then_rebirth(trained, material, tmp_path):
+    parent, _ = trained
+    run_rounds(parent, config=ROUNDS, material=material, judge=Letters(), out_dir=tmp_path / "rounds")
+    first, last = (tmp_path / "rounds" / f"round-{number}" for number in (1, 2))
+    steps = [json.loads(line) for line in (first / "train" / "metrics.jsonl").read_text().splitlines()]
+    assert abs(steps[0]["rewards/margins"]) < 1e-4 < steps[-1]["rewards/margins"]  # among equals at first
+    assert list(read_jsonl(last / "pairs.jsonl", PreferencePair))
+    before, after = (load_file(folder / "model.safetensors") for folder in (parent, last / "checkpoint"))
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert before.keys() == after.keys() and changed
+    assert all(name.startswith("language_model.model.layers.") for name in changed)
+
+    config = RebirthConfig(
+        mix=RebirthMix(), full=True, batch_size=2, optim=ROUND_OPTIM, loop=LoopConfig(num_steps=2, num_workers=0)
+    )
+    final = rebirth(
+        parent, last / "checkpoint", config=config, material=material, judge=None, out_dir=tmp_path / "rebirth"
+    )
+    assert len(list(read_jsonl(tmp_path / "rebirth" / "pool.jsonl", Caption))) == 2
+    reborn = load_file(final / "model.safetensors")
+    frozen = [name for name in before if name.startswith(("vision_tower.", "sound_encoder."))]
+    assert frozen and all(reborn[name].equal(before[name]) for name in frozen)
+    assert any(not reborn[name].equal(before[name]) for name in before)
