@@ -141,7 +141,7 @@ def test_fine_tuning_on_a_corpus_moves_aligners_and_the_lora_alone(untrained, co
     assert language_model == {"q_proj", "k_proj", "v_proj"}
 
 
-# --- rounds and rebirth: the same stages, another family ---------------------------------------------------------------
+# --- rounds and rebirth: the same stages, another family --------------------------------------------------------------
 
 EVENTS = tuple(Event(event_id=str(i), text=f"letter {letter}", modality="visual") for i, letter in enumerate("aeiou"))
 ROUND_OPTIM = OptimConfig(lr=1e-3, muon_lr=None, warmup_steps=1)
