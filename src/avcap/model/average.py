@@ -1,4 +1,4 @@
-"""The mean of the weights of checkpoints: rounds that swing cancel, and less is forgotten (WiSE-FT, arXiv 2109.01903)."""
+"""The mean of the weights of checkpoints: rounds that swing cancel, and less is forgotten (WiSE-FT, 2109.01903)."""
 
 import json
 import os
