@@ -21,6 +21,7 @@ _OURS = {
     "frame_difference": False, "connector_norm": False, "time_vectors": False, "type_vectors": False,
     "padded_sound": True,
 }  # fmt: skip
+_BACKBONES = ("qwen2", "qwen2_5_vl_text")
 
 
 def published_dials(folder: Path) -> dict[str, str]:
@@ -30,6 +31,8 @@ def published_dials(folder: Path) -> dict[str, str]:
     """
     config = open_source(folder).config
     ours = [name for name, value in _OURS.items() if getattr(config, name, value) != value]
+    if config.text_config.model_type not in _BACKBONES:
+        ours.append(f"a language model {config.text_config.model_type}")
     if ours:
         raise UserError(
             f"{folder}: got compat official for a model that was never published (it has {', '.join(ours)}), wanted a "
