@@ -109,7 +109,7 @@ def test_compare_refuses_to_mix(world, run):
         (["c.json", "--modality", "smell"], "wanted one of visual, audio, both"),
         (["c.json", "--table", "excel"], "wanted one of terminal, markdown, latex"),
         (["c.json", "--max-unscored", "2"], "wanted a share from 0 to 1"),
-        (["c.json", "--judge", "mother"], "wanted oracle, openai:"),
+        (["c.json", "--judge", "mother"], "wanted oracle, noisy:SHARE, openai:"),
         (["c.json", "--judge", "openai:m@ftp://x"], "wanted openai:MODEL"),
         (["nothing.json"], "cannot be read"),
     ],
