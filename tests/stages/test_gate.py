@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from avcap.cli.material import questions_of
+from avcap.data.qa_files import VideoQuestion
+from avcap.infer.answer import Answerer
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
 from avcap.judge.ingest import read_truth
 from avcap.records import Decoding, Sample
-from avcap.stages.gate import answer_questions, caption_logprobs, distinct_ngrams
+from avcap.stages.gate import answer_questions, ask_as_it_can, caption_logprobs, distinct_ngrams
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -53,3 +55,16 @@ def test_questions_are_answered_in_order_and_kept(captioner, tmp_path):
     before = path.read_bytes()
     assert answer_questions(captioner, questions, path=path) == found and path.read_bytes() == before
     assert answer_questions(captioner, [], path=path) == []
+
+
+def test_a_model_that_knows_letters_is_shown_options_and_learns_the_letter(captioner, monkeypatch):
+    question = VideoQuestion(
+        question_id="q", video="a.mp4", kind="k", text="What rings?", answer="a bell", options=("a dog", "a bell"),
+        answer_index=1,
+    )  # fmt: skip
+    (plain,) = ask_as_it_can(captioner, [question])  # the tiny vocabulary has no letters
+    assert (plain.sample.prompt, plain.answer, plain.is_right("a bell")) == ("What rings?", "a bell", True)
+    monkeypatch.setattr(Answerer, "knows_letters", True)
+    (shown,) = ask_as_it_can(captioner, [question])
+    assert "B. a bell" in shown.sample.prompt and shown.answer == "B"
+    assert shown.is_right(shown.answer) and not shown.is_right("A")

@@ -16,7 +16,7 @@ import torch
 
 from avcap.data.feature_cache import FeatureCache
 from avcap.data.prompt import encode_chat
-from avcap.data.qa_files import VideoQuestion
+from avcap.data.qa_files import VideoQuestion, letters_of
 from avcap.errors import UserError
 from avcap.infer.answer import Answerer, letters_prompt
 from avcap.infer.captioner import Captioner
@@ -183,31 +183,48 @@ def answer_questions(
     """Questions -> num_answers (text, whether it is right) of each, next to each other, also in the file."""
     if not questions:
         return []
-    with_letters = Answerer(captioner).knows_letters
-    samples = [question_sample(question, with_letters=with_letters) for question in questions]
+    asked = ask_as_it_can(captioner, questions)
     request = request or Request(decoding=Decoding(max_new_tokens=MAX_ANSWER_TOKENS))
-    found = collect_captions(captioner, samples, request, path=path, num_answers=num_answers)
-    asked = (question for question in questions for _ in range(num_answers))
-    return [
-        (answer.text, is_right_answer(answer.text, question, with_letters=with_letters))
-        for question, answer in zip(asked, found, strict=True)
-    ]
-
-
-def question_sample(question: VideoQuestion, *, with_letters: bool) -> Sample:
-    """A question -> what a captioner is asked; options are shown to a model that can name one by a letter."""
-    shows_options = with_letters and question.options
-    return Sample(
-        sample_id=question.question_id, video=question.video, interval_s=question.interval_s,
-        prompt=letters_prompt(question) if shows_options else question.text,
+    found = collect_captions(
+        captioner, [one.sample for one in asked], request, path=path, num_answers=num_answers
     )  # fmt: skip
+    each = (one for one in asked for _ in range(num_answers))
+    return [(answer.text, one.is_right(answer.text)) for one, answer in zip(each, found, strict=True)]
 
 
-def is_right_answer(text: str, question: VideoQuestion, *, with_letters: bool) -> bool:
-    """What a model wrote to `question_sample` -> whether it is right."""
-    if with_letters and question.options:
-        return read_letter(text, question.options) == question.answer_index
-    return is_right(text, question)
+@dataclass(frozen=True, kw_only=True)
+class AskedQuestion:
+    """A question in the form in which a model is asked it, and the right answer in that form."""
+
+    question: VideoQuestion
+    sample: Sample
+    answer: str
+    by_letter: bool
+    """Its options are shown, and a letter is wanted."""
+
+    def is_right(self, text: str) -> bool:
+        """What the model wrote -> whether it is right."""
+        if self.by_letter:
+            return read_letter(text, self.question.options) == self.question.answer_index
+        return is_right(text, self.question)
+
+
+def ask_as_it_can(captioner: Captioner, questions: Sequence[VideoQuestion]) -> list[AskedQuestion]:
+    """Questions -> what the captioner is asked; options are shown to a model that can name one by a letter."""
+    knows_letters = Answerer(captioner).knows_letters
+    return [_asked(question, by_letter=knows_letters and bool(question.options)) for question in questions]
+
+
+def _asked(question: VideoQuestion, *, by_letter: bool) -> AskedQuestion:
+    answer = question.answer
+    if by_letter:
+        assert question.answer_index is not None
+        answer = letters_of(question)[question.answer_index]
+    sample = Sample(
+        sample_id=question.question_id, video=question.video, interval_s=question.interval_s,
+        prompt=letters_prompt(question) if by_letter else question.text,
+    )  # fmt: skip
+    return AskedQuestion(question=question, sample=sample, answer=answer, by_letter=by_letter)
 
 
 # --- the rule ---------------------------------------------------------------------------------------------------------

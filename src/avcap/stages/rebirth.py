@@ -21,7 +21,6 @@ import torch
 
 from avcap.data.feature_cache import FeatureCache
 from avcap.errors import UserError
-from avcap.infer.answer import Answerer
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
 from avcap.judge.base import EventJudge
@@ -31,7 +30,7 @@ from avcap.model.lora import LoraConfig, attach_lora, merge_lora
 from avcap.records import Caption, Decoding, Lineage, Sample, write_jsonl
 from avcap.stages.base import freeze_encoders
 from avcap.stages.collect import collect_captions, encoded, write_json
-from avcap.stages.gate import Gate, Standing, describe, question_sample
+from avcap.stages.gate import Gate, Standing, ask_as_it_can, describe
 from avcap.stages.lineage import checkpoint_title, code_commit, file_digest, save_child
 from avcap.stages.rounds import CHECKPOINT, TRAIN, Material, WorldConfig
 from avcap.train.corpus import UNIFORM
@@ -198,11 +197,9 @@ def _caption_lessons(
 
 def _asked(captioner: Captioner, material: Material, *, config: RebirthConfig) -> list[RebirthLesson]:
     """Questions, some about one video together, each with its right answer."""
-    with_letters = Answerer(captioner).knows_letters
     by_video: dict[tuple[str, tuple[float, float] | None], list[tuple[Sample, str]]] = {}
-    for question in material.questions:
-        sample = question_sample(question, with_letters=with_letters)
-        by_video.setdefault((sample.video, sample.interval_s), []).append((sample, question.answer))
+    for one in ask_as_it_can(captioner, material.questions):
+        by_video.setdefault((one.sample.video, one.sample.interval_s), []).append((one.sample, one.answer))
     request, lessons = _request(captioner), []
     for found in by_video.values():
         for first in range(0, len(found), config.questions_per_lesson):

@@ -29,7 +29,6 @@ from typing import Literal
 from avcap.data.feature_cache import FeatureCache
 from avcap.data.qa_files import VideoQuestion
 from avcap.errors import UserError
-from avcap.infer.answer import Answerer
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
 from avcap.judge.base import EventJudge
@@ -50,7 +49,7 @@ from avcap.records import (
     write_jsonl,
 )
 from avcap.stages.collect import collect_captions, collect_verdicts, encoded, write_json
-from avcap.stages.gate import STANDING, Gate, Standing, StopConfig, answer_questions, decide, describe, question_sample
+from avcap.stages.gate import STANDING, Gate, Standing, StopConfig, answer_questions, ask_as_it_can, decide, describe
 from avcap.stages.lineage import code_commit, file_digest, save_child
 from avcap.stages.prefer import ADAPTER, PreferConfig, ReplayItem, prefer, with_guidance
 
@@ -265,30 +264,28 @@ class _Round:
         """Questions that the model answers wrong at least once: a right answer against its most frequent wrong one."""
         rng = random.Random(f"questions/{self.config.seed}/{self.number}")
         number = min(self.config.questions_of(self.number), len(self.material.questions))
-        asked = rng.sample(list(self.material.questions), number)
+        asked = ask_as_it_can(captioner, rng.sample(list(self.material.questions), number))
         num_answers = self.config.sampling.captions_per_prompt
         answers = iter(
             answer_questions(
-                captioner, asked, path=self.folder / ANSWERS, request=self._request(captioner), num_answers=num_answers
+                captioner, [one.question for one in asked], path=self.folder / ANSWERS,
+                request=self._request(captioner), num_answers=num_answers,
             )
-        )
+        )  # fmt: skip
         pairs = []
-        for question in asked:
+        for one in asked:
             found = [next(answers) for _ in range(num_answers)]
             wrong = Counter(text for text, right in found if not right and text)
             if wrong:
-                right_text = next((text for text, right in found if right), question.answer)
+                right_text = next((text for text, right in found if right), one.answer)
                 pairs.append(
                     PreferencePair(
-                        sample_id=question.question_id, video=question.video, prompt=self._asked(captioner, question),
-                        chosen=right_text, rejected=wrong.most_common(1)[0][0], interval_s=question.interval_s,
+                        sample_id=one.sample.sample_id, video=one.sample.video, prompt=one.sample.prompt,
+                        chosen=right_text, rejected=wrong.most_common(1)[0][0], interval_s=one.sample.interval_s,
                         checkpoint=captioner.checkpoint,
                     )
                 )  # fmt: skip
         return pairs
-
-    def _asked(self, captioner: Captioner, question: VideoQuestion) -> str:
-        return question_sample(question, with_letters=Answerer(captioner).knows_letters).prompt
 
     def _learn(self, captioner: Captioner, pairs: Sequence[PreferencePair]) -> None:
         """Pairs -> folder/checkpoint. A kept LoRA goes on from the first model, a fresh one from the model before."""
@@ -298,15 +295,11 @@ class _Round:
             model, _ = load(self.start, dtype=model.dtype)
             model.to(captioner.device)
             adapter = self.folder.parent / f"round-{self.number - 1}" / TRAIN / ADAPTER
-        questions = [
-            question_sample(question, with_letters=Answerer(captioner).knows_letters)
-            for question in self.material.questions
-        ]
+        asked = ask_as_it_can(captioner, self.material.questions)
         replay = [
-            ReplayItem(sample_id=sample.sample_id, prompt=sample.prompt, answer=question.answer)
-            for sample, question in zip(questions, self.material.questions, strict=True)
+            ReplayItem(sample_id=one.sample.sample_id, prompt=one.sample.prompt, answer=one.answer) for one in asked
         ]
-        by_id = {sample.sample_id: sample for sample in (*self.material.samples, *questions)}
+        by_id = {sample.sample_id: sample for sample in (*self.material.samples, *(one.sample for one in asked))}
         request = self._request(captioner)
         try:
             prefer(
@@ -328,7 +321,6 @@ class _Round:
             data_hash=file_digest(self.folder / PAIRS), seed=self.config.seed, commit=code_commit(),
         )  # fmt: skip
         save_child(captioner, model, parent=self.before, folder=self.folder / CHECKPOINT, lineage=lineage)
-
 
 
 def draw_prompts(samples: Sequence[Sample], *, config: RoundsConfig, number: int) -> list[Sample]:
