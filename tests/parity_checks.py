@@ -1,7 +1,8 @@
 """What the parity checks of both families share: one comparison, and how large a difference may be."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,18 @@ class Check:
     @property
     def ok(self) -> bool:
         return self.difference <= self.tolerance
+
+
+CaseT = TypeVar("CaseT")
+
+
+def run_checks(name: str, case: CaseT, stages: Sequence[Callable[[CaseT], Iterable[Row]]]) -> list[Check]:
+    """A case and its stages -> the comparisons of all of them, in order."""
+    return [
+        Check(name, row, what, float(got), tolerance)
+        for stage in stages
+        for row, what, got, tolerance in stage(case)
+    ]
 
 
 def difference(got: Tensor | Sequence, wanted: Tensor) -> float:

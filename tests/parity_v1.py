@@ -25,6 +25,7 @@ from parity_checks import (
     Check,
     Row,
     difference,
+    run_checks,
 )
 from PIL import Image
 from safetensors import safe_open
@@ -159,11 +160,7 @@ def check_case(case: Case) -> list[Check]:
         stages += [check_frames, check_vision]
     if (case.folder / "dpo.safetensors").exists():
         stages += [check_preference]
-    return [
-        Check(case.folder.name, row, what, float(got), tolerance)
-        for stage in stages
-        for row, what, got, tolerance in stage(case)
-    ]
+    return run_checks(case.folder.name, case, stages)
 
 
 def check_loader(case: Case) -> Iterator[Row]:
