@@ -1,40 +1,64 @@
 # Every line below is a plain command: make prints each one before it runs it, and you can type it yourself.
 PYTHON ?= python3
-BIN = .venv/bin
+VENV ?= .venv
+BIN = $(VENV)/bin
+# Known-good versions of everything that is installed; empty to take what the package index has today.
+CONSTRAINTS ?= constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check train clean
+.PHONY: demo test check train clean test-newest test-oldest lock
 
 # What avcap writes about the example videos. Offline, but for pip on the first run.
-demo: .venv/installed
+demo: $(VENV)/installed
 	$(BIN)/avcap caption examples/*.mp4
 
 # All tests.
-test: .venv/installed-dev
-	$(BIN)/pytest
+test: $(VENV)/installed-dev
+	$(BIN)/pytest $(PYTEST_OPTIONS)
+
+# All tests with the newest versions that pyproject.toml allows: deprecations are listed, only what is broken fails.
+test-newest:
+	rm -f .venv-newest/installed-dev
+	$(MAKE) test VENV=.venv-newest CONSTRAINTS= PIP_OPTIONS='--upgrade --upgrade-strategy eager' \
+	    PYTEST_OPTIONS='-W default::DeprecationWarning -W default::FutureWarning $(PYTEST_OPTIONS)'
+
+# All tests with the lowest versions that pyproject.toml allows.
+test-oldest: build/lower-bounds.txt
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=build/lower-bounds.txt
+
+# constraints.txt anew, from the newest versions that pyproject.toml allows.
+lock: $(VENV)/installed-dev
+	$(BIN)/pip install uv
+	$(BIN)/python tools/lock.py $(BIN)/uv > constraints.txt.new
+	mv constraints.txt.new constraints.txt
 
 # What a change has to pass besides the tests.
-check: .venv/installed-dev
+check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy src
 
 # The shipped models from nothing: more than an hour on two cores. Stopped and started again, it goes on.
-train: .venv/installed-dev
+train: $(VENV)/installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash runs/train_tiny.sh
 
 # Everything that make has made. Training runs in out/ stay.
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
+	rm -rf .venv .venv-newest .venv-oldest .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
 	find src tests bench docs examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/bin/pip:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "got $$($(PYTHON) --version), wanted Python 3.11 or newer; try: make PYTHON=python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+build/lower-bounds.txt: pyproject.toml tools/lower_bounds.py
+	mkdir -p build
+	$(PYTHON) tools/lower_bounds.py > $@
 
-.venv/installed: pyproject.toml | .venv/bin/pip
-	$(BIN)/pip install -e .
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "got $$($(PYTHON) --version), expected Python 3.11 or newer; try: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/pip
+	$(BIN)/pip install $(strip $(PIP_OPTIONS) $(addprefix -c ,$(CONSTRAINTS)) -e .)
 	@touch $@
 
-.venv/installed-dev: pyproject.toml | .venv/bin/pip
-	$(BIN)/pip install -e '.[dev]'
-	@touch .venv/installed $@
+$(VENV)/installed-dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/pip
+	$(BIN)/pip install $(strip $(PIP_OPTIONS) $(addprefix -c ,$(CONSTRAINTS)) -e '.[dev]')
+	@touch $(VENV)/installed $@

@@ -17,6 +17,7 @@ from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.infer.plan import _features, cache_bytes, encoding_bytes, plan, reading_bytes
 from avcap.infer.settings import read_settings
 from avcap.media.frame_times import frame_instants
+from avcap.model.cache_keyword import cache_of
 from avcap.model.checkpoints import load
 from avcap.model.features import MediaFeatures
 
@@ -86,7 +87,7 @@ def measure(folder: Path, *, seconds: float, frame_size: tuple[int, int]) -> dic
         output = model.language_model(
             inputs_embeds=embeds, position_ids=positions, use_cache=True, logits_to_keep=1
         )
-    kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in output.past_key_values.layers)
+    kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache_of(output).layers)
     return {
         "prompt tokens": (planned.prompt_tokens, len(ids)),
         "weights": (planned.weight_bytes, sum(weight.nbytes for weight in model.parameters())),

@@ -1,7 +1,9 @@
 """Fixtures of several rooms: a tiny captioner with random weights, and small real mp4 files for it."""
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -50,6 +52,26 @@ def write_video(
                 container.mux(audio.encode(sound))
             container.mux(audio.encode(None))
     return path
+
+
+class _NoDeprecations(logging.Handler):
+    """transformers tells some deprecations to its logger alone, where pytest's filters do not see them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "deprecated" in record.getMessage():
+            raise DeprecationWarning(record.getMessage())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def deprecations_in_logs_are_errors(request: pytest.FixtureRequest) -> Iterator[None]:
+    """For the whole run, unless warnings were asked to be shown only (`make test-newest`)."""
+    if any(option.startswith("default::") for option in request.config.getoption("pythonwarnings") or []):
+        yield
+        return
+    handler = _NoDeprecations()
+    logging.getLogger("transformers").addHandler(handler)
+    yield
+    logging.getLogger("transformers").removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ NOT_RUN = {
     "make train": "takes more than an hour; its commands are checked below without training",
     "avcap rounds tiny_rounds --out out/rounds": "takes more than an hour; tests/stages/test_rounds.py runs rounds",
     "avcap rounds status out/rounds": "needs what the line above makes",
-    "pip install -e .": "calls pip",
+    "pip install -c constraints.txt -e .": "calls pip",
     "pip install -e '.[world]'": "calls pip",
     "avcap caption talk.mp4 --model checkpoints/video-SALMONN-2": "needs the released weights, many gigabytes",
 }
@@ -42,7 +42,7 @@ COMMANDS = [command for block in blocks("sh") for command in commands(block)]
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A folder that looks like a checkout, in which commands may write, and the environment to run them in."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("bench", "docs", "src", "tests", "pyproject.toml", "Makefile", "runs"):
+    for name in ("bench", "docs", "src", "tests", "pyproject.toml", "constraints.txt", "Makefile", "runs"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "examples", folder / "examples")
     programs = tmp_path_factory.mktemp("bin")
@@ -90,6 +90,24 @@ def test_make_demo_is_the_plain_commands(checkout):
     printed = run(["make", "--dry-run", "--always-make", "demo"], checkout).stdout
     lines = printed.replace(".venv/bin/", "").splitlines()
     assert [line for line in lines if line in shown] == shown
+
+
+def test_make_demo_prints_captions_and_nothing_else(checkout):
+    done = run(["bash", "-c", "avcap caption examples/*.mp4"], checkout)
+    assert (done.returncode, done.stderr) == (0, "")
+    videos = sorted(path.name for path in (ROOT / "examples").glob("*.mp4"))
+    blocks_shown = done.stdout.rstrip("\n").split("\n\n")
+    for name, shown in zip(videos, blocks_shown, strict=True):
+        head, caption = shown.split("\n")
+        assert re.fullmatch(rf"{name}  10\.0 s: 10 frames, 10\.0 s of \w+", head)
+        assert re.fullmatch(r"At \d+s [^\n]+\.", caption)
+
+
+def test_make_test_prints_dots_and_a_closing_line(checkout):
+    """With the project's settings, on one file: a warning would be listed between the two."""
+    done = run([sys.executable, "-m", "pytest", "tests/test_records.py", "-p", "no:cacheprovider"], checkout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"([.\s\[\]%\d]|bringing up nodes\.\.\.)+passed in [\d.]+s\n", done.stdout)
 
 
 def test_ci_runs_the_test_command_of_the_readme():

@@ -9,6 +9,7 @@ from released_layouts import SIZES_TINY, write_plus
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
 from avcap.infer.plan import cache_bytes, plan
+from avcap.model.cache_keyword import cache_of
 
 V1_FOLDER = Path(__file__).parent.parent / "data" / "v1_av_31s"
 
@@ -27,7 +28,7 @@ def test_tokens_weights_and_cache_are_those_of_a_run(family, random_checkpoint, 
     assert planned.weight_bytes == pytest.approx(weights, rel=0.1)
     ids = torch.ones(1, 40, dtype=torch.long)
     output = captioner.model.language_model(input_ids=ids, use_cache=True)
-    kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in output.past_key_values.layers)
+    kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache_of(output).layers)
     assert cache_bytes(captioner.model.config.text_config, 40, dtype=torch.float32) == kept
     assert planned.cache_bytes == kept // 40 * (planned.prompt_tokens + planned.new_tokens)
 

@@ -5,6 +5,7 @@ import torch
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 
 from avcap.infer.shared_prompt import SHARED_PROMPT, Attended, OwnPrompts, SharedPrompts, attend, merge
+from avcap.model.cache_keyword import cache_of
 
 NUM_HEADS, NUM_KEY_HEADS = 6, 2  # each key head has three query heads
 LENGTHS, ANSWERS = (5, 9, 7), 3
@@ -32,7 +33,7 @@ def prefill(model: Qwen2ForCausalLM) -> tuple[DynamicCache, torch.Tensor, torch.
     mask_BL = (torch.arange(max(LENGTHS)) >= max(LENGTHS) - length_B[:, None]).long()
     ids_BL = torch.randint(0, 50, mask_BL.shape, generator=torch.Generator().manual_seed(1))
     positions_BL = (mask_BL.cumsum(dim=1) - 1).clamp(min=0)
-    cache = model(ids_BL, attention_mask=mask_BL, position_ids=positions_BL, use_cache=True).past_key_values
+    cache = cache_of(model(ids_BL, attention_mask=mask_BL, position_ids=positions_BL, use_cache=True))
     return cache, mask_BL, length_B
 
 

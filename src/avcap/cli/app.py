@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -31,6 +32,7 @@ def main() -> None:
     logger = logging.getLogger("avcap")
     logger.addHandler(_Lines())
     logger.setLevel(logging.INFO)
+    _silence_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
@@ -49,6 +51,14 @@ def main() -> None:
     if code == EXIT_INTERRUPTED:
         say("interrupted; with --out, the same command goes on from here")
     sys.exit(code or 0)
+
+
+def _silence_libraries() -> None:
+    """Keeps warnings of libraries from the user, who can do nothing about them; python -W and TRANSFORMERS_VERBOSITY
+    bring them back. Our tests make deprecations errors (pyproject.toml), so that they reach us."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when transformers is imported
 
 
 def _describe_failure(error: Exception) -> str:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from transformers import DynamicCache
 
 from avcap.infer.shared_prompt import OwnPrompts, SharedPrompts
+from avcap.model.cache_keyword import cache_argument, cache_of
 from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaTokens
 
@@ -175,9 +176,9 @@ def _prefill(
     logits_BV = output.logits[:, -1].float()
     memory: OwnPrompts | SharedPrompts
     if answers_per_prompt == 1:
-        memory = OwnPrompts(output.past_key_values, mask_BL)
+        memory = OwnPrompts(cache_of(output), mask_BL)
     else:
-        memory = SharedPrompts(output.past_key_values, mask_BL, answers_per_prompt=answers_per_prompt)
+        memory = SharedPrompts(cache_of(output), mask_BL, answers_per_prompt=answers_per_prompt)
     following_B = torch.tensor([one.following for one in placed], device=model.device)
     return _Rows(
         memory=memory,
@@ -229,7 +230,7 @@ def read_prefix(model: CaptioningModel, prompt: Prompt) -> Prefix:
         use_cache=True,
         logits_to_keep=1,
     )
-    return Prefix(cache=output.past_key_values, length=len(ids), following=placed.following)
+    return Prefix(cache=cache_of(output), length=len(ids), following=placed.following)
 
 
 def generate_after(
@@ -287,12 +288,12 @@ def _read_after(
         input_ids=ids_BL,
         attention_mask=mask_BL,
         position_ids=prefix.following + (is_text_BL.cumsum(dim=1) - 1).clamp(min=0),
-        past_key_values=cache,
         use_cache=True,
         logits_to_keep=num_logits,
+        **cache_argument(cache),
     )
     return _Read(
-        cache=output.past_key_values, mask_BL=mask_BL, position_B=prefix.following + length_B,
+        cache=cache_of(output), mask_BL=mask_BL, position_B=prefix.following + length_B,
         logits_BKV=output.logits.float(),
     )  # fmt: skip
 

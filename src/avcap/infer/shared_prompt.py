@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 
+from avcap.model.cache_keyword import cache_argument
+
 SHARED_PROMPT = "avcap_shared_prompt"
 
 
@@ -43,7 +45,7 @@ class OwnPrompts:
         self._mask_RL = torch.cat([self._mask_RL, torch.ones_like(self._mask_RL[:, :1])], dim=1)
         output = language_model(
             input_ids=ids_R[:, None], attention_mask=self._mask_RL, position_ids=positions_R[:, None],
-            past_key_values=self._cache, use_cache=True,
+            use_cache=True, **cache_argument(self._cache),
         )  # fmt: skip
         return output.logits[:, -1].float()
 
@@ -82,8 +84,8 @@ class SharedPrompts:
         """The next token of each row -> logits of the one after it (R, V)."""
         with _shared_prompt_attention(language_model):
             output = language_model(
-                input_ids=ids_R[:, None], position_ids=positions_R[:, None], past_key_values=self._written,
-                use_cache=True, shared_prompts=self,
+                input_ids=ids_R[:, None], position_ids=positions_R[:, None], use_cache=True,
+                shared_prompts=self, **cache_argument(self._written),
             )  # fmt: skip
         return output.logits[:, -1].float()
 

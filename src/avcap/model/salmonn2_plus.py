@@ -28,6 +28,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from avcap.model import mrope
 from avcap.model.aligner import SoundAligner
+from avcap.model.cache_keyword import cache_argument, cache_of
 from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaFeatures, MediaTokens, Outline, Positions, VisionGrid
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID, num_real_windows
@@ -129,8 +130,8 @@ class LanguageModel(PreTrainedModel):
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)
         return CausalLMOutputWithPast(
-            loss=loss, logits=logits, past_key_values=output.past_key_values, hidden_states=output.hidden_states,
-            attentions=output.attentions,
+            loss=loss, logits=logits, hidden_states=output.hidden_states,
+            attentions=output.attentions, **cache_argument(cache_of(output)),
         )  # fmt: skip
 
 
