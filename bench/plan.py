@@ -20,7 +20,7 @@ from avcap.media.frame_times import frame_instants
 from avcap.model.checkpoints import load
 from avcap.model.features import MediaFeatures
 
-DATA = Path(__file__).parent.parent / "tests" / "data"
+DATA = Path(__file__).parent.parent / "tests" / "assets"
 
 
 class LiveBytes(TorchDispatchMode):
