@@ -2,7 +2,7 @@
 
     python bench/compat.py [DIR]
 
-DIR is searched for recorded cases as by tests/parity.py (default: tests/data). "logits" is the largest absolute
+DIR is searched for recorded cases as by tests/parity.py (default: tests/assets). "logits" is the largest absolute
 difference of the logits at the last 48 positions of the prompt from those that the published code gave. Deterministic,
 on the CPU.
 """
@@ -25,9 +25,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import parity  # noqa: E402
-import parity_plus  # noqa: E402
-import parity_v1  # noqa: E402
-from parity_checks import difference, tiled_waveform  # noqa: E402
+from support import parity_plus, parity_v1  # noqa: E402
+from support.parity_checks import difference, tiled_waveform  # noqa: E402
 
 from avcap.data.plus_inputs import resize_frames  # noqa: E402
 from avcap.data.prompt import ChatStyle, encode_chat, released_targets  # noqa: E402
@@ -59,7 +58,7 @@ class Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "tests" / "data")
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "tests" / "assets")
     print("| family | the published code | here | what that changes |\n|---|---|---|---|")
     for row in measure(parser.parse_args().folder):
         print(row.line, flush=True)

@@ -18,8 +18,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent / "tests" / "judge"))
-from scripted_server import Body, ScriptedServer
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+from support.scripted_server import Body, ScriptedServer
 
 from avcap.world.describe import reference_caption
 from avcap.world.oracle import PlantedError, corrupt, count_errors, judge_caption

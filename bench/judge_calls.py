@@ -25,8 +25,8 @@ from pathlib import Path
 
 import httpx2
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "judge"))
-import scripted_server as play
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from support import scripted_server as play
 
 from avcap.judge import chat as chat_module
 from avcap.judge.base import ChatRequest, Message, Reply

@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "judge"))
-from scripted_server import ScriptedServer  # noqa: E402
+sys.path.insert(0, str(ROOT / "tests"))
+from support.scripted_server import ScriptedServer  # noqa: E402
 
 EVENT = re.compile(r"^(\d+)\. \([^)]*\) (.*)$", flags=re.MULTILINE)
 MANNERS: list[str] = []  # by caption, in the order in which they are first asked about

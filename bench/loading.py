@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "model"))
-from released_layouts import (
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from support.released_layouts import (
     SIZES_TINY,
     language_shapes,
     plus_config,
@@ -30,7 +30,7 @@ from released_layouts import (
     write_plus,
 )
 
-TOKENIZER = Path(__file__).parent.parent / "tests" / "data" / "v1_av_31s"
+TOKENIZER = Path(__file__).parent.parent / "tests" / "assets" / "v1_av_31s"
 SIZES = SIZES_TINY | {
     "hidden": 1536, "intermediate": 8960, "heads": 12, "kv_heads": 2, "vision": 640, "vision_mlp": 1720,
     "vision_depth": 8, "vision_heads": 8, "sound": 640, "sound_layers": 8, "sound_heads": 10, "sound_mlp": 2560,

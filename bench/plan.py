@@ -21,7 +21,7 @@ from avcap.model.cache_keyword import cache_of
 from avcap.model.checkpoints import load
 from avcap.model.features import MediaFeatures
 
-DATA = Path(__file__).parent.parent / "tests" / "data"
+DATA = Path(__file__).parent.parent / "tests" / "assets"
 
 
 class LiveBytes(TorchDispatchMode):

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import parity_plus
-import parity_v1
-from parity_checks import Check
+from support import parity_plus, parity_v1
+from support.parity_checks import Check
 
 FAMILIES = {"v1": parity_v1, "plus": parity_plus}
 

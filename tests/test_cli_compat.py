@@ -1,12 +1,11 @@
 """`avcap caption --compat official` and `avcap audit-compat` as a user runs them."""
 
 import json
-from pathlib import Path
 
 import pytest
+from support import ASSETS
 
-DATA = Path(__file__).parent / "data"
-V1, PLUS = DATA / "v1_av_31s", DATA / "plus_av_10s"
+V1, PLUS = ASSETS / "v1_av_31s", ASSETS / "plus_av_10s"
 
 
 @pytest.fixture(scope="module")

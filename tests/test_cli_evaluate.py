@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from scripted_server import ScriptedServer
+from support.scripted_server import ScriptedServer
 
 from avcap.records import write_jsonl
 from avcap.world.make import clip_truth

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scripted_server import ScriptedServer
+from support.scripted_server import ScriptedServer
 
 from avcap.records import Event, Sample, read_jsonl, write_jsonl
 

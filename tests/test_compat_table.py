@@ -1,4 +1,4 @@
-"""Every number of the table in docs/compat.md is what bench/compat.py measures on tests/data."""
+"""Every number of the table in docs/compat.md is what bench/compat.py measures on tests/assets."""
 
 import importlib.util
 import sys
@@ -12,7 +12,7 @@ def test_the_table_is_what_the_script_measures():
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    measured = [row.line for row in module.measure(ROOT / "tests" / "data")]
+    measured = [row.line for row in module.measure(ROOT / "tests" / "assets")]
     text = (ROOT / "docs" / "compat.md").read_text(encoding="utf-8")
     assert len(measured) == 18
     assert [line for line in measured if line not in text] == []

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from tiny_plus import QWEN3, write_tiny_plus
+from support.tiny_plus import QWEN3, write_tiny_plus
 
 from avcap.data.feature_cache import FeatureCache
 from avcap.infer.answer import Answerer

@@ -1,17 +1,17 @@
 """What is planned is what a run then takes."""
 
-from pathlib import Path
 
 import pytest
 import torch
-from released_layouts import SIZES_TINY, write_plus
+from support import ASSETS
+from support.released_layouts import SIZES_TINY, write_plus
 
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
 from avcap.infer.plan import cache_bytes, plan
 from avcap.model.cache_keyword import cache_of
 
-V1_FOLDER = Path(__file__).parent.parent / "data" / "v1_av_31s"
+V1_FOLDER = ASSETS / "v1_av_31s"
 
 
 @pytest.mark.parametrize("family", ["tiny", "plus"])

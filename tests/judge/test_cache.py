@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scripted_server import Body, ScriptedServer
+from support.scripted_server import Body, ScriptedServer
 
 from avcap.errors import UserError
 from avcap.judge.base import ChatRequest, Message, Reply

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import scripted_server as play
-from scripted_server import Body, ScriptedServer
+from support import scripted_server as play
+from support.scripted_server import Body, ScriptedServer
 
 from avcap.errors import UserError
 from avcap.judge import chat as chat_module

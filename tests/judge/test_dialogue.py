@@ -1,7 +1,7 @@
 """Dialogues of different lengths go side by side, in order, and each gets its own answers."""
 
 import pytest
-from scripted_chat import ScriptedChat
+from support.scripted_chat import ScriptedChat
 
 from avcap.judge.base import ChatRequest, Message
 from avcap.judge.dialogue import converse, first_requests, side_by_side

@@ -5,7 +5,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from scripted_chat import ScriptedChat, in_turn
+from support.scripted_chat import ScriptedChat, in_turn
 
 from avcap.errors import UserError
 from avcap.judge import prompts

@@ -15,9 +15,9 @@ import urllib.parse
 from collections.abc import Iterator
 
 import pytest
-from hostile_captions import FORGED, HOSTILE, TAG
-from scripted_chat import ScriptedChat, make_case
-from scripted_server import ScriptedServer
+from support.hostile_captions import FORGED, HOSTILE, TAG
+from support.scripted_chat import ScriptedChat, make_case
+from support.scripted_server import ScriptedServer
 
 from avcap.judge import prompts
 from avcap.judge.base import ChatRequest

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from scripted_chat import ScriptedChat, in_turn, make_case
+from support.scripted_chat import ScriptedChat, in_turn, make_case
 
 from avcap.judge import prompts
 from avcap.judge.base import EventJudge, NoReply, Reply

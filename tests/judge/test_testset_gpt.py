@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from scripted_chat import ScriptedChat, in_turn, make_case
+from support.scripted_chat import ScriptedChat, in_turn, make_case
 
 from avcap.judge import prompts
 from avcap.judge.base import ChatRequest, NoReply

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from scripted_chat import ScriptedChat
+from support.scripted_chat import ScriptedChat
 
 from avcap.judge import prompts
 from avcap.judge.base import ChatRequest, NoReply, Reply

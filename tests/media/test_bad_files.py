@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media_files import stamps, tone, write_media
+from support.media_files import stamps, tone, write_media
 
 from avcap.errors import MediaError
 from avcap.media import read_clip

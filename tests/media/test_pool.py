@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media_files import tone, write_media
+from support.media_files import tone, write_media
 
 from avcap.errors import MediaError
 from avcap.media import Clip, ClipRequest, load_clip, pool, read_clip

@@ -5,8 +5,8 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from conftest import FPS, write_video
 from PIL import Image
+from support.videos import FPS, write_video
 
 from avcap.data.plus_inputs import resize_frames
 from avcap.errors import MediaError

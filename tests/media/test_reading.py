@@ -6,8 +6,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from media_files import HEIGHT, WIDTH, read_stamp, stamped_frame, stamps, tone, write_media
 from PIL import Image
+from support.media_files import HEIGHT, WIDTH, read_stamp, stamped_frame, stamps, tone, write_media
 
 from avcap.errors import MediaError, UserError
 from avcap.media import read_clip

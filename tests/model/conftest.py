@@ -1,45 +1,27 @@
 """A tiny untrained model, and features of made-up clips for it."""
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
-from hypothesis import settings
+from support import ASSETS
 
 from avcap.model import MediaFeatures, Salmonn2ForCaptioning
 from avcap.model.tiny import tiny_config
 
-# A busy machine may stall any single example; how long one takes says nothing about the code.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
-
-TESTS = Path(__file__).parents[1]
 FIRST_TIME_TOKEN, NUM_TIME_TOKENS = 10, 30
 
 
 @pytest.fixture(scope="session")
 def released_folder() -> Path:
     """A checkpoint in the released layout that is a recorded case of parity.py as well."""
-    return TESTS / "data" / "v1_av_31s"
+    return ASSETS / "v1_av_31s"
 
 
 @pytest.fixture(scope="session")
 def plus_folder() -> Path:
     """The same of video-SALMONN 2+."""
-    return TESTS / "data" / "plus_av_10s"
-
-
-@pytest.fixture(scope="session")
-def parity() -> ModuleType:
-    """tests/parity.py, which is a script."""
-    spec = importlib.util.spec_from_file_location("parity", TESTS / "parity.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["parity"] = module
-    spec.loader.exec_module(module)
-    return module
+    return ASSETS / "plus_av_10s"
 
 
 @pytest.fixture

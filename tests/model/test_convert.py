@@ -9,8 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from released_layouts import SIZES_72B, SIZES_TINY, plus_config, plus_shapes, random_tensors, write_hollow, write_plus
 from safetensors.torch import load_file, save_file
+from support.released_layouts import (
+    SIZES_72B,
+    SIZES_TINY,
+    plus_config,
+    plus_shapes,
+    random_tensors,
+    write_hollow,
+    write_plus,
+)
 
 from avcap.errors import UserError
 from avcap.model.checkpoints import load, open_source

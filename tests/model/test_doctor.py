@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from released_layouts import SIZES_TINY, plus_shapes, random_tensors, write_plus, write_qwen, write_whisper
 from safetensors.torch import load_file, save_file
+from support.released_layouts import SIZES_TINY, plus_shapes, random_tensors, write_plus, write_qwen, write_whisper
 
 from avcap.errors import UserError
 from avcap.model.checkpoints import load

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from released_layouts import SIZES_TINY, write_qwen, write_whisper
 from safetensors.torch import load_file
+from support.released_layouts import SIZES_TINY, write_qwen, write_whisper
 
 from avcap.errors import UserError
 from avcap.model.checkpoints import load

@@ -1,6 +1,5 @@
 """Positions on three axes: as recorded from the released code, and for any length of picture and sound."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from support import ASSETS
 
 from avcap.model import mrope
 
-RECORDED = load_file(Path(__file__).parents[1] / "data" / "plus_positions.safetensors")
+RECORDED = load_file(ASSETS / "plus_positions.safetensors")
 CASES = sorted({name.partition(".")[0] for name in RECORDED})
 FIRST_PAD = 29  # where the media begin in every recorded prompt
 

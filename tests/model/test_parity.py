@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import parity
 import pytest
 import torch
 from torch import nn
@@ -13,11 +14,11 @@ STRUCTURAL = 1.0  # logits move by more than this when anything is really wrong,
 
 
 @pytest.fixture
-def case(parity, released_folder):
-    return load(parity, released_folder)
+def case(released_folder):
+    return load(released_folder)
 
 
-def load(parity, folder):
+def load(folder):
     ((folder, facts),), _ = parity.find_cases(folder)
     return parity.load_case(folder, facts)
 
@@ -28,24 +29,24 @@ def logits_error(case) -> float:
     return (logits_1LV - case.outputs["logits_last48"]).abs().max().item()
 
 
-def test_recorded_case_is_reproduced(parity, case):
+def test_recorded_case_is_reproduced(case):
     checks = parity.check_case(case)
     assert {check.row for check in checks} >= {f"A{i}" for i in range(1, 11)} | {f"B{i}" for i in (1, 2, 3, 4, 5, 6, 8)}
     assert [check for check in checks if not check.ok] == []
 
 
-def test_script_fails_without_a_case(parity, tmp_path, capsys):
+def test_script_fails_without_a_case(tmp_path, capsys):
     assert parity.main([str(tmp_path)]) == 1
     assert "no case" in capsys.readouterr().out
 
 
-def test_script_counts_cases_of_other_families(parity, tmp_path, capsys):
+def test_script_counts_cases_of_other_families(tmp_path, capsys):
     (tmp_path / "case.json").write_text(json.dumps({"family": "other"}))
     assert parity.main([str(tmp_path)]) == 1
     assert "1 others skipped" in capsys.readouterr().out
 
 
-def test_script_reports_a_miss(parity, released_folder, tmp_path, capsys):
+def test_script_reports_a_miss(released_folder, tmp_path, capsys):
     shutil.copytree(released_folder, tmp_path / "case")
     facts = json.loads((tmp_path / "case" / "case.json").read_text())
     (tmp_path / "case" / "case.json").write_text(json.dumps(facts | {"max_time": facts["max_time"] + 1}))

@@ -2,22 +2,24 @@
 
 from dataclasses import replace
 
+import parity
 import pytest
 import torch
+from support import parity_plus
 
 from avcap.model import mrope
 
 STRUCTURAL = 1.0  # logits move by more than this when anything is really wrong, and by less than 1e-4 when nothing is
 
 
-def load(parity, folder):
+def load(folder):
     ((folder, facts),), _ = parity.find_cases(folder)
     return parity.load_case(folder, facts)
 
 
 @pytest.fixture
-def case(parity, plus_folder):
-    return load(parity, plus_folder)
+def case(plus_folder):
+    return load(plus_folder)
 
 
 @torch.no_grad()
@@ -29,24 +31,24 @@ def logits_error(case, *, positions: str = "train", recorded: str = "train") -> 
     return (logits_1LV - case.outputs[f"logits_{recorded}_last48"]).abs().max().item()
 
 
-def test_audio_visual_case_is_reproduced(parity, case):
+def test_audio_visual_case_is_reproduced(case):
     checks = parity.check_case(case)
     rows = {f"A{i}" for i in range(1, 11)} | {"C1", "C2", "C4", "C5", "C6", "C7", "C8", "DPO"}
     assert {check.row for check in checks} == rows
     assert [check for check in checks if not check.ok] == []
 
 
-def test_image_case_is_reproduced(parity, plus_folder):
-    checks = parity.check_case(load(parity, plus_folder.parent / "plus_image"))
+def test_image_case_is_reproduced(plus_folder):
+    checks = parity.check_case(load(plus_folder.parent / "plus_image"))
     assert [check for check in checks if not check.ok] == []
 
 
-def test_interleaving_of_many_lengths_is_reproduced(parity, plus_folder):
-    checks = parity.parity_plus.check_tables(plus_folder.parent / "plus_tables" / "tables.safetensors")
+def test_interleaving_of_many_lengths_is_reproduced(plus_folder):
+    checks = parity_plus.check_tables(plus_folder.parent / "plus_tables" / "tables.safetensors")
     assert [check.row for check in checks] == ["C3", "C3"] and all(check.ok for check in checks)
 
 
-def test_a_change_in_the_tables_is_a_miss(parity, monkeypatch, plus_folder, capsys):
+def test_a_change_in_the_tables_is_a_miss(monkeypatch, plus_folder, capsys):
     monkeypatch.setattr(mrope, "POSITIONS_PER_S", 3)
     assert parity.main([str(plus_folder.parent / "plus_tables")]) == 1
     assert "MISS" in capsys.readouterr().out

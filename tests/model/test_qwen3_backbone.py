@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_plus import QWEN3, tiny_plus_model
+from support.tiny_plus import QWEN3, tiny_plus_model
 
 from avcap.model.features import MediaFeatures, VisionGrid
 from avcap.train.shared_prompt import PairExample, pack, response_logprobs

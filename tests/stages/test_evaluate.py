@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from scripted_chat import ScriptedChat
+from support.scripted_chat import ScriptedChat
 
 from avcap.errors import UserError
 from avcap.judge.base import Case, ChatRequest

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_plus import SETTINGS, write_tiny_plus
+from support.tiny_plus import SETTINGS, write_tiny_plus
 
 from avcap.data.qa_files import VideoQuestion
 from avcap.infer.captioner import Captioner

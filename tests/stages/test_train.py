@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import ASSETS
 from torch import Tensor
 
 from avcap.config import override
@@ -180,7 +181,7 @@ CORPUS = {
 
 
 def test_a_corpus_trains_a_lora_on_a_released_checkpoint_and_merges_it(videos, tmp_path, monkeypatch):
-    released = Path(__file__).parents[1] / "data" / "v1_av_31s"
+    released = ASSETS / "v1_av_31s"
     config = override(RECIPES["salmonn2_7b_sft"](), CORPUS | {
         "teach.corpus.files": [corpus(tmp_path / "list.jsonl", videos / "a.mp4", videos / "b.mp4")],
         "teach.lora.rank": 2, "teach.lora.alpha": 4,

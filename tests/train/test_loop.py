@@ -6,60 +6,16 @@ import signal
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from support.copy_run import OPTIM, Batches, make_net, train
 from torch import nn
 
 from avcap.errors import UserError
 from avcap.train.checkpoint import latest_state
 from avcap.train.loop import LoopConfig, LossOutput, run_loop
-from avcap.train.optim import OptimConfig
-
-OPTIM = OptimConfig(lr=1e-2, muon_lr=1e-2, warmup_steps=2)
-
-
-class Net(nn.Module):
-    """A matrix for Muon (its name says it is in a block), a vector for AdamW."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(4, 4)])
-        self.scale = nn.Parameter(torch.ones(4))
-
-    def forward(self, x_B4: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(self.layers[0](x_B4)) * self.scale
-
-
-@dataclass(frozen=True)
-class Batches:
-    def __call__(self, step: int) -> torch.Tensor:
-        return torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-
-
-def make_net() -> Net:
-    torch.manual_seed(0)
-    return Net()
-
-
-def train(net: Net, out_dir: Path, *, num_steps: int = 20, stop_after: int | None = None, workers: int = 0) -> None:
-    """Trains to copy its input; `stop_after`: an exception in the middle of that step, as a crash would be."""
-    steps_done = 0
-
-    def loss_fn(x_B4: torch.Tensor) -> LossOutput:
-        nonlocal steps_done
-        if steps_done == stop_after:
-            raise KeyboardInterrupt
-        steps_done += 1
-        return LossOutput(loss=(net(x_B4) - x_B4).square().mean(), num_tokens=8)
-
-    run_loop(
-        net, make_batch=Batches(), loss_fn=loss_fn, optim=OPTIM, out_dir=out_dir, title="copy",
-        config=LoopConfig(num_steps=num_steps, checkpoint_every=4, log_every=1, num_workers=workers),
-        notes={"seed": 0, "num_steps": num_steps},
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("stop_after", [1, 5, 11, 19])
@@ -123,9 +79,8 @@ def test_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path):
 KILLED_RUN = textwrap.dedent("""
     import os, signal, sys
     from pathlib import Path
-    sys.path.insert(0, sys.argv[2])
     import avcap.train.checkpoint as checkpoint
-    from test_loop import make_net, train
+    from support.copy_run import make_net, train
 
     save_file, calls = checkpoint.save_file, 0
     def save_and_die(*args, **kwargs):
@@ -141,7 +96,7 @@ KILLED_RUN = textwrap.dedent("""
 
 def test_kill_in_the_middle_of_a_checkpoint_leaves_the_one_before(tmp_path):
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.run([sys.executable, "-c", KILLED_RUN, str(tmp_path), str(Path(__file__).parent)], env=env)
+    process = subprocess.run([sys.executable, "-c", KILLED_RUN, str(tmp_path)], env=env)
     assert process.returncode == -signal.SIGKILL
     state = latest_state(tmp_path / "checkpoints")
     assert state is not None and state.name == "step-000004"

@@ -3,12 +3,12 @@
 import copy
 import inspect
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from support import ASSETS
 from torch.nn.attention import varlen
 from transformers import (
     Qwen2_5_VLTextConfig,
@@ -36,7 +36,7 @@ from avcap.train.shared_prompt import (
     split_logprobs,
 )
 
-RELEASED_STEP = Path(__file__).parent.parent / "data" / "plus_dpo.safetensors"
+RELEASED_STEP = ASSETS / "plus_dpo.safetensors"
 VOCAB, WIDTH = 41, 32
 SIZES = {
     "vocab_size": VOCAB, "hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2,

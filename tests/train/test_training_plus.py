@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_plus import TOKENIZER_FOLDER, tiny_plus_model
+from support.tiny_plus import TOKENIZER_FOLDER, tiny_plus_model
 
 from avcap.data.prompt import ChatStyle
 from avcap.model.features import MediaFeatures, VisionGrid

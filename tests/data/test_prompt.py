@@ -1,7 +1,7 @@
-from pathlib import Path
 
 import pytest
 import torch
+from support import ASSETS
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from avcap.data.prompt import (
@@ -17,7 +17,7 @@ from avcap.data.tokenizer import build_word_tokenizer
 from avcap.model.configuration import Salmonn2Config
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID, ZERO_ID
 
-RELEASED = Path(__file__).parents[1] / "data" / "v1_av_31s"
+RELEASED = ASSETS / "v1_av_31s"
 MEDIA = [VISUAL_ID, VISUAL_ID, AUDIO_ID]
 
 

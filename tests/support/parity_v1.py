@@ -13,20 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from parity_checks import (
-    CLOSE,
-    EXACT,
-    IGNORED,
-    LOGITS,
-    REFERENCE_SCALE,
-    REPETITION_PENALTY,
-    SAME,
-    SAMPLE_RATE_HZ,
-    Check,
-    Row,
-    difference,
-    run_checks,
-)
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -41,6 +27,20 @@ from avcap.model.aligner import segment_positions
 from avcap.model.checkpoints import SHARD_INDEX, load, our_name
 from avcap.model.features import MediaFeatures, MediaTokens
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from support.parity_checks import (
+    CLOSE,
+    EXACT,
+    IGNORED,
+    LOGITS,
+    REFERENCE_SCALE,
+    REPETITION_PENALTY,
+    SAME,
+    SAMPLE_RATE_HZ,
+    Check,
+    Row,
+    difference,
+    run_checks,
+)
 
 MEDIA_MARK = -200  # stands for the whole media block in recorded prompts
 

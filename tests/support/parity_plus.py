@@ -12,21 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from parity_checks import (
-    CLOSE,
-    EXACT,
-    IGNORED,
-    LOGITS,
-    REFERENCE_SCALE,
-    REPETITION_PENALTY,
-    SAME,
-    SAMPLE_RATE_HZ,
-    Check,
-    Row,
-    difference,
-    run_checks,
-    tiled_waveform,
-)
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -45,6 +30,21 @@ from avcap.model.patches import normalize_patches, to_patches
 from avcap.model.plus_checkpoints import our_plus_name
 from avcap.model.salmonn2_plus import Salmonn2PlusForCaptioning
 from avcap.train.shared_prompt import ExampleLogprobs, PairExample, pack, response_logprobs
+from support.parity_checks import (
+    CLOSE,
+    EXACT,
+    IGNORED,
+    LOGITS,
+    REFERENCE_SCALE,
+    REPETITION_PENALTY,
+    SAME,
+    SAMPLE_RATE_HZ,
+    Check,
+    Row,
+    difference,
+    run_checks,
+    tiled_waveform,
+)
 
 TAGS = ("<video>", "<image>", "<audio>")
 MODES_APART = 0.1  # what two rules of positions change at least: mistakes of structure are larger, rounding is smaller

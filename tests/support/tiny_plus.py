@@ -8,8 +8,9 @@ import torch
 from avcap.infer.settings import CaptionerSettings, Prompts, write_settings
 from avcap.model.plus_configuration import Salmonn2PlusConfig
 from avcap.model.salmonn2_plus import Salmonn2PlusForCaptioning
+from support import ASSETS
 
-TOKENIZER_FOLDER = Path(__file__).parent / "data" / "plus_av_10s"
+TOKENIZER_FOLDER = ASSETS / "plus_av_10s"
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "added_tokens.json")
 TOKEN_IDS = {
     "vision_start_token_id": 286, "vision_end_token_id": 287, "image_token_id": 289, "video_token_id": 290,
