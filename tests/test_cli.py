@@ -107,6 +107,7 @@ def test_a_folder_is_searched_and_what_is_skipped_is_told(caption_args, videos, 
     assert out.startswith("A.MP4  3.0 s")
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_are_captioned_and_found_again(caption_args, videos, tmp_path, run):
     strange = tmp_path / "\udcff :x: [b].mp4"  # a byte that no UTF-8 begins with, and what rich would make pictures of
     strange.write_bytes((videos / "b.mp4").read_bytes())
@@ -122,6 +123,7 @@ def test_names_that_are_no_text_are_captioned_and_found_again(caption_args, vide
     assert printed.stdout.startswith("\\udcff :x: [b].mp4  2.0 s: 2 frames")
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on(caption_args, videos, tmp_path):
     for number in range(12):
         (tmp_path / f"{number:02}.mp4").write_bytes((videos / "b.mp4").read_bytes())
@@ -143,6 +145,7 @@ def test_killed_in_the_middle_it_goes_on(caption_args, videos, tmp_path):
     assert sorted(rows_of(out)) == [f"{number:02}.mp4" for number in range(12)]
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_a_closed_pipe_end_it_quietly(caption_args, videos, tmp_path):
     out = tmp_path / "out.jsonl"
     arguments = command(*caption_args, *[videos / "a.mp4", videos / "b.mp4", videos / "c.mp4"], "--batch-size", 1)
@@ -161,6 +164,7 @@ def test_ctrl_c_and_a_closed_pipe_end_it_quietly(caption_args, videos, tmp_path)
     assert "Traceback" not in piped.stderr and "Exception" not in piped.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said(caption_args, videos):
     done = avcap(*caption_args, videos / "b.mp4", "--out", "/dev/full")
     assert done.returncode == 2

@@ -65,6 +65,7 @@ def run(command: list[str], place: tuple[Path, dict[str, str]]) -> subprocess.Co
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # 50 CPU seconds; much longer on a busy machine
 def test_every_command_runs(checkout):
     """In the order of the page, in one folder, as a reader would type them."""
