@@ -1,4 +1,8 @@
-"""The command line as a user has it: a process of its own, real files, exit codes, one line for what is wrong."""
+"""The command line as a user has it: real files, exit codes, one line for what is wrong.
+
+`avcap` starts a process of its own, for what only a process can show: everything on its streams, signals, pipes, what
+is imported. That costs seconds of imports, so everything else goes by `run`: the same entry point in this process.
+"""
 
 import json
 import os
@@ -26,6 +30,13 @@ def avcap(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedPr
     return subprocess.run(command(*arguments), capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd)
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    """Lines are not broken, for `run` as in ENVIRONMENT."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
 @pytest.fixture
 def caption_args(random_checkpoint):
     return ("caption", "--model", random_checkpoint)
@@ -50,67 +61,69 @@ def test_captions_are_printed_as_text(caption_args, videos):
     assert done.stderr == ""
 
 
-def test_an_interval_without_sound(caption_args, videos):
-    done = avcap(*caption_args, videos / "c.mp4", "--start", 1, "--no-sound", "--prompt", "Zeppelin?")
-    assert done.stdout.splitlines()[0] == "c.mp4  1 to 4 s of 4.0 s: 3 frames, sound left out"
-    assert "avcap: the prompt has words that" in done.stderr and "'Zeppelin'" in done.stderr
+def test_an_interval_without_sound(caption_args, videos, run):
+    _, out, err = run(*caption_args, videos / "c.mp4", "--start", 1, "--no-sound", "--prompt", "Zeppelin?")
+    assert out.splitlines()[0] == "c.mp4  1 to 4 s of 4.0 s: 3 frames, sound left out"
+    assert "avcap: the prompt has words that" in err and "'Zeppelin'" in err
 
 
-def test_a_bad_file_is_an_error_row_and_the_others_are_captioned(caption_args, videos, tmp_path):
+def test_a_bad_file_is_an_error_row_and_the_others_are_captioned(caption_args, videos, tmp_path, run):
     (tmp_path / "broken.mp4").write_text("no video")
     (tmp_path / "list.txt").write_text(f"# two of them\n{videos / 'b.mp4'}\n\n{tmp_path / 'broken.mp4'}\n")
     out = tmp_path / "out.jsonl"
     inputs = (str(videos / "[ac].mp4"), tmp_path / "list.txt", tmp_path / "gone.mp4")
-    done = avcap(*caption_args, *inputs, "--out", out)
-    assert done.returncode == 1
+    code, printed, err = run(*caption_args, *inputs, "--out", out)
+    assert code == 1
     rows = rows_of(out)
     assert {name for name, row in rows.items() if isinstance(row, Caption)} == {"a.mp4", "b.mp4", "c.mp4"}
     assert {name for name, row in rows.items() if isinstance(row, CaptionError)} == {"broken.mp4", "gone.mp4"}
-    assert "3 captions written, 2 errors, 0 captions were there already" in done.stderr
-    assert done.stdout == "" and "Traceback" not in done.stderr
+    assert "3 captions written, 2 errors, 0 captions were there already" in err
+    assert printed == "" and "Traceback" not in err
 
     # again: the captions are there, the errors are tried once more, and one of them is mended by now
     (tmp_path / "broken.mp4").write_bytes((videos / "a.mp4").read_bytes())
     before = {name: row for name, row in rows.items() if isinstance(row, Caption)}
-    again = avcap(*caption_args, *inputs, "--out", out)
-    assert again.returncode == 1
-    assert "1 captions written, 1 errors, 3 captions were there already" in again.stderr
+    code, _, err = run(*caption_args, *inputs, "--out", out)
+    assert code == 1
+    assert "1 captions written, 1 errors, 3 captions were there already" in err
     rows = rows_of(out)
     assert {name: row for name, row in rows.items() if name in before} == before
     assert isinstance(rows["broken.mp4"], Caption) and isinstance(rows["gone.mp4"], CaptionError)
 
     # with another prompt it would be another experiment
-    other = avcap(*caption_args, *inputs, "--out", out, "--seed", 1)
-    assert other.returncode == 2
-    assert "got captions of decoding" in other.stderr and other.stderr.count("\n") == 1
+    code, _, err = run(*caption_args, *inputs, "--out", out, "--seed", 1)
+    assert code == 2
+    assert "got captions of decoding" in err and err.count("\n") == 1
 
 
-def test_a_folder_is_searched_and_what_is_skipped_is_told(caption_args, videos, tmp_path):
+def test_a_folder_is_searched_and_what_is_skipped_is_told(caption_args, videos, tmp_path, run):
     (tmp_path / "in" / "deep").mkdir(parents=True)
     (tmp_path / "in" / "deep" / "A.MP4").write_bytes((videos / "a.mp4").read_bytes())
     (tmp_path / "in" / "notes.json").write_text("{}")
     (tmp_path / "in" / ".hidden.mp4").write_text("")
-    done = avcap(*caption_args, tmp_path / "in")
-    assert done.returncode == 0
-    assert done.stderr == "avcap: 1 file is no media by name (.json 1)\n"
-    assert done.stdout.startswith("A.MP4  3.0 s")
+    code, out, err = run(*caption_args, tmp_path / "in")
+    assert code == 0
+    assert err == "avcap: 1 file is no media by name (.json 1)\n"
+    assert out.startswith("A.MP4  3.0 s")
 
 
-def test_names_that_are_no_text_are_captioned_and_found_again(caption_args, videos, tmp_path):
+@pytest.mark.slow
+def test_names_that_are_no_text_are_captioned_and_found_again(caption_args, videos, tmp_path, run):
     strange = tmp_path / "\udcff :x: [b].mp4"  # a byte that no UTF-8 begins with, and what rich would make pictures of
     strange.write_bytes((videos / "b.mp4").read_bytes())
     broken = tmp_path / "\udcff [red]x.mp4"
     broken.write_text("no video")
     out = tmp_path / "out.jsonl"
-    first = avcap(*caption_args, tmp_path, "--out", out)
+    first = avcap(*caption_args, tmp_path, "--out", out)  # a process: its streams take what no test's stream would
     assert first.returncode == 1 and f"{tmp_path}/\\udcff [red]x.mp4: got a file that cannot" in first.stderr
     assert {row.video for row in rows_of(out).values()} == {str(strange), str(broken)}
-    again = avcap(*caption_args, strange, "--out", out)
-    assert (again.returncode, "1 captions were there already" in again.stderr) == (0, True)
+    code, _, err = run(*caption_args, strange, "--out", out)
+    assert (code, "1 captions were there already" in err) == (0, True)
     printed = avcap(*caption_args, strange)
     assert printed.stdout.startswith("\\udcff :x: [b].mp4  2.0 s: 2 frames")
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on(caption_args, videos, tmp_path):
     for number in range(12):
         (tmp_path / f"{number:02}.mp4").write_bytes((videos / "b.mp4").read_bytes())
@@ -132,6 +145,7 @@ def test_killed_in_the_middle_it_goes_on(caption_args, videos, tmp_path):
     assert sorted(rows_of(out)) == [f"{number:02}.mp4" for number in range(12)]
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_a_closed_pipe_end_it_quietly(caption_args, videos, tmp_path):
     out = tmp_path / "out.jsonl"
     arguments = command(*caption_args, *[videos / "a.mp4", videos / "b.mp4", videos / "c.mp4"], "--batch-size", 1)
@@ -150,6 +164,7 @@ def test_ctrl_c_and_a_closed_pipe_end_it_quietly(caption_args, videos, tmp_path)
     assert "Traceback" not in piped.stderr and "Exception" not in piped.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said(caption_args, videos):
     done = avcap(*caption_args, videos / "b.mp4", "--out", "/dev/full")
     assert done.returncode == 2
@@ -193,19 +208,44 @@ BAD_INPUT = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD_INPUT, ids=[" ".join(arguments) for arguments, _ in BAD_INPUT])
-def test_bad_input_is_one_line(arguments, message, tmp_path, random_checkpoint):
-    (tmp_path / "empty.txt").write_text("# nothing\n")
-    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\n")
-    (tmp_path / "foreign.jsonl").write_text('{"question": "is this a caption?"}')
-    if arguments[0] == "caption" and "--model" not in arguments:
-        arguments = [*arguments, "--model", str(random_checkpoint)]
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+def test_bad_input_is_one_line(arguments, message, tmp_path, random_checkpoint, run, monkeypatch):
+    arguments, before = prepare_bad_input(arguments, tmp_path, random_checkpoint)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert out == ""
+    assert_one_line(err, message)
+    assert contents(tmp_path) == before
+
+
+# One for each way to an error: the parser of the command line, a check before torch is loaded, a checkpoint refused.
+@pytest.mark.parametrize("words", ["caption x.mp4 --colour red", "caption empty.txt", "caption x.mp4 --model ."])
+def test_a_process_with_bad_input_says_nothing_else(words, tmp_path, random_checkpoint):
+    ((arguments, message),) = [case for case in BAD_INPUT if " ".join(case[0]) == words]
+    arguments, before = prepare_bad_input(arguments, tmp_path, random_checkpoint)
     done = avcap(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("avcap: ") and message in done.stderr
-    assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert (done.returncode, done.stdout) == (2, "")
+    assert_one_line(done.stderr, message)
+    assert contents(tmp_path) == before
+
+
+def prepare_bad_input(arguments: list[str], folder: Path, checkpoint: Path) -> tuple[list[str], dict[str, bytes]]:
+    """-> the arguments with a model, and what is in the folder."""
+    (folder / "empty.txt").write_text("# nothing\n")
+    (folder / "binary.txt").write_bytes(b"\xff\xfe\x00\n")
+    (folder / "foreign.jsonl").write_text('{"question": "is this a caption?"}')
+    if arguments[0] == "caption" and "--model" not in arguments:
+        arguments = [*arguments, "--model", str(checkpoint)]
+    return arguments, contents(folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def assert_one_line(err: str, message: str) -> None:
+    assert err.startswith("avcap: ") and message in err
+    assert err.count("\n") == 1 and "Traceback" not in err
 
 
 # --- the other commands -----------------------------------------------------------------------------------------------
@@ -220,27 +260,27 @@ def test_version_help_and_models_need_no_torch():
         assert (done.returncode, done.stderr) == (0, "False\n"), arguments
 
 
-def test_a_world_is_made(tmp_path):
-    done = avcap(
-        "world", "make", "--clips", 1, "--seed", 5, "--difficulty", "easy", "--out", tmp_path / "w", "--workers", 1
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(tmp_path / "w" / "truth.jsonl")
+def test_a_world_is_made(tmp_path, run):
+    words = ("--clips", 1, "--seed", 5, "--difficulty", "easy", "--out", tmp_path / "w", "--workers", 1)
+    code, out, err = run("world", "make", *words)
+    assert code == 0, err
+    assert out.strip() == str(tmp_path / "w" / "truth.jsonl")
     (truth,) = (json.loads(line) for line in (tmp_path / "w" / "truth.jsonl").read_text().splitlines())
     assert (tmp_path / "w" / truth["video"]).is_file()
 
 
-def test_a_dry_run_prints_a_configuration_that_gives_itself_again(tmp_path):
-    first = avcap("train", "tiny_sft", "--dry-run", "--seed", 3, "--set", "teach.optim.lr=5e-4", "--model", tmp_path)
-    assert (first.returncode, first.stdout) == (2, "")  # the folder is no checkpoint
-    first = avcap("train", "tiny_sft", "--dry-run", "--seed", 3, "--set", "teach.optim.lr=5e-4", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
-    config = yaml.safe_load(first.stdout)
+def test_a_dry_run_prints_a_configuration_that_gives_itself_again(tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("train", "tiny_sft", "--dry-run", "--seed", 3, "--set", "teach.optim.lr=5e-4")
+    assert run(*words, "--model", tmp_path)[:2] == (2, "")  # the folder is no checkpoint
+    code, first, err = run(*words)
+    assert code == 0, err
+    config = yaml.safe_load(first)
     assert (config["recipe"], config["seed"], config["teach"]["optim"]["lr"]) == ("tiny_sft", 3, 5e-4)
-    assert "# Would train into out/tiny_sft, from nothing" in first.stdout
-    (tmp_path / "my.yaml").write_text(first.stdout)
-    second = avcap("train", "tiny_sft", "--dry-run", "--config", "my.yaml", cwd=tmp_path)
-    assert second.stdout == first.stdout
+    assert "# Would train into out/tiny_sft, from nothing" in first
+    (tmp_path / "my.yaml").write_text(first)
+    _, second, _ = run("train", "tiny_sft", "--dry-run", "--config", "my.yaml")
+    assert second == first
     assert not (tmp_path / "out").exists()
 
 
@@ -252,7 +292,8 @@ def test_a_dry_run_prints_a_configuration_that_gives_itself_again(tmp_path):
         (["train", "tiny_sft"], "--model"),
     ],
 )
-def test_a_wrong_recipe_or_field_is_said_before_anything_is_written(arguments, message, tmp_path):
-    done = avcap(*arguments, cwd=tmp_path)
-    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+def test_a_wrong_recipe_or_field_is_said_before_anything_is_written(arguments, message, tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(*arguments)
+    assert code == 2 and message in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -53,11 +54,18 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     return folder, os.environ | paths | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+@pytest.fixture
+def avcap(request):
+    """The fixture `run` of all tests, whose name is taken here."""
+    return request.getfixturevalue("run")
+
+
 def run(command: list[str], place: tuple[Path, dict[str, str]]) -> subprocess.CompletedProcess[str]:
     folder, environment = place
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # 50 CPU seconds; much longer on a busy machine
 def test_every_command_runs(checkout):
     """In the order of the page, in one folder, as a reader would type them."""
@@ -68,13 +76,14 @@ def test_every_command_runs(checkout):
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
-def test_every_python_block_runs(checkout):
+def test_every_python_block_runs(checkout, monkeypatch, capsys):
+    """Each with names of its own, in this process: what each would import takes seconds."""
     found = blocks("python")
     assert len(found) >= 2
+    monkeypatch.chdir(checkout[0])
     for block in found:
-        done = run([sys.executable, "-c", block], checkout)
-        assert done.returncode == 0, f"{block}\n{done.stderr}"
-        assert done.stdout.strip()
+        exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+        assert capsys.readouterr().out.strip()
 
 
 def test_what_is_not_run_is_in_the_readme():
@@ -116,16 +125,18 @@ def test_ci_runs_the_test_command_of_the_readme():
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
-def test_the_commands_of_make_train_would_run(checkout):
+def test_the_commands_of_make_train_would_run(avcap, tmp_path, monkeypatch):
     """Each with --dry-run, without the parent that the line before it would have trained."""
+    monkeypatch.chdir(tmp_path)
     script = commands((ROOT / "runs" / "train_tiny.sh").read_text(encoding="utf-8"))
     lines = [line for line in script if line.startswith("avcap train")]
     assert [line.split()[2] for line in lines] == ["tiny_base", "tiny_align", "tiny_sft"]
     made = [line.split("--out ")[1].split()[0] + "/checkpoint" for line in lines]
     for line, parent in zip(lines, [None, *made], strict=False):
         assert parent is None or f"--model {parent} " in line
-        done = run(["bash", "-c", line.replace(f"--model {parent} ", "") + " --dry-run"], checkout)
-        assert done.returncode == 0, done.stderr
+        words = shlex.split(line.replace(f"--model {parent} ", ""))
+        code, _, err = avcap(*words[1:], "--dry-run")
+        assert code == 0, err
 
 
 # --- the tree and the links -------------------------------------------------------------------------------------------

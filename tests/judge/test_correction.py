@@ -156,6 +156,7 @@ def by_video(labelled) -> list[list[Labelled]]:
     return list(groups.values())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)  # half a minute of CPU time, on a machine that may be busy
 def test_intervals_of_corrected_rates_cover_the_truth_in_93_of_100_runs():
     captions = imperfect_captions(num_videos=200)

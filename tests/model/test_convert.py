@@ -188,6 +188,7 @@ def test_adapter_that_is_no_plain_lora_is_refused(adapter, plus_folder, tmp_path
         convert(adapter, tmp_path / "merged", base=plus_folder)
 
 
+@pytest.mark.slow
 def test_training_checkpoint_is_put_into_its_base(released_folder, tmp_path):
     """`checkpoint-N.bin` of the first family: what trained, under the names of DeepSpeed and PEFT."""
     stored = load_file(released_folder / "model.safetensors")
@@ -235,6 +236,7 @@ def test_a_pickle_that_runs_code_is_not_loaded(released_folder, tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 def test_72_billion_weights_pass_through_little_memory(plus_folder, tmp_path):
     """A checkpoint that no machine here could load: 147 GB, all holes but 200 MB, and neither disk nor memory fills."""

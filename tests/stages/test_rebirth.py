@@ -83,6 +83,7 @@ def test_all_three_models_are_measured(whole):
     assert found["student"] != found["teacher"]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_same_weights(whole, material, tmp_path, monkeypatch):
     class Stopped(Exception):
         pass

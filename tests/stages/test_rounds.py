@@ -71,6 +71,28 @@ def whole(samples, judge, tmp_path_factory) -> Path:
     return out_dir
 
 
+PAIRED = ("captions.jsonl", "verdicts.jsonl", "pairs.jsonl")
+"""What a round has before it learns."""
+
+
+@pytest.fixture
+def begun(whole, tmp_path):
+    """-> function: round 1's files -> the folder of a run that stopped after them, so that only the rest is run.
+
+    It always has the encoded videos, and the first model measured.
+    """
+
+    def begin(*files: str, folder: Path = tmp_path) -> Path:
+        for name in ("features", "round-0"):
+            shutil.copytree(whole / name, folder / name)
+        (folder / "round-1").mkdir()
+        for name in files:
+            shutil.copy(whole / "round-1" / name, folder / "round-1" / name)
+        return folder
+
+    return begin
+
+
 def weights(out_dir: Path, *, number: int = 1) -> dict:
     return load_file(out_dir / f"round-{number}" / "checkpoint" / "model.safetensors")
 
@@ -127,17 +149,21 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("where", ["sampling", "judging", "training", "merging", "measuring"])
-def test_a_stopped_run_ends_with_the_same_weights(where, whole, samples, judge, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "where",
+    ["training", *(pytest.param(w, marks=pytest.mark.slow) for w in ("sampling", "judging", "merging", "measuring"))],
+)
+def test_a_stopped_run_ends_with_the_same_weights(where, whole, begun, samples, judge, monkeypatch):
+    out_dir = begun()
     with monkeypatch.context() as patch:
         _stop(where, patch)
         with pytest.raises(Stopped):
-            go(samples, judge, tmp_path)
-    assert not (tmp_path / "round-1" / "standing.json").exists()
-    go(samples, judge, tmp_path)
-    assert same(weights(whole), weights(tmp_path))
-    for name in ("captions.jsonl", "verdicts.jsonl", "pairs.jsonl"):
-        assert (tmp_path / "round-1" / name).read_bytes() == (whole / "round-1" / name).read_bytes()
+            go(samples, judge, out_dir)
+    assert not (out_dir / "round-1" / "standing.json").exists()
+    go(samples, judge, out_dir)
+    assert same(weights(whole), weights(out_dir))
+    for name in PAIRED:
+        assert (out_dir / "round-1" / name).read_bytes() == (whole / "round-1" / name).read_bytes()
 
 
 def _stop(where: str, patch) -> None:
@@ -154,7 +180,6 @@ def _stop(where: str, patch) -> None:
         patch.setattr(Captioner, "sample", lambda *a, **k: stop_after(8, sample(*a, **k)))  # in the second prompt
     elif where == "judging":
         real = OracleJudge.judge
-        # the four captions held out are judged first, one call for each measure
         patch.setattr(OracleJudge, "judge", lambda self, cases: stop_after(9, real(self, cases)))
     elif where == "training":
         from avcap.stages import prefer
@@ -175,12 +200,12 @@ def _raise():
     raise Stopped
 
 
-def test_half_a_line_is_written_again(whole, samples, judge, tmp_path):
-    folder = tmp_path / "round-1"
-    folder.mkdir()
+@pytest.mark.slow
+def test_half_a_line_is_written_again(whole, begun, samples, judge):
+    folder = begun() / "round-1"
     lines = (whole / "round-1" / "captions.jsonl").read_text().splitlines(keepends=True)
     (folder / "captions.jsonl").write_text("".join(lines[:8]) + lines[8][:40])  # one prompt whole, one torn
-    go(samples, judge, tmp_path)
+    go(samples, judge, folder.parent)
     assert (folder / "captions.jsonl").read_text() == "".join(lines)
 
 
@@ -203,11 +228,13 @@ def metrics_of(out_dir: Path, number: int) -> list[dict]:
     return [json.loads(line) for line in (out_dir / f"round-{number}/train/metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_kept_lora_goes_on_against_the_first_model(samples, judge, tmp_path):
+@pytest.mark.slow
+def test_a_kept_lora_goes_on_against_the_first_model(begun, samples, judge):
     config = replace(CONFIG, proxy="kept", num_rounds=2, stop=StopConfig(patience=9))
-    go(samples, judge, tmp_path, config=config)
-    adapters = [load_file(tmp_path / f"round-{n}/train/adapter.safetensors") for n in (1, 2)]
-    start, last = load_file(find_checkpoint("tiny-sft") / "model.safetensors"), weights(tmp_path, number=2)
+    out_dir = begun(*PAIRED)
+    go(samples, judge, out_dir, config=config)
+    adapters = [load_file(out_dir / f"round-{n}/train/adapter.safetensors") for n in (1, 2)]
+    start, last = load_file(find_checkpoint("tiny-sft") / "model.safetensors"), weights(out_dir, number=2)
     name = next(name for name in adapters[1] if "q_proj" in name and "lora_A" in name)
     matrix = name.partition(".lora_A")[0] + ".weight"
     a, b = adapters[1][name], adapters[1][name.replace("lora_A", "lora_B")]
@@ -215,9 +242,10 @@ def test_a_kept_lora_goes_on_against_the_first_model(samples, judge, tmp_path):
     assert last[matrix].allclose(start[matrix] + 2 * b @ a, atol=1e-6)
     assert not adapters[0][name].equal(a)
     # it does not begin among equals
-    assert abs(metrics_of(tmp_path, 2)[0]["rewards/margins"]) > 1e-3
+    assert abs(metrics_of(out_dir, 2)[0]["rewards/margins"]) > 1e-3
 
 
+@pytest.mark.slow
 def test_questions_are_replayed_and_gate_the_rounds(samples, judge, truth, tmp_path):
     learn, held_out = samples
     material = Material(
@@ -249,14 +277,15 @@ def test_questions_are_replayed_and_gate_the_rounds(samples, judge, truth, tmp_p
     assert all(mean[name].allclose((before[name] + after[name]) / 2, atol=1e-6) for name in mean)
 
 
-def test_replay_without_questions_is_an_error(samples, judge, tmp_path):
+def test_replay_without_questions_is_an_error(begun, samples, judge):
     config = replace(CONFIG, prefer=replace(CONFIG.prefer, replay=ReplayConfig(weight=1.0)))
     with pytest.raises(UserError, match="no questions"):
-        go(samples, judge, tmp_path, config=config)
+        go(samples, judge, begun(*PAIRED), config=config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["l2", "ewc"])
-def test_an_anchor_holds_weights_of_full_fine_tuning(kind, samples, judge, truth, tmp_path):
+def test_an_anchor_holds_weights_of_full_fine_tuning(kind, begun, samples, judge, truth, tmp_path):
     learn, held_out = samples
     moved = []
     for weight in (1e-9, 1e3):
@@ -266,13 +295,14 @@ def test_an_anchor_holds_weights_of_full_fine_tuning(kind, samples, judge, truth
         )
         run_rounds(
             find_checkpoint("tiny-sft"), config=replace(CONFIG, prefer=prefer), material=material, judge=judge,
-            out_dir=tmp_path / f"{weight}",
+            out_dir=begun(*PAIRED, folder=tmp_path / f"{weight}"),
         )  # fmt: skip
         before, after = load_file(find_checkpoint("tiny-sft") / "model.safetensors"), weights(tmp_path / f"{weight}")
         moved.append(sum((after[name] - before[name]).square().sum().item() for name in before))
     assert 0 < moved[1] < 0.9 * moved[0]
 
 
+@pytest.mark.slow
 def test_rounds_are_set_aside_and_made_anew(whole, samples, judge, tmp_path):
     shutil.copytree(whole, tmp_path / "rounds")
     place = set_aside(tmp_path / "rounds", first=1)
@@ -285,7 +315,8 @@ def test_rounds_are_set_aside_and_made_anew(whole, samples, judge, tmp_path):
 # --- what cannot go on ------------------------------------------------------------------------------------------------
 
 
-def test_a_judge_that_is_down_stops_the_round_and_keeps_what_was_paid(samples, judge, tmp_path):
+@pytest.mark.slow
+def test_a_judge_that_is_down_stops_the_round_and_keeps_what_was_paid(begun, samples, judge):
     class Failing:
         name, prompt_version = "oracle", ""
 
@@ -297,17 +328,17 @@ def test_a_judge_that_is_down_stops_the_round_and_keeps_what_was_paid(samples, j
                 self.num_right -= 1
                 yield verdict if self.num_right >= 0 else Unscored(caption_id=case.caption_id, reason="no answer")
 
-    held_out = len(samples[1])
+    out_dir = begun("captions.jsonl")
     with pytest.raises(UserError, match=r"26 of 36 captions have no verdict.*no answer.*10 verdicts are kept"):
-        go(samples, Failing(held_out + 10), tmp_path)
-    assert len((tmp_path / "round-1" / "verdicts.jsonl").read_text().splitlines()) == 10
-    go(samples, judge, tmp_path)
+        go(samples, Failing(10), out_dir)
+    assert len((out_dir / "round-1" / "verdicts.jsonl").read_text().splitlines()) == 10
+    go(samples, judge, out_dir)
 
 
-def test_no_pairs_is_an_error_that_says_why(samples, judge, tmp_path):
+def test_no_pairs_is_an_error_that_says_why(begun, samples, judge):
     config = replace(CONFIG, pairs=PairConfig(min_gap=100.0))
     with pytest.raises(UserError, match="min_gap"):
-        go(samples, judge, tmp_path, config=config)
+        go(samples, judge, begun("captions.jsonl"), config=config)
 
 
 def test_videos_are_not_learned_and_measured_on(samples, judge, tmp_path):

@@ -120,6 +120,7 @@ def test_tiny_base_trained_its_parts(tiny_base):
     assert frozen and all(torch.equal(encoders[name], trained[name]) for name in frozen)
 
 
+@pytest.mark.slow
 def test_stopped_while_seeing_and_while_learning_words_it_ends_the_same(tiny_base, tmp_path, monkeypatch):
     for module, name, call in ((perceive, "attribute_loss", 2), (teach, "language_loss", 3)):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -146,6 +147,7 @@ def test_parents_that_are_missing_or_too_many_are_refused(tiny_base, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_tiny_sft_goes_on_from_the_base_and_its_seed_matters(tiny_base, tmp_path):
     first = run("tiny_sft", LESSONS, tmp_path / "first", parent=tiny_base)
     second = run("tiny_sft", LESSONS | {"seed": 1}, tmp_path / "second", parent=tiny_base)
@@ -158,6 +160,7 @@ def test_tiny_sft_goes_on_from_the_base_and_its_seed_matters(tiny_base, tmp_path
     assert len(list(tmp_path.glob("tracks-*"))) == 2  # the tracks of a seed are its own
 
 
+@pytest.mark.slow
 def test_tiny_align_trains_the_sound_branch_alone(tiny_base, tmp_path):
     values = {name: value for name, value in LESSONS.items() if name != "teach.slot_steps"}
     before, after = weights(tiny_base), weights(run("tiny_align", values, tmp_path / "align", parent=tiny_base))
