@@ -1,9 +1,16 @@
 """`avcap caption --compat official` and `avcap audit-compat` as a user runs them."""
 
 import json
+import math
 
 import pytest
 from support import ASSETS
+
+from avcap.errors import UserError
+from avcap.infer.captioner import Captioner
+from avcap.infer.compat_audit import audit_compat
+from avcap.model.checkpoints import load
+from avcap.model.interleave import VISUAL_ID
 
 V1, PLUS = ASSETS / "v1_av_31s", ASSETS / "plus_av_10s"
 
@@ -50,9 +57,60 @@ def test_what_was_never_published_is_refused(video, random_checkpoint, run):
     assert code == 2 and "leave out --compat" in err
 
 
-def test_parts_of_a_video_are_refused(video, run):
-    code, _, err = run("caption", video, "--model", V1, "--compat", "official", "--end", 2)
-    assert code == 2 and "wanted a whole video" in err
+def test_v1_as_published_captions_a_part(video, rows):
+    row = rows(video, "--model", V1, "--compat", "official", "--start", 1, "--end", 3)
+    # frames 5 and 10 of 15, 13 * 14 tokens each; the sound of 2 s and 28 s of silence
+    seen = {"frames": 2, "audio_seconds": 2.0, "visual_tokens": 364, "audio_tokens": 60, "bad_packets": 0}
+    assert row["seen"] == seen
+    assert (row["interval_s"], row["checkpoint"].endswith("+official")) == ([1.0, 3.0], True)
+    assert row["prompt"] == "Describe what happens from 1s to 3s."
+
+
+def test_v1_as_published_captions_a_part_in_python(videos):
+    captioner = Captioner(V1, compat="official")
+    to_the_end = captioner.caption(videos / "a.mp4", interval_s=(1, math.inf), max_new_tokens=2)
+    assert (to_the_end.seen.frames, to_the_end.seen.audio_seconds) == (2, 2.0)
+    looked = captioner.caption(videos / "a.mp4", interval_s=(0, 2), use_sound=False, max_new_tokens=2)
+    assert (looked.seen.frames, looked.seen.audio_tokens) == (3, 0)  # frames 0, 5, 10
+    with pytest.raises(UserError, match="wanted one within the file"):
+        captioner.caption(videos / "a.mp4", interval_s=(1, 9), max_new_tokens=2)
+
+
+def test_parts_of_a_video_are_refused_for_plus(video, run, tmp_path):
+    out = tmp_path / "captions.jsonl"
+    code, _, err = run("caption", video, "--model", PLUS, "--compat", "official", "--end", 2, "--out", out)
+    assert code == 2 and "wanted a whole video: its published code knows no parts of videos" in err
+    assert not out.exists()
+    code, _, err = run("audit-compat", video, "--model", PLUS, "--end", 2)
+    assert code == 2 and "its published code knows no parts of videos" in err
+    with pytest.raises(UserError, match="knows no parts"):
+        Captioner(PLUS, compat="official").caption(video, interval_s=(0, 2))
+
+
+def test_times_written_in_a_part_without_sound_count_from_its_start(videos):
+    official, _ = audit_compat(str(videos / "silent.mp4"), V1, interval_s=(0, 1))
+    assert official.frame_times_s == [0, 1]  # frames 0 and 5 of 10; the whole 2 s look at the same two
+    _, tokenizer = load(V1)
+    first = official.ids.index(VISUAL_ID)
+    texts = []
+    for _ in range(2):
+        first += 13 * 14
+        texts.append(tokenizer.decode(official.ids[first : first + 3]))
+        first += 3
+    assert texts == ["0.5", "1.0"]  # 1 s / 2 frames, and twice that
+
+
+def test_audit_of_a_part(video, run, tmp_path):
+    words = ("--start", 1, "--end", 3, "--out", tmp_path / "audit.png")
+    code, out, err = run("audit-compat", video, "--model", V1, *words)
+    assert code == 0, err
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "frame times 1, 2 s 1, 2 s" in lines and "sound 2.000 s 2.000 s" in lines
+    # 4 of 60 tokens are of real sound; all 30 before frame 2 as published, 2 a second by default
+    assert "sound tokens 60, of them 56 of silence that was added 4, of them 0 of silence that was added" in lines
+    (row,) = [line for line in lines if line.startswith("2 ")]
+    assert "2 tokens after 1.00 s" in row and row.endswith("2 tokens after 2.00 s")
+    assert (tmp_path / "audit.png").stat().st_size > 10_000
 
 
 def test_audit_of_v1(video, run, tmp_path):

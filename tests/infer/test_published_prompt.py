@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from avcap.errors import UserError
-from avcap.infer.compat import check_compat, published_decoding, refuse_interval
+from avcap.infer.compat import check_compat, published_decoding, refuse_plus_interval
 from avcap.infer.published import check_sound_lasts, published_features, published_prompt
 from avcap.model.configuration import Salmonn2Config
 from avcap.model.features import MediaFeatures, VisionGrid
@@ -61,6 +61,6 @@ def test_repetition_penalty_is_that_of_the_folder(tmp_path):
 def test_what_cannot_be_is_said():
     with pytest.raises(UserError, match="got compat 'exact', wanted one of default, official"):
         check_compat("exact")
-    with pytest.raises(UserError, match="wanted a whole video"):
-        refuse_interval((1.0, 2.0))
-    refuse_interval(None)
+    with pytest.raises(UserError, match="wanted a whole video: its published code knows no parts"):
+        refuse_plus_interval((1.0, 2.0))
+    refuse_plus_interval(None)

@@ -63,3 +63,37 @@ def test_official_rule_below_the_cap_takes_every_nth():
     # round(29.97 / 1) = 30
     index_T = official_v1_frame_index(num_frames=100, source_fps=29.97, fps=1, max_frames=110)
     assert index_T.tolist() == [0, 30, 60, 90]
+
+
+# frames of the video, its rate, the cap, the interval, the frames taken: from round(start * rate) to round(end * rate)
+INTERVALS = [
+    (1500, 25.0, 6, (5, 38), [125, 290, 455, 620, 785, 950]),  # (950 - 125) / 5 = 165 between them
+    (1798, 29.97, 6, (5, 38), [150, 347, 545, 743, 941, 1139]),  # 149.85 to 1138.86; 989 / 5 = 197.8, cut
+    (900, 15.0, 6, (5, 38), [75, 174, 273, 372, 471, 570]),
+    (250, 25.0, 110, (0, 3), [0, 25, 50, 75]),  # the frame at the end belongs to it
+    (250, 25.0, 3, (0, 3), [0, 37, 75]),  # 37.5 is cut
+    (250, 25.0, 110, (8, 20), [200, 225]),  # frames end at 249
+    (250, 25.0, 2, (7, 20), [175, 249]),  # 175, 200, 225 would be three
+    (240, 24.0, 110, (1.3, 3.7), [31, 55, 79]),  # 31.2 to 88.8
+    (250, 25.0, 110, (0.5, 2.5), [12, 37, 62]),  # 12.5 and 62.5: to the even number, as Python rounds
+    (250, 25.0, 110, (4, 4.5), [100]),
+    (250, 25.0, 110, (10, 12), []),  # 250 is behind the last frame
+]
+
+
+@pytest.mark.parametrize(("num_frames", "source_fps", "max_frames", "interval_s", "expected"), INTERVALS)
+def test_official_rule_cuts_intervals_by_frame_number(num_frames, source_fps, max_frames, interval_s, expected):
+    index_T = official_v1_frame_index(
+        num_frames=num_frames, source_fps=source_fps, fps=1, max_frames=max_frames, interval_s=interval_s
+    )
+    assert index_T.dtype == np.int64
+    assert index_T.tolist() == expected
+
+
+@pytest.mark.parametrize("max_frames", [4, 110])
+@pytest.mark.parametrize(("num_frames", "source_fps"), [(311, 25.0), (744, 24.0), (100, 29.97)])
+def test_official_rule_takes_the_whole_video_for_the_interval_of_all_of_it(num_frames, source_fps, max_frames):
+    options = {"num_frames": num_frames, "source_fps": source_fps, "fps": 1, "max_frames": max_frames}
+    whole_s = (0.0, num_frames / source_fps)
+    index_T = official_v1_frame_index(**options, interval_s=whole_s)
+    assert index_T.tolist() == official_v1_frame_index(**options).tolist()

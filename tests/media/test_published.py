@@ -1,5 +1,6 @@
 """Files read as the published code reads them: frames by number, sizes, sound from its own first sample."""
 
+import math
 from fractions import Fraction
 
 import av
@@ -43,6 +44,51 @@ def test_v1_takes_every_fifth_frame_and_the_sound_while_the_picture_lasts(video)
 def test_v1_spreads_frames_up_to_the_very_last(video):
     clip = read(video, published="v1", fps=1.0, max_frames=2, frame_size=(48, 48))
     assert clip.frame_times_T.tolist() == [0, (NUM_FRAMES - 1) / FPS]  # linspace(0, 14, 2)
+
+
+# 15 frames at 5 a second: 3 s; 4 s of sound. Interval, frames at, its end, samples of sound from where to where
+CUTS = [
+    ((0, 2), [0, 1, 2], 2, (0, 32_000)),  # frames 0, 5, 10: the one at the end, too
+    ((1, 3), [1, 2], 3, (16_000, 48_000)),  # frames 5, 10; 15 is none
+    ((1, math.inf), [1, 2], 3, (16_000, 48_000)),
+    ((1, 9), [1, 2], 9, (16_000, None)),  # as long as asked: 8 s of real time; all the sound there is
+    ((0.5, 2.5), [0.4, 1.4, 2.4], 2.5, (8_000, 40_000)),  # 2.5 and 12.5 are rounded to frames 2 and 12
+]
+
+
+@pytest.mark.parametrize(("interval_s", "times_s", "end_s", "samples"), CUTS)
+def test_v1_cuts_an_interval(video, interval_s, times_s, end_s, samples):
+    whole = read(video, published="plus", pixel_budget=PixelBudget(max_frame_pixels=28 * 28, max_frames=8))
+    clip = read(video, published="v1", interval_s=interval_s, frame_size=(64, 64))
+    assert clip.frame_times_T.tolist() == times_s
+    assert (clip.frames_THWC == all_frames(video)[[round(time_s * FPS) for time_s in times_s]]).all()
+    assert (clip.start_s, clip.end_s) == (interval_s[0], end_s)
+    first, last = samples
+    assert len(whole.waveform_S) >= 4 * 16_000 and (clip.waveform_S == whole.waveform_S[first:last]).all()
+
+
+def test_v1_spreads_frames_over_an_interval(video):
+    clip = read(video, published="v1", interval_s=(0, 2), max_frames=2, frame_size=(48, 48))
+    assert clip.frame_times_T.tolist() == [0, 2]  # linspace(0, 10, 2) for 0, 5, 10
+
+
+@pytest.mark.parametrize("sound_s", [0, 4])
+def test_v1_refuses_intervals_on_which_the_published_code_fails(video, tmp_path, sound_s):
+    path = video if sound_s else write_video(tmp_path / "silent.mp4", seconds=SECONDS, sound_s=0)
+    with pytest.raises(MediaError, match=r"got the interval 3\.\.4 s, expected one that starts in the file"):
+        read(path, published="v1", interval_s=(3, 4), frame_size=(48, 48))
+    with pytest.raises(MediaError, match="got 1 frames to look at, expected at least 2"):  # frame 5 alone: 10 is next
+        read(path, published="v1", interval_s=(1, 1.8), frame_size=(48, 48))
+
+
+def test_v1_hears_an_interval_of_sound_alone_for_as_long_as_frames_could_last(video):
+    whole_S = read(video, published="plus", want_picture=False).waveform_S
+    clip = read(video, published="v1", interval_s=(1, 3), want_picture=False)
+    assert (clip.waveform_S == whole_S[16_000:48_000]).all() and (clip.start_s, clip.end_s) == (1, 3)
+    clip = read(video, published="v1", interval_s=(1, 4), want_picture=False, fps=2.0, max_frames=3)
+    assert (clip.waveform_S == whole_S[16_000:40_000]).all() and clip.end_s == 2.5  # 3 frames, 2 a second: 1.5 s
+    with pytest.raises(MediaError, match="expected one that starts in the file"):
+        read(video, published="v1", interval_s=(5, 6), want_picture=False)
 
 
 def test_plus_resizes_8_bit_tensors(video):

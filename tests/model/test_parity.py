@@ -6,6 +6,7 @@ import shutil
 import parity
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from avcap.model import aligner, salmonn2
@@ -33,6 +34,31 @@ def test_recorded_case_is_reproduced(case):
     checks = parity.check_case(case)
     assert {check.row for check in checks} >= {f"A{i}" for i in range(1, 11)} | {f"B{i}" for i in (1, 2, 3, 4, 5, 6, 8)}
     assert [check for check in checks if not check.ok] == []
+
+
+def test_recorded_case_is_reproduced_as_an_interval_of_a_longer_one(released_folder, tmp_path):
+    """The same 31 s and 7 frames, as seconds 5 to 36 of 60: all that the released code made of them stays as recorded.
+
+    60 s at 24 a second are 1440 frames. The interval is from frame 5 * 24 = 120 to 36 * 24 = 864, and six steps of
+    (864 - 120) / 6 = 124 lead through it.
+    """
+    folder = tmp_path / "case"
+    shutil.copytree(released_folder, folder)
+    inputs = load_file(folder / "inputs.safetensors")
+    tile_S, num_samples = inputs["waveform_tile_i16"], 31 * 16_000
+    recorded_S = tile_S[torch.arange(num_samples) % len(tile_S)]
+    other_S = torch.randint(-9999, 9999, (24 * 16_000,), generator=torch.Generator().manual_seed(0)).to(torch.int16)
+    inputs["waveform_tile_i16"] = torch.cat([other_S[: 5 * 16_000], recorded_S, other_S])
+    inputs["waveform_num_samples"] = torch.tensor([60 * 16_000])
+    inputs["source_num_frames"] = torch.tensor([1440])
+    inputs["frame_index"] = torch.tensor([120, 244, 368, 492, 616, 740, 864])
+    save_file(inputs, folder / "inputs.safetensors")
+    facts = json.loads((folder / "case.json").read_text())
+    (folder / "case.json").write_text(json.dumps(facts | {"timestamps": [5, 36]}))
+    assert [check for check in parity.check_case(load(folder)) if not check.ok] == []
+    (folder / "case.json").write_text(json.dumps(facts | {"timestamps": [4, 35]}))  # a second too early
+    missed = {check.row for check in parity.check_case(load(folder)) if not check.ok}
+    assert missed >= {"A3", "A4", "A5", "A6", "A7", "A8", "B1", "B5", "B8"}
 
 
 def test_script_fails_without_a_case(tmp_path, capsys):

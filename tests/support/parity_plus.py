@@ -34,6 +34,7 @@ from support.parity_checks import (
     CLOSE,
     EXACT,
     IGNORED,
+    LOG_MEL,
     LOGITS,
     REFERENCE_SCALE,
     REPETITION_PENALTY,
@@ -173,10 +174,10 @@ def check_sound(case: Case) -> Iterator[Row]:
     yield "A2", "number of sound tokens", difference([num_tokens], inputs["audio_num_tokens"]), EXACT
     wanted = np.resize(inputs["waveform_tile_i16"].numpy(), len(case.waveform_S)).astype(np.float32) / 32768
     yield "A2", "samples", difference(case.waveform_S, torch.from_numpy(wanted)), EXACT
-    yield "A3", "log-mel", difference(case.mel_KMF[..., ::60], inputs["mel_every_60th_frame"]), 1e-5
+    yield "A3", "log-mel", difference(case.mel_KMF[..., ::60], inputs["mel_every_60th_frame"]), LOG_MEL
     if "input_features_first_1100_frames" in inputs:
         wanted = inputs["input_features_first_1100_frames"]
-        yield "A3", "log-mel, first frames", difference(case.mel_KMF[..., : wanted.shape[-1]], wanted), 1e-5
+        yield "A3", "log-mel, first frames", difference(case.mel_KMF[..., : wanted.shape[-1]], wanted), LOG_MEL
     sound_KPA = case.features.sound_KPA
     yield "A4", "Whisper", difference(sound_KPA[:, ::25], outputs["whisper_hidden_every_25th"]), CLOSE
     queries_UQ = model.qform_sound(sound_KPA)

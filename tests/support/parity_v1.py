@@ -23,6 +23,7 @@ from avcap.data.prompt import CHATML_V1, IM_END, encode_chat, released_targets, 
 from avcap.infer.generate import generate
 from avcap.media.frame_times import official_v1_frame_index
 from avcap.media.mel import chunk_waveform, log_mel
+from avcap.media.published import official_v1_sound
 from avcap.model.aligner import segment_positions
 from avcap.model.checkpoints import SHARD_INDEX, load, our_name
 from avcap.model.features import MediaFeatures, MediaTokens
@@ -31,6 +32,7 @@ from support.parity_checks import (
     CLOSE,
     EXACT,
     IGNORED,
+    LOG_MEL,
     LOGITS,
     REFERENCE_SCALE,
     REPETITION_PENALTY,
@@ -69,16 +71,30 @@ class Case:
         return "waveform_tile_i16" in self.inputs
 
     @property
+    def interval_s(self) -> tuple[float, float] | None:
+        """The part of the file that was recorded; None: all of it."""
+        timestamps = self.facts.get("timestamps")
+        return None if timestamps is None else tuple(timestamps)
+
+    @property
     def real_time_s(self) -> float:
-        return self.inputs["real_time"].item()
+        """What the released code takes for the length: of an interval as asked, of a video by its frames."""
+        if not self.has_frames:
+            return float(self.model.config.chunk_s * len(self.chunks_KS))
+        if self.interval_s is not None:
+            return self.interval_s[1] - self.interval_s[0]
+        return (self.inputs["source_num_frames"] / self.inputs["source_fps"]).item()
 
     @cached_property
     def waveform_S(self) -> Tensor:
-        """The sound that the model was given: as long as the picture at most."""
+        """The sound that the model was given: of the interval, and as long as the picture at most."""
         num_samples = self.inputs["waveform_num_samples"].item()
         tile = self.inputs["waveform_tile_i16"].numpy()
-        waveform_S = torch.from_numpy(np.resize(tile, num_samples) / np.float32(32768))
-        return waveform_S[: round(self.real_time_s * SAMPLE_RATE_HZ)] if self.has_frames else waveform_S
+        waveform_S = np.resize(tile, num_samples) / np.float32(32768)
+        start_s, end_s = self.interval_s or (0.0, self.real_time_s if self.has_frames else self.facts["max_time"])
+        if not self.has_frames:
+            end_s = min(end_s, start_s + self.facts["max_time"])
+        return torch.from_numpy(official_v1_sound(waveform_S, start_s=start_s, end_s=end_s))
 
     @cached_property
     def chunks_KS(self) -> Tensor:
@@ -183,10 +199,10 @@ def check_sound(case: Case) -> Iterator[Row]:
     inputs, outputs, model = case.inputs, case.outputs, case.model
     yield "A2", "number of chunks", abs(len(case.chunks_KS) - case.facts["chunks"]), EXACT
     yield "A2", "samples", difference(case.chunks_KS.flatten()[: len(case.waveform_S)], case.waveform_S), EXACT
-    yield "A3", "log-mel", difference(case.mel_KMF[..., ::60], inputs["mel_every_60th_frame"]), 1e-5
+    yield "A3", "log-mel", difference(case.mel_KMF[..., ::60], inputs["mel_every_60th_frame"]), LOG_MEL
     if "input_features_first_1100_frames" in inputs:
         wanted = inputs["input_features_first_1100_frames"]
-        yield "A3", "log-mel, first frames", difference(case.mel_KMF[..., : wanted.shape[-1]], wanted), 1e-5
+        yield "A3", "log-mel, first frames", difference(case.mel_KMF[..., : wanted.shape[-1]], wanted), LOG_MEL
     sound_KPA, aligner = case.features.sound_KPA, model.sound_aligner
     yield "A4", "Whisper", difference(sound_KPA[:, ::25], outputs["whisper_hidden_every_25th"]), CLOSE
     normed_KPA = aligner.input_norm(sound_KPA)
@@ -210,6 +226,7 @@ def check_frames(case: Case) -> Iterator[Row]:
         source_fps=inputs["source_fps"].item(),
         fps=facts["video_fps"],
         max_frames=round(facts["max_time"] * facts["video_fps"]),
+        interval_s=case.interval_s,
     )
     yield "B1", "frame index", difference(frame_index, inputs["frame_index"]), EXACT
     resized = case.frames_FCHW
@@ -251,6 +268,7 @@ def check_prompt(case: Case) -> Iterator[Row]:
         chat = dataclasses.replace(chat, media_suffix="\n")
     ids, _ = encode_chat(case.tokenizer, [(question, None)], [MEDIA_MARK], chat)
     yield "A10", "prompt ids", difference([ids], case.inputs["input_ids"]), EXACT
+    yield "A10", "real time", difference(case.real_time_s, case.inputs["real_time"][0]), EXACT
 
 
 def check_sequence(case: Case) -> Iterator[Row]:

@@ -14,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr
 from avcap.infer.caption_file import CaptionFile
-from avcap.infer.compat import Compat, name_with_compat, published_decoding, refuse_interval
+from avcap.infer.compat import Compat, name_with_compat, published_decoding, refuse_plus_interval
 from avcap.infer.inputs import find_media
 from avcap.infer.request import Interval, Request
-from avcap.infer.settings import checkpoint_name, read_settings
+from avcap.infer.settings import checkpoint_name, is_plus, read_settings
 from avcap.infer.shipped import find_checkpoint, shipped_models
 from avcap.records import Caption, CaptionError, Decoding
 
@@ -86,11 +86,11 @@ def caption(
     if compat == "official":
         decoding = published_decoding(decoding, folder)
     request = Request(
-        decoding=decoding, interval_s=_interval(start, end), prompt=prompt, use_sound=not no_sound,
+        decoding=decoding, interval_s=interval_asked(start, end), prompt=prompt, use_sound=not no_sound,
         use_picture=not no_picture,
     )  # fmt: skip
-    if compat == "official":
-        refuse_interval(request.interval_s)
+    if compat == "official" and is_plus(folder):
+        refuse_plus_interval(request.interval_s)
     found = find_media(inputs)
     if found.num_skipped:
         say(found.describe_skipped())
@@ -111,7 +111,8 @@ def caption(
     )  # fmt: skip
 
 
-def _interval(start: float | None, end: float | None) -> Interval | None:
+def interval_asked(start: float | None, end: float | None) -> Interval | None:
+    """--start and --end -> the interval; None: neither was given."""
     if start is None and end is None:
         return None
     return (start or 0.0, math.inf if end is None else end)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from avcap.cli.app import app, say
+from avcap.cli.caption import interval_asked
 from avcap.infer.shipped import find_checkpoint
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ MOST_ROWS = 40  # of seconds; a longer file is shown in steps, the picture shows
 def audit(
     video: Annotated[str, typer.Argument(metavar="VIDEO", help="A video or sound file.")],
     model: Annotated[str, typer.Option(help="The folder of a released checkpoint; its weights are not read.")],
+    start: Annotated[float | None, typer.Option(metavar="S", help="Second to begin at.")] = None,
+    end: Annotated[float | None, typer.Option(metavar="S", help="Second to end at.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it, too (extra plot).")] = None,
     prompt: Annotated[str | None, typer.Option(help="What is asked, instead of the model's own prompt.")] = None,
     deadline: Annotated[float, typer.Option(metavar="S", help="Seconds that decoding may take.")] = 120.0,
@@ -28,7 +31,9 @@ def audit(
     folder = find_checkpoint(model)
     from avcap.infer.compat_audit import audit_compat  # here: it loads torch
 
-    official, default = audit_compat(video, folder, prompt=prompt, deadline_s=deadline)
+    official, default = audit_compat(
+        video, folder, interval_s=interval_asked(start, end), prompt=prompt, deadline_s=deadline
+    )
     console = Console(width=110, highlight=False)
     console.print(_overview(official, default))
     if official.num_audio or default.num_audio:
@@ -69,17 +74,17 @@ def _overview(official: "Fed", default: "Fed") -> Table:
 def _seconds(official: "Fed", default: "Fed") -> Table:
     table = _table("second")
     found = official.sound_of_second(), default.sound_of_second()
-    length_s = max(official.sound_s, default.sound_s)
-    seconds = [second for second in sorted({*found[0], *found[1]}) if second < length_s]
+    end_s = max(official.sound_end_s, default.sound_end_s)
+    seconds = [second for second in sorted({*found[0], *found[1]}) if second < end_s]
     step = -(-len(seconds) // MOST_ROWS)
     for second in seconds[::step]:
         cells = [
-            _stands(of.get(second)) if second < fed.sound_s else ""
+            _stands(of.get(second)) if second < fed.sound_end_s else ""
             for of, fed in zip(found, (official, default), strict=True)
         ]
         table.add_row(str(second), *cells)
     added = [
-        [one for second, one in of.items() if second >= fed.sound_s]
+        [one for second, one in of.items() if second >= fed.sound_end_s]
         for of, fed in zip(found, (official, default), strict=True)
     ]
     if any(added):
@@ -152,5 +157,5 @@ def _position(fed: "Fed", index: int) -> str:
 def _farthest(fed: "Fed") -> str:
     """How far from its frame the sound of a second stands, at most."""
     rows = fed.sound_of_second().items()
-    gaps = [abs(one.beside_s - second) for second, one in rows if second < fed.sound_s and one.beside_s is not None]
+    gaps = [abs(one.beside_s - second) for second, one in rows if second < fed.sound_end_s and one.beside_s is not None]
     return f"{max(gaps):.1f} s" if gaps else ""

@@ -47,13 +47,10 @@ def published_decoding(decoding: Decoding, folder: Path) -> Decoding:
     return decoding if decoding.repetition_penalty != 1 else replace(decoding, repetition_penalty=penalty)
 
 
-def refuse_interval(interval_s: Interval | None) -> None:
-    """Raises UserError where a part of a video is asked for.
-
-    Video-SALMONN 2+ has none. The code of 2 cuts training clips to whole seconds, but how could not be checked.
-    """
+def refuse_plus_interval(interval_s: Interval | None) -> None:
+    """Raises UserError where a part of a video is asked of video-SALMONN 2+: only the code of 2 cuts parts."""
     if interval_s is not None:
         raise UserError(
-            "got an interval and compat official, wanted a whole video: how the published code cuts parts is not "
-            "reproduced; cut the file, or leave out --compat"
+            "got an interval and compat official for video-SALMONN 2+, wanted a whole video: its published code knows "
+            "no parts of videos; cut the file, or leave out --compat"
         )

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from avcap.data.encode import clip_request, encode_clip
 from avcap.data.prompt import ChatStyle, encode_chat
+from avcap.infer.captioner import check_clip, span_asked
 from avcap.infer.published import (
     check_sound_lasts,
     published_clip_request,
@@ -22,6 +23,7 @@ from avcap.infer.published import (
     published_features,
     published_prompt,
 )
+from avcap.infer.request import Interval, check_interval
 from avcap.infer.settings import CaptionerSettings, read_settings
 from avcap.media.clip import Clip
 from avcap.media.pool import decode
@@ -55,6 +57,8 @@ class Fed:
     resize: str
     sound_s: float
     """Length of the real sound."""
+    sound_end_s: float
+    """Second of the file at which it ends."""
     ids: list[int]
     """The prompt with placeholders VISUAL_ID and AUDIO_ID."""
     seconds: list[int]
@@ -78,7 +82,7 @@ class Fed:
     @property
     def num_padding(self) -> int:
         """Sound tokens of the silence that fills the last chunk."""
-        return sum(second >= self.sound_s for _, second in self.placed(AUDIO_ID))
+        return sum(second >= self.sound_end_s for _, second in self.placed(AUDIO_ID))
 
     def placed(self, kind: int) -> list[tuple[int, int]]:
         """Kind of placeholder -> (index in the prompt, second of the file) of each."""
@@ -104,8 +108,16 @@ class Fed:
         }
 
 
-def audit_compat(video: str, folder: Path, *, prompt: str | None = None, deadline_s: float = 120.0) -> tuple[Fed, Fed]:
-    """File and checkpoint folder -> what the model is fed: official, default. UserError as captioning would raise."""
+def audit_compat(
+    video: str, folder: Path, *, interval_s: Interval | None = None, prompt: str | None = None,
+    deadline_s: float = 120.0,
+) -> tuple[Fed, Fed]:  # fmt: skip
+    """File, or an interval of it, and checkpoint folder -> what the model is fed: official, default.
+
+    UserError as captioning would raise.
+    """
+    if interval_s is not None:
+        check_interval(interval_s)
     published = published_dials(folder)
     source = open_source(folder)
     ours = {dial: getattr(source.config, dial) for dial in published}
@@ -113,22 +125,25 @@ def audit_compat(video: str, folder: Path, *, prompt: str | None = None, deadlin
     tokenizer = load_tokenizer(source.checkpoint.path, source.config)
     model = _without_encoders(skeleton(source))
     wanted = clip_request(
-        source.config, video, fps=settings.fps, max_frames=settings.max_frames, want_picture=True, want_sound=True
-    )
+        source.config, video, fps=settings.fps, max_frames=settings.max_frames, interval_s=interval_s,
+        want_picture=True, want_sound=True,
+    )  # fmt: skip
     fed = []
     for name, request, dials in (
         ("official", published_clip_request(wanted, source.config), published), ("default", wanted, ours)
     ):  # fmt: skip
         clip = decode(request, deadline_s=deadline_s)
+        check_clip(clip, interval_s=interval_s)
+        span_s = None if interval_s is None else span_asked(interval_s, duration_s=clip.duration_s)
         for dial, value in dials.items():
             setattr(model.config, dial, value)
-        fed.append(_feed(model, clip, tokenizer=tokenizer, settings=settings, prompt=prompt, name=name))
+        fed.append(_feed(model, clip, tokenizer=tokenizer, settings=settings, span_s=span_s, prompt=prompt, name=name))
     return fed[0], fed[1]
 
 
 def _feed(
-    model: Any, clip: Clip, *, tokenizer: PreTrainedTokenizerBase, settings: CaptionerSettings, prompt: str | None,
-    name: str,
+    model: Any, clip: Clip, *, tokenizer: PreTrainedTokenizerBase, settings: CaptionerSettings, span_s: Interval | None,
+    prompt: str | None, name: str,
 ) -> Fed:  # fmt: skip
     """A clip as one of the two ways reads it -> what the model is fed."""
     media = encode_clip(model, clip, tokenizer=tokenizer)
@@ -136,7 +151,7 @@ def _feed(
         media = published_features(media, clip)
     outline = model.outline(media)
     num_visual, num_audio = outline.ids.count(VISUAL_ID), outline.ids.count(AUDIO_ID)
-    asked = prompt or settings.prompts.choose(interval_s=None, sees=num_visual > 0, hears=num_audio > 0)
+    asked = prompt or settings.prompts.choose(interval_s=span_s, sees=num_visual > 0, hears=num_audio > 0)
     ids, _ = encode_chat(tokenizer, [(asked, None)], outline.ids, ChatStyle(**model.config.chat))
     if name == "official":
         check_sound_lasts(media, num_sound=num_audio, path=clip.path)
@@ -148,6 +163,7 @@ def _feed(
         frame_size=clip.frames_THWC.shape[1:3] if len(clip.frames_THWC) else (0, 0),
         resize=_describe_resize(model, name),
         sound_s=media.audio_seconds,
+        sound_end_s=media.start_s + media.audio_seconds,
         ids=ids,
         seconds=outline.seconds,
         frame_of=_frame_of(ids, tokens_per_frame=num_visual // max(1, len(media.frame_times_T))),

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from avcap.data.prompt import IM_END
 from avcap.errors import UserError
-from avcap.infer.compat import refuse_interval
+from avcap.infer.compat import refuse_plus_interval
 from avcap.media.clip import Clip, ClipRequest
 from avcap.model import mrope
 from avcap.model.checkpoints import open_source
@@ -42,9 +42,14 @@ def published_dials(folder: Path) -> dict[str, str]:
 
 
 def published_clip_request(request: ClipRequest, config: Any) -> ClipRequest:
-    """What is to be decoded -> the same, read by the published rules of the config's family. UserError for a part."""
-    refuse_interval(request.interval_s)
-    return replace(request, lead_in=False, published="plus" if _is_plus(config) else "v1")
+    """What is to be decoded -> the same, read by the published rules of the config's family.
+
+    UserError for a part of a video, where the family has no rule for it.
+    """
+    if not _is_plus(config):
+        return replace(request, lead_in=False, published="v1")
+    refuse_plus_interval(request.interval_s)
+    return replace(request, lead_in=False, published="plus")
 
 
 def published_features(media: MediaFeatures, clip: Clip) -> MediaFeatures:

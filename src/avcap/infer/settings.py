@@ -85,11 +85,16 @@ def read_settings(folder: Path) -> CaptionerSettings:
 
 def family_settings(folder: Path) -> CaptionerSettings:
     """Checkpoint folder -> the settings of its model family, by its config.json."""
+    return PLUS_SETTINGS if is_plus(folder) else CaptionerSettings()
+
+
+def is_plus(folder: Path) -> bool:
+    """Whether a checkpoint folder is of the family of video-SALMONN 2+, by its config.json."""
     try:
         model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError):
         model_type = None  # loading the model says what is wrong
-    return PLUS_SETTINGS if model_type in PLUS_TYPES else CaptionerSettings()
+    return model_type in PLUS_TYPES
 
 
 def write_settings(folder: Path, settings: CaptionerSettings) -> None:

@@ -25,16 +25,24 @@ def frame_instants(*, start_s: float, end_s: float, fps: float, max_frames: int)
     return start_s + steps_T / fps
 
 
-def official_v1_frame_index(*, num_frames: int, source_fps: float, fps: float, max_frames: int) -> np.ndarray:
+def official_v1_frame_index(
+    *, num_frames: int, source_fps: float, fps: float, max_frames: int, interval_s: tuple[float, float] | None = None
+) -> np.ndarray:
     """Frames and rate of a video -> (T,) int64 frame numbers that the published video-SALMONN 2 looks at.
 
     Its rule counts frames and not seconds: every round(source_fps / fps)-th frame, and above the cap evenly spread
     frame numbers, cut to whole numbers. Only right for a constant frame rate; kept to run its checkpoints as published.
+    `interval_s`: from the frame nearest to the start to the one nearest to the end, which is looked at, too; none where
+    it starts behind the last frame.
     """
+    first, last = 0, num_frames - 1
+    if interval_s is not None:
+        start_s, end_s = interval_s
+        first, last = round(start_s * source_fps), min(round(end_s * source_fps), last)
     step = max(round(source_fps / fps), 1)
-    index_T = np.arange(0, num_frames, step, dtype=np.int64)
+    index_T = np.arange(first, last + 1, step, dtype=np.int64)
     if len(index_T) > max_frames:
-        index_T = np.linspace(0, num_frames - 1, max_frames).astype(np.int64)
+        index_T = np.linspace(first, last, max_frames).astype(np.int64)
     return index_T
 
 

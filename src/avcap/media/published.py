@@ -6,6 +6,7 @@ constant, and picture and sound that start apart are taken for starting together
 
 # T frames looked at  H, W pixels  C = 3 colours  S samples of sound
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -20,6 +21,8 @@ from avcap.media.sound import SoundReader
 PLUS_MIN_FRAMES = 64
 """Of video-SALMONN 2+, in its scripts for training and test (its inference.py has 16)."""
 ALL_SAMPLES = 2**40
+MIN_V1_FRAMES = 2
+"""Video-SALMONN 2 fails on a video with a single frame, or an interval of one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,22 +32,31 @@ class _Picture:
     frames_THWC: np.ndarray
     times_T: np.ndarray
     duration_s: float
+    """Of the whole file: number of frames / average rate."""
 
 
 def read_published(request: ClipRequest) -> Clip:
     """Request with `published` -> Clip: which frames, their size and how much sound, as the published code has it.
 
-    `end_s` is the duration that it computes: number of frames / average rate. MediaError for what it cannot read.
+    `end_s` - `start_s` is what it takes for the real time: of an interval as it was asked for, wherever the file ends;
+    of a whole file, or to its end, by number of frames / average rate. MediaError for what it cannot read.
     """
+    assert request.interval_s is None or request.published == "v1", "2+ has no intervals"
     with open_file(request.path) as container:
         streams = find_streams(container)
         has_picture, has_sound = streams.picture is not None, streams.sound is not None
         num_frames = _count_frames(container, streams) if has_picture and request.want_picture else 0
     picture = _read_picture(request, num_frames=num_frames) if num_frames else None
     waveform_S = _read_sound(request) if has_sound and request.want_sound else np.empty(0, np.float32)
-    if request.published == "v1" and picture is not None:
-        waveform_S = waveform_S[: round(picture.duration_s * SAMPLE_RATE_HZ)]
-    end_s = picture.duration_s if picture else len(waveform_S) / SAMPLE_RATE_HZ
+    whole_s = picture.duration_s if picture else len(waveform_S) / SAMPLE_RATE_HZ
+    start_s, end_s = request.interval_s or (0.0, whole_s)
+    end_s = whole_s if end_s == math.inf else end_s
+    if request.published == "v1":
+        if picture is None:  # as long as the frames of a video could be
+            if len(waveform_S) and start_s >= whole_s:
+                raise _outside(request, duration_s=whole_s)
+            end_s = min(end_s, start_s + request.max_frames / request.fps)
+        waveform_S = official_v1_sound(waveform_S, start_s=start_s, end_s=end_s)
     return Clip(
         path=request.path,
         frames_THWC=picture.frames_THWC if picture else np.empty((0, 0, 0, 3), np.uint8),
@@ -52,12 +64,30 @@ def read_published(request: ClipRequest) -> Clip:
         lead_in_frame_HWC=None,
         waveform_S=waveform_S,
         sample_rate_hz=SAMPLE_RATE_HZ,
-        start_s=0.0,
+        start_s=start_s,
         end_s=end_s,
-        duration_s=streams.duration_s or end_s,
+        duration_s=streams.duration_s or whole_s,
         has_picture=has_picture,
         has_sound=has_sound,
         num_bad_packets=0,
+    )
+
+
+def official_v1_sound(waveform_S: np.ndarray, *, start_s: float, end_s: float) -> np.ndarray:
+    """All the sound of a file (S,) -> the part of an interval, by number of sample.
+
+    The published code multiplies seconds by the rate and fails where that is no whole number in Python: it takes whole
+    seconds only. Between them, this is the nearest sample.
+    """
+    first = round(start_s * SAMPLE_RATE_HZ)
+    return waveform_S[first : first + round((end_s - start_s) * SAMPLE_RATE_HZ)]
+
+
+def _outside(request: ClipRequest, *, duration_s: float) -> MediaError:
+    start_s, end_s = request.interval_s or (0.0, duration_s)
+    return MediaError(
+        f"{request.path}: got the interval {start_s:g}..{end_s:g} s, expected one that starts in the file; by its "
+        f"number of frames and their rate, or its sound, the file lasts {duration_s:.3f} s"
     )
 
 
@@ -80,6 +110,8 @@ def _read_picture(request: ClipRequest, *, num_frames: int) -> _Picture:
         if not rate:
             raise MediaError(f"{request.path}: got a picture without a frame rate, wanted one; leave out --compat")
         index_T = _frame_index(request, num_frames=num_frames, rate=rate)
+        if request.published == "v1" and len(index_T) < MIN_V1_FRAMES:
+            raise _too_few_frames(request, num_frames=len(index_T), duration_s=num_frames / rate)
         frames_THWC = np.empty((0, 0, 0, 3), np.uint8)
         read_only(container, [stream])
         number = kept = 0
@@ -111,13 +143,27 @@ def _read_picture(request: ClipRequest, *, num_frames: int) -> _Picture:
 def _frame_index(request: ClipRequest, *, num_frames: int, rate: float) -> np.ndarray:
     """-> (T,) numbers of the frames to look at."""
     if request.published == "v1":
+        interval_s = request.interval_s
+        if interval_s is not None:  # to the end of the file: as published, its own duration
+            interval_s = interval_s[0], min(interval_s[1], num_frames / rate)
         return official_v1_frame_index(
-            num_frames=num_frames, source_fps=rate, fps=request.fps, max_frames=request.max_frames
-        )
+            num_frames=num_frames, source_fps=rate, fps=request.fps, max_frames=request.max_frames,
+            interval_s=interval_s,
+        )  # fmt: skip
     return official_plus_frame_index(
         num_frames=num_frames, source_fps=rate, interval_s=1 / request.fps, min_frames=PLUS_MIN_FRAMES,
         max_frames=request.max_frames,
     )  # fmt: skip
+
+
+def _too_few_frames(request: ClipRequest, *, num_frames: int, duration_s: float) -> MediaError:
+    """The error for fewer frames than video-SALMONN 2 can do with."""
+    if request.interval_s is not None and request.interval_s[0] >= duration_s:
+        return _outside(request, duration_s=duration_s)
+    return MediaError(
+        f"{request.path}: got {num_frames} frames to look at, expected at least {MIN_V1_FRAMES}; the published code "
+        "fails on fewer: take a longer part, or leave out --compat"
+    )
 
 
 def _sized(rgb_HWC: np.ndarray, request: ClipRequest, *, num_frames: int) -> np.ndarray:

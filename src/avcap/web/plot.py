@@ -107,8 +107,8 @@ def _draw_order(axes: Any, fed: "Fed") -> None:
 
     kinds = {
         "picture": fed.placed(VISUAL_ID),
-        "sound": [(i, second) for i, second in fed.placed(AUDIO_ID) if second < fed.sound_s],
-        "silence that fills the last chunk": [(i, s) for i, s in fed.placed(AUDIO_ID) if s >= fed.sound_s],
+        "sound": [(i, second) for i, second in fed.placed(AUDIO_ID) if second < fed.sound_end_s],
+        "silence that fills the last chunk": [(i, s) for i, s in fed.placed(AUDIO_ID) if s >= fed.sound_end_s],
     }
     for (name, points), colour in zip(kinds.items(), (COLOURS[0], COLOURS[1], "#b0b6bd"), strict=True):
         x, y = zip(*points, strict=True) if points else ((), ())
@@ -125,7 +125,7 @@ def _draw_sync(axes: Any, official: "Fed", default: "Fed") -> None:
     """Beside which frame each second of real sound stands."""
     axes.axline((0, 0), slope=1, color="black", linewidth=1, linestyle=":", label="in step")
     for fed, colour, width in ((default, COLOURS[2], 3.5), (official, COLOURS[4], 1.5)):
-        rows = [(second, one.beside_s) for second, one in fed.sound_of_second().items() if second < fed.sound_s]
+        rows = [(second, one.beside_s) for second, one in fed.sound_of_second().items() if second < fed.sound_end_s]
         placed = [row for row in rows if row[1] is not None]
         if placed:
             style = {"color": colour, "linewidth": width, "markersize": width + 1}
@@ -133,7 +133,7 @@ def _draw_sync(axes: Any, official: "Fed", default: "Fed") -> None:
     axes.set_title("sound against picture", loc="left", fontsize=10)
     axes.set_xlabel("second of sound")
     axes.set_ylabel("time of the frame before it (s)")
-    last_s = max([1.0, official.sound_s, *official.group_times_s])
+    last_s = max([1.0, official.sound_end_s, *official.group_times_s])
     axes.set_xlim(-0.02 * last_s, last_s)
     axes.set_ylim(-0.02 * last_s, last_s)
     axes.legend(frameon=False, fontsize=8, loc="upper left")
@@ -147,7 +147,7 @@ def _draw_positions(axes: Any, official: "Fed", default: "Fed") -> None:
         for name, kind, style in (("picture", VISUAL_ID, "-"), ("sound", AUDIO_ID, "o--")):
             first: dict[int, int] = {}
             for index, second in fed.placed(kind):
-                if kind == VISUAL_ID or second < fed.sound_s:
+                if kind == VISUAL_ID or second < fed.sound_end_s:
                     first.setdefault(second, fed.positions[index][0])  # type: ignore[index]
             axes.plot(
                 list(first), list(first.values()), style, color=colour, linewidth=1.5, markersize=4,
