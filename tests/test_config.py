@@ -92,5 +92,5 @@ def test_a_yaml_file_holds_a_mapping(tmp_path, text):
     path.write_text("steps: 4\noptim: {lr: 0.2}\n")
     assert load_yaml(path) == {"steps": 4, "optim": {"lr": 0.2}}
     path.write_text(text)
-    with pytest.raises(UserError, match="my.yaml: got .*, wanted a mapping"):
+    with pytest.raises(UserError, match=r"my\.yaml: got .*, wanted a mapping"):
         load_yaml(path)
