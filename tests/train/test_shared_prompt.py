@@ -273,6 +273,13 @@ def test_answers_go_on_after_the_largest_position_of_any_axis():
     assert pack([one]).positions.tolist() == [[[0, 1, 2, 6, 7, 6]], [[0, 5, 1, 6, 7, 6]], [[0, 0, 3, 6, 7, 6]]]
 
 
+def test_answers_go_on_where_the_model_says_if_it_says_so():
+    one = replace(
+        example("a", 3, 2, 1), prompt_positions=torch.tensor([[0, 1, 2], [0, 5, 1], [0, 0, 3]]), following=4
+    )  # fmt: skip
+    assert pack([one]).positions.tolist() == [[[0, 1, 2, 4, 5, 4]], [[0, 5, 1, 4, 5, 4]], [[0, 0, 3, 4, 5, 4]]]
+
+
 @pytest.mark.parametrize("chunk", [3, 256])
 def test_the_frozen_head_gives_log_softmax_and_its_gradient_and_keeps_no_logits(monkeypatch, chunk):
     monkeypatch.setattr(shared_prompt, "HEAD_CHUNK", chunk)
