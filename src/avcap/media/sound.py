@@ -92,7 +92,7 @@ class SoundReader:
         self._decode(packet)
 
     def _pass_over(self, packet: "Packet") -> None:
-        """A packet before the span: read from the head, the first one tells the frame grid as `learn_frame_grid` does."""
+        """A packet before the span; read from the head of the file, the first one tells the frame grid."""
         if self._first_frame_samples is None and self._needs_frame_grid:
             codec = self.stream.codec_context
             with contextlib.suppress(DecodeError):  # a bad packet before the span does no harm
