@@ -17,9 +17,9 @@ from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.infer.plan import _features, cache_bytes, encoding_bytes, plan, reading_bytes
 from avcap.infer.settings import read_settings
 from avcap.media.frame_times import frame_instants
-from avcap.model.cache_keyword import cache_of
 from avcap.model.checkpoints import load
 from avcap.model.features import MediaFeatures
+from avcap.model.transformers_renames import cache_of
 
 DATA = Path(__file__).parent.parent / "tests" / "assets"
 

@@ -24,7 +24,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+        raise UserError(_no_yaml(str(path), error)) from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: got {type(data).__name__}, wanted a mapping of fields to values")
     return data
@@ -37,8 +37,16 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UserError(f"--set {text}: wanted NAME=VALUE, for example --set optim.lr=5e-4")
-        result[name.strip()] = yaml.safe_load(value) if value.strip() else ""
+        try:
+            result[name.strip()] = yaml.safe_load(value) if value.strip() else ""
+        except yaml.YAMLError as error:
+            raise UserError(_no_yaml(f"--set {text}", error)) from None
     return result
+
+
+def _no_yaml(where: str, error: Exception) -> str:
+    """Where the YAML stood and what is wrong with it -> one line."""
+    return f"{where}: cannot be read as YAML: {' '.join(str(error).split())}"
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

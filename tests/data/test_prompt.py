@@ -96,6 +96,9 @@ def test_time_text_is_padded_with_zeros(chatml):
     assert [row.count(ZERO_ID) for row in rows] == [1, 1, 1, 0]
     assert {len(row) for row in rows} == {4}
     assert time_text_ids(chatml, num_frames=0, duration_s=0.0) == []
+    # 10 s in 3 frames: 3.33, 6.67, 10 with one decimal
+    rows = time_text_ids(chatml, num_frames=3, duration_s=10.0)
+    assert [chatml.decode([token for token in row if token != ZERO_ID]) for row in rows] == ["3.3", "6.7", "10.0"]
 
 
 def test_branches_share_the_media_and_nothing_else(words):
@@ -109,6 +112,15 @@ def test_branches_share_the_media_and_nothing_else(words):
         assert [row.ids[place] for place in mine] == ids
         assert [row.is_target[place] for place in mine] == is_target
         assert [row.positions[place] for place in mine] == list(range(len(ids)))
+
+
+def test_branches_without_media_share_nothing(words):
+    turns = [("what is", "a cat ."), ("what", "cat")]
+    row = encode_branches(words, turns, [], CHAT_TINY)
+    first, second = (encode_chat(words, [turn], [], CHAT_TINY) for turn in turns)
+    assert row.ids == first[0] + second[0] and row.is_target == first[1] + second[1]
+    assert row.branches == [1] * len(first[0]) + [2] * len(second[0])
+    assert row.positions == [*range(len(first[0])), *range(len(second[0]))]
 
 
 def test_a_branch_sees_the_shared_part_and_its_own_past():

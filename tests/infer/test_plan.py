@@ -9,7 +9,7 @@ from support.released_layouts import SIZES_TINY, write_plus
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
 from avcap.infer.plan import cache_bytes, plan
-from avcap.model.cache_keyword import cache_of
+from avcap.model.transformers_renames import cache_of
 
 V1_FOLDER = ASSETS / "v1_av_31s"
 

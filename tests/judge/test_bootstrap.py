@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from avcap.judge.bootstrap import LEVEL, Rate, ratio_rates, resampled_sums
+from avcap.judge.bootstrap import Rate, rates_of, ratio_rates, resampled_sums
 
 
 def test_a_draw_has_as_many_videos_as_there_are():
@@ -50,7 +50,31 @@ def test_intervals_cover_the_true_rate_as_often_as_they_say():
         assert rate.low is not None and rate.high is not None
         covered += rate.low <= 0.25 <= rate.high
     # 400 runs: the standard error of the share is sqrt(0.95 * 0.05 / 400) = 0.011
-    assert covered / num_runs == pytest.approx(LEVEL, abs=0.025)
+    assert covered / num_runs == pytest.approx(0.95, abs=0.025)
+
+
+@pytest.mark.parametrize(
+    ("num_videos", "tail"),
+    [
+        # Student's t at 97.5 % is 2.0010 for 59 degrees of freedom; x sqrt(60 / 59) = 2.0179; normal tail 0.0218
+        (60, 0.0218),
+        # 2.2010 for 11; x sqrt(12 / 11) = 2.2988; normal tail 0.0108
+        (12, 0.0108),
+        # 1.9600 for so many that nothing is widened: 0.025
+        (1_000_000, 0.0250),
+    ],
+)
+def test_intervals_of_few_videos_are_widened(num_videos, tail):
+    # Resamples spread evenly over 0..1: the quantile at `tail` is `tail` itself.
+    (rate,) = rates_of(np.array([0.5]), np.linspace(0, 1, 10_001)[:, None], num_videos_K=num_videos)
+    assert (rate.low, rate.high) == pytest.approx((tail, 1 - tail), abs=5e-5)
+
+
+def test_draws_without_a_value_are_left_out_and_not_taken_for_zero():
+    # Events lie in 2 of 20 videos, and every one of them is missed: 1 in each draw that has any.
+    events_V1 = np.array([[3.0], [5.0], *[[0.0]] * 18])
+    assert (resampled_sums(events_V1, num_resamples=1000)[:, 0] == 0).mean() > 0.05  # (18 / 20)^20 = 0.12
+    assert ratio_rates(events_V1, events_V1, num_resamples=1000) == [Rate(value=1.0, low=1.0, high=1.0)]
 
 
 def test_ten_thousand_resamples_of_500_videos_take_less_than_a_second_and_little_memory():

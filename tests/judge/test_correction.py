@@ -14,7 +14,7 @@ from avcap.judge.calibrate import Labelled, make_calibration_cases
 from avcap.judge.correction import NoiseCounts, correct_rates, count_noise
 from avcap.judge.metrics import Scored, compute_metrics
 from avcap.judge.noisy_oracle import JudgeNoise, NoisyOracle
-from avcap.records import Event, EventLabel, EventVerdict, InventedClaim, Sample, Verdict
+from avcap.records import Event, EventLabel, EventVerdict, InventedClaim, Sample, Unscored, Verdict
 from avcap.world import describe
 from avcap.world.oracle import judge_caption
 from avcap.world.scene import make_scene
@@ -65,10 +65,30 @@ def test_three_labels_and_invented_claims_by_hand():
     assert corrected.missing_rate.low == pytest.approx(0.3) and corrected.missing_rate.high == pytest.approx(0.3)
 
 
-def test_a_rate_cannot_be_corrected_below_zero():
+@pytest.mark.parametrize(
+    ("judged", "missing", "hallucination"),
+    [
+        # Of each label 90 % are judged so, of what is correct 10 % missing, or incorrect: (q - 0.1) / 0.8.
+        ({"correct": 95, "missing": 5, "incorrect": 0}, 0, 0),  # 5 %: false alarms alone make 10 %
+        ({"correct": 5, "missing": 95, "incorrect": 0}, 1, 0),  # 0.85 / 0.8 = 1.06
+        ({"correct": 95, "missing": 0, "incorrect": 5}, 0, 0),
+        ({"correct": 5, "missing": 0, "incorrect": 95}, 0, 1),
+    ],
+)
+def test_a_share_of_events_is_corrected_to_0_at_least_and_1_at_most(judged, missing, hallucination):
     noise = noise_counts((90, 10, 0, 10, 90, 0, 0, 0, 10))
-    run = [scored(name, correct=95, missing=5, incorrect=0) for name in ("x", "y")]  # 5 %, false alarms alone make 10 %
-    assert correct_rates(run, noise=noise, num_resamples=100).missing_rate.value == 0
+    if judged["incorrect"]:
+        noise = noise_counts((90, 0, 10, 0, 10, 0, 10, 0, 90))
+    corrected = correct_rates([scored(name, **judged) for name in ("x", "y")], noise=noise, num_resamples=100)
+    assert (corrected.missing_rate.value, corrected.hallucination_rate.value) == (missing, hallucination)
+    assert corrected.total_error_rate.value == missing + hallucination
+
+
+def test_fewer_invented_claims_than_false_alarms_take_nothing_from_the_incorrect_ones():
+    # False claims 20 / 200 = 0.1 per event, and none is judged invented: 0 - 0.1 is taken for 0, not for -0.1.
+    noise = noise_counts((90, 0, 0, 0, 90, 0, 0, 0, 90), invented=(200, 20, 100, 90, 80))
+    run = [scored(name, correct=80, missing=0, incorrect=20) for name in ("x", "y")]
+    assert correct_rates(run, noise=noise, num_resamples=100).hallucination_rate.value == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +100,11 @@ def test_a_rate_cannot_be_corrected_below_zero():
         ((90, 0, 10, 10, 90, 0, 0, 0, 0), (9, 0, 9, 1, 1), "no calibrated event, or every one, is truly incorrect"),
         ((90, 5, 5, 5, 90, 5, 5, 5, 90), (9, 0, 9, 0, 3), "finds so few invented claims"),
         ((90, 5, 5, 5, 90, 5, 5, 5, 90), (9, 0, 0, 0, 0), "finds so few invented claims"),
+        # 50 / 100 false claims per event make 5 on 10 events, but 1 is found: (1 - 5) / 4 of the true ones
+        ((90, 5, 5, 5, 90, 5, 5, 5, 90), (100, 50, 10, 1, 4), "finds so few invented claims"),
+        # Missing: 1 + 190 / 200, incorrect: 0.5 + 110 / 200, both above 1; and yet what is correct is judged incorrect:
+        # the determinant of ((0, 0.1, 0.9), (0, 1, 0), (0.5, 0, 0.5)) is -0.45.
+        ((0, 10, 90, 0, 100, 0, 50, 0, 50), (9, 0, 9, 1, 1), "confuses the labels so much"),
     ],
 )
 def test_a_judge_that_tells_nothing_corrects_nothing(confusion, invented, reason):
@@ -100,6 +125,111 @@ def test_a_judge_of_which_too_little_is_known_corrects_nothing():
     corrected = correct_rates(run, noise=[good, other], num_resamples=1000)
     assert not corrected.valid and "too few calibrated captions: 2" in corrected.reason
     assert "wanted at least 2" in correct_rates(run, noise=[good]).reason
+
+
+def test_one_judged_video_is_too_few():
+    noise = noise_counts((9, 1, 0, 1, 9, 0, 0, 0, 9))
+    corrected = correct_rates([scored("x", correct=7, missing=3, incorrect=0)], noise=noise)
+    assert not corrected.valid and "1 video(s) judged and 2 calibrated on" in corrected.reason
+
+
+@pytest.mark.parametrize(
+    ("num_telling", "is_valid"),
+    [
+        (3, False),  # not drawn in (9 / 12)^12 = 3.2 % of the draws
+        (4, True),  # (8 / 12)^12 = 0.8 %, below 2.5 %
+    ],
+)
+def test_a_correction_may_fail_in_so_many_draws_as_lie_outside_an_interval(num_telling, is_valid):
+    # Only the first of 12 calibrated videos have invented claims: draws without them correct no hallucination.
+    tells = noise_counts((9, 1, 0, 1, 9, 0, 0, 0, 9))[0]
+    silent = replace(tells, events_with_invented=0, judged_invented=0, true_invented=0)
+    noise = [replace(tells if i < num_telling else silent, video=str(i)) for i in range(12)]
+    run = [scored(name, correct=7, missing=3, incorrect=0) for name in ("x", "y")]
+    corrected = correct_rates(run, noise=noise)
+    assert corrected.valid == is_valid
+    assert is_valid or "too few calibrated captions: 3% of the draws" in corrected.reason
+
+
+def perfect_noise(*, num_videos: int) -> list[NoiseCounts]:
+    """Of a judge that never errs."""
+    one = noise_counts((9, 0, 0, 0, 9, 0, 0, 0, 9))[0]
+    return [replace(one, video=str(i)) for i in range(num_videos)]
+
+
+@pytest.mark.parametrize("num_calibrated", [12, 100])
+def test_a_judge_that_never_errs_leaves_rates_and_intervals_as_they_are(num_calibrated):
+    run = [scored(f"v{i:02}", correct=11 - i, missing=i, incorrect=0, invented=i % 3) for i in range(12)]
+    down = scored("down", correct=5, missing=0, incorrect=0)
+    run.append(replace(down, verdict=Unscored(caption_id="down", reason="no JSON")))  # in no rate, and never drawn
+    corrected = correct_rates(run, noise=perfect_noise(num_videos=num_calibrated), num_resamples=1000)
+    plain = compute_metrics(run, num_resamples=1000).global_
+    assert plain is not None and plain.missing_rate.value == pytest.approx(66 / 132)  # 0 + ... + 11 of 12 x 11
+    for name in ("missing_rate", "hallucination_rate", "total_error_rate"):
+        got, expected = getattr(corrected, name), getattr(plain, name)
+        assert (got.value, got.low, got.high) == pytest.approx((expected.value, expected.low, expected.high)), name
+
+
+def test_few_calibrated_videos_widen_the_interval_as_few_judged_ones_do():
+    run = [scored(f"v{i}", correct=60 - i, missing=i, incorrect=0) for i in range(60)]
+    few, many = (
+        correct_rates(run, noise=perfect_noise(num_videos=number), num_resamples=2000).missing_rate
+        for number in (5, 60)
+    )  # fmt: skip
+    assert few.low is not None and many.low is not None
+    assert few.value == many.value and few.low < many.low < many.high < few.high
+
+
+def test_videos_of_the_run_and_of_the_calibration_are_drawn_apart():
+    # The i-th videos err alike: drawn together, (0.2 + f - f) / (0.6 + f - f) would be 1/3 in every draw.
+    run = [scored(f"v{i}", correct=80 - i, missing=20 + i, incorrect=0) for i in range(12)]
+    one = noise_counts((0, 0, 0, 0, 0, 0, 0, 0, 100))[0]
+    noise = [
+        replace(one, video=str(i), confusion=(100 - i, i, 0, 40 - i, 60 + i, 0, 0, 0, 100)) for i in range(12)
+    ]  # fmt: skip
+    missing = correct_rates(run, noise=noise, num_resamples=500).missing_rate
+    # incorrect events are judged right, and there are none: f = mean(0 ... 11) / 100 = 0.055
+    assert missing.value == pytest.approx((0.255 - 0.055) / (0.655 - 0.055))
+    assert missing.low is not None and missing.high - missing.low > 0.02
+
+
+def checked(video: str, name: str, *, labels: dict[str, tuple[str, str]], invented: tuple[int, int]) -> Checked:
+    """A caption with (true, judged) labels by event, and how many claims are truly and by the judge invented."""
+    events = tuple(Event(event_id=event_id, text="", modality="visual") for event_id in labels)
+    truth, judged = (
+        Verdict(
+            caption_id=name,
+            events=tuple(EventVerdict(event_id=event_id, label=pair[who]) for event_id, pair in labels.items()),
+            invented=(InventedClaim(text="x"),) * invented[who],
+        )
+        for who in (0, 1)
+    )  # fmt: skip
+    sample = Sample(sample_id=name, video=video, prompt="", events=events)
+    return Checked(case=Case(caption_id=name, sample=sample, text="a"), truth=truth, judged=judged)
+
+
+def test_noise_is_counted_by_video_and_apart_for_captions_that_invent():
+    right, overlooked = ("correct", "correct"), ("missing", "correct")
+    counts = count_noise(
+        [
+            checked("a", "a1", labels={"0": right, "1": overlooked, "2": ("incorrect", "missing")}, invented=(0, 1)),
+            checked("b", "b1", labels={"0": ("correct", "incorrect")}, invented=(1, 0)),
+            checked("a", "a2", labels={"0": right, "1": overlooked}, invented=(3, 2)),
+        ]
+    )
+    assert counts == (
+        NoiseCounts(
+            video="a",
+            # true correct: 2 judged correct; true missing: 2 judged correct; true incorrect: 1 judged missing
+            confusion=(2, 0, 0, 2, 0, 0, 0, 1, 0),
+            events_without_invented=3, false_invented=1,  # a1 invents nothing, and one claim is called so
+            events_with_invented=2, judged_invented=2, true_invented=3,  # a2
+        ),
+        NoiseCounts(
+            video="b", confusion=(0, 0, 1, 0, 0, 0, 0, 0, 0), events_without_invented=0, false_invented=0,
+            events_with_invented=1, judged_invented=0, true_invented=1,
+        ),
+    )  # fmt: skip
 
 
 def test_global_and_local_captions_are_corrected_apart():

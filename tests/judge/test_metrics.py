@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -103,6 +104,13 @@ def test_windows_of_the_video_and_windows_in_seconds():
     assert compute_metrics(TWO_VIDEOS).by_window == {}
 
 
+def test_windows_in_seconds_begin_with_their_start_and_end_before_their_end():
+    metrics = compute_metrics([scored("a", {"v0": "correct", "v5": "missing"})], windows_s=[(0, 5), (5, 10)])
+    early, late = metrics.by_window["0-5 s"], metrics.by_window["5-10 s"]
+    assert (early.num_events, early.missing_rate.value) == (1, 0)  # v0 alone: v5 begins as the window ends
+    assert (late.num_events, late.missing_rate.value) == (1, 1)
+
+
 def test_what_is_in_no_window_is_counted():
     timeless = scored("a", {"v": "missing", "v1": "correct"})
     metrics = compute_metrics([timeless, scored("b", {"v1": "correct"})], durations_s={"a": 4.0})
@@ -121,6 +129,13 @@ def test_local_captions_are_apart():
     assert compute_metrics([local]).global_ is None
 
 
+def test_local_captions_have_no_windows_that_a_claim_could_fall_out_of():
+    local = scored("a", {"v3": "correct"}, interval_s=(2.0, 5.0), invented=(claim("visual"),))
+    whole = scored("a", {"v3": "correct"}, invented=(claim("visual"), claim("visual"), claim("visual", 4.0)))
+    assert compute_metrics([local]).num_invented_without_time == 0
+    assert compute_metrics([local, whole]).num_invented_without_time == 2
+
+
 def test_a_caption_without_a_verdict_is_counted_and_in_no_rate():
     unscored = scored("c", {"v0": "missing"}, text="a a a a a a a a", finished=False, unscored=True)
     plain, more = compute_metrics(TWO_VIDEOS), compute_metrics([*TWO_VIDEOS, unscored])
@@ -133,6 +148,19 @@ def test_a_caption_without_a_verdict_is_counted_and_in_no_rate():
     assert more.global_.repetition_rate == plain.global_.repetition_rate
     only = compute_metrics([unscored]).global_
     assert only is not None and only.total_error_rate == NOTHING and only.num_unscored == 1
+
+
+def test_videos_without_a_verdict_are_not_drawn():
+    # i of 11 events missed in video i: the draws differ, and so would the interval among 24 videos
+    good = [
+        scored(f"g{i}", {f"v{k}": "missing" if k < i else "correct" for k in range(11)}) for i in range(12)
+    ]  # fmt: skip
+    down = [scored(f"d{i}", {"v0": "missing"}, unscored=True) for i in range(12)]
+    alone, together = compute_metrics(good).global_, compute_metrics([*down, *good]).global_
+    assert alone is not None and together is not None and together.num_unscored == 12
+    assert alone.missing_rate.value == pytest.approx(66 / 132)  # 0 + 1 + ... + 11 = 66 of 12 x 11
+    assert together.missing_rate == alone.missing_rate
+    assert alone.missing_rate.low is not None and 0 < alone.missing_rate.low < 0.5
 
 
 def test_captions_that_do_not_say_whether_they_ended_have_no_collapse_rate():
@@ -158,6 +186,17 @@ def test_a_verdict_about_other_events_is_an_error():
     less = Scored(case=scored("a", {"v0": "correct", "v1": "correct"}).case, verdict=good.verdict)
     with pytest.raises(UserError, match="event 'v1' is in the truth, but not in the verdict"):
         compute_metrics([less])
+
+
+def test_an_event_id_that_occurs_twice_is_an_error():
+    once = scored("a", {"v0": "correct"})
+    sample, verdict = once.case.sample, once.verdict
+    assert isinstance(verdict, Verdict)
+    in_truth = replace(once, case=replace(once.case, sample=replace(sample, events=sample.events * 2)))
+    in_verdict = replace(once, verdict=replace(verdict, events=verdict.events * 2))
+    for one in (in_truth, in_verdict):
+        with pytest.raises(UserError, match="an event id occurs twice"):
+            compute_metrics([one])
 
 
 def test_json_has_the_promised_shape():

@@ -144,6 +144,30 @@ def test_minimal_pairs_prefer_a_large_margin_and_few_other_changes():
     assert pair.rejected_id == "a/noisy"
 
 
+def test_of_minimal_pairs_the_largest_margin_loses_against_a_larger_share_of_fixes():
+    others = "At 0s a bird sings. At 9s a bird sings. "  # two clauses that no event tells
+    written = [
+        caption("true", texts(told=(0, 1, 2, 3))),
+        caption("noisy", others + texts(told=(0,))),  # margin 0.75, 3 fixes / (3 + 2 clauses): 0.75 x 3/5 = 0.45
+        caption("two", texts(told=(0, 1))),  # margin 0.5, 2 fixes / 2 clauses: 0.5 x 2/2 = 0.5
+    ]
+    pair = select(written, PairConfig(max_length_ratio=9, min_fixed_share=0.5)).pairs[0]
+    assert (pair.chosen_id, pair.rejected_id, pair.margin) == ("a/true", "a/two", 0.5)
+    # by the margin alone the noisy one is the worst
+    pair = select(written, replace(BEST_VS_WORST, max_length_ratio=9)).pairs[0]
+    assert (pair.rejected_id, pair.margin) == ("a/noisy", 0.75)
+
+
+def test_of_equal_margins_the_nearest_length_wins_and_not_the_shortest():
+    written = [
+        caption("bad", texts(told=(0,), invented=True)),  # 3 missing, 1 invented: 1.0; 10 + 6 = 16 words
+        caption("short", texts(told=(1, 2))),  # 2 missing: 0.5; 6 + 4 = 10 words, 6 fewer
+        caption("near", texts(told=(0, 1)) + " That is all."),  # 2 missing: 0.5; 10 + 6 + 3 = 19 words, 3 more
+    ]
+    pair = select(written).pairs[0]
+    assert (pair.chosen_id, pair.rejected_id, pair.margin) == ("a/near", "a/bad", 0.5)
+
+
 @pytest.mark.parametrize(
     "config, reason",
     [
@@ -270,11 +294,36 @@ def test_caps_keep_what_fixes_most_of_a_video_and_draw_among_videos():
     ]  # fmt: skip
     assert selection.report.prompts_dropped == {"above max_per_video or max_pairs": 1}
 
+    # which of two prompts of a sample stays does not depend on the order in which they come
+    prompts = [pair_of("a", (0, 1)), pair_of("a", (0, 1), "What happens?")]
+    for order in (prompts, prompts[::-1]):
+        (pair,) = select([*order[0], *order[1]], replace(wide, max_pairs=1)).pairs
+        assert pair.prompt == "Describe the video."
+
     many = [one for name in "abcdefghij" for one in pair_of(name, (0, 1))]
     some = [pair.sample_id for pair in select(many, replace(wide, max_pairs=4)).pairs]
     fewer_given = [one for one in many if one.sample_id in {*some, "a", "j"}]
     assert len(some) == 4 and some == sorted(some)
     assert [pair.sample_id for pair in select(fewer_given, replace(wide, max_pairs=4)).pairs] == some
+
+
+def test_of_a_video_the_pair_stays_that_fixes_most_errors_and_not_that_of_the_largest_margin():
+    local = sample("local", video="a.mp4", interval_s=(1.0, 2.0), events=EVENTS[:1])
+    captions = [
+        caption("good", texts(told=(0,)), of="local", video="a.mp4"),  # its one event told
+        caption("bad", "The red circle is there for a second or so.", of="local", video="a.mp4"),
+        caption("good", texts(told=(0, 1, 2, 3))),
+        caption("bad", texts(told=(0, 1))),
+    ]
+    verdicts = [
+        replace(verdict(one), events=verdict(one).events[: 1 if one.sample_id == "local" else 4]) for one in captions
+    ]
+    config = replace(BEST_VS_WORST, max_per_video=1)
+    # margins: 1 missing / 1 event = 1.0, 2 missing / 4 events = 0.5; fixed: 1 and 2
+    (pair,) = select(captions, config, [sample(), local], verdicts).pairs
+    assert (pair.sample_id, pair.margin) == ("a", 0.5)
+    (pair, _) = select(captions, replace(config, max_per_video=2), [sample(), local], verdicts).pairs
+    assert (pair.sample_id, pair.margin) == ("local", 1.0)
 
 
 def test_what_cannot_be_compared_is_refused():

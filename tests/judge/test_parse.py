@@ -25,6 +25,8 @@ from avcap.judge.parse import (
         '```json\n{"a": [1, "x"]}\n```',
         'Sure! Here it is:\n{"a": [1, "x"]}\nI hope this helps.',
         '<think>Maybe {"a": 2}? No.</think>{"a": [1, "x"]}',
+        '\n <think>Maybe {"a": 2}? No.</think>{"a": [1, "x"]}',
+        '{{"a": [1, "x"]}}',  # braces doubled, as in a template
         '{"a": [1, "x",],}',
         'The caption says "so.\n{"a": [1, "x",]}',
         '{"a": [1, "x"]}\n{"a": [1, "x"]}',  # said twice is still one thing
@@ -76,13 +78,14 @@ def test_a_broken_outer_object_does_not_pass_for_its_inside():
         take_list(found, "events", where="the reply")
 
 
-ITEM = {"n": 3, "t": " x ", "b": True, "f": 3.0, "neg": -1, "s": "3", "null": None, "l": [1], "e": " "}
+ITEM = {"n": 3, "zero": 0, "t": " x ", "b": True, "f": 3.0, "neg": -1, "s": "3", "null": None, "l": [1], "e": " "}
 
 
 def test_fields_are_taken_as_they_are():
     assert take_count(ITEM, "n", where="it", most=3) == 3
     assert take_text(ITEM, "t", where="it") == "x"
     assert take_list(ITEM, "l", where="it") == [1]
+    assert take_count(ITEM, "zero", where="it") == 0 and take_seconds(ITEM, "zero", where="it") == 0.0
     assert take_seconds(ITEM, "n", where="it") == 3.0 and take_seconds(ITEM, "null", where="it") is None
     assert take_choice(ITEM, "null", where="it", choices=("a", None)) is None
 
@@ -119,7 +122,11 @@ def test_quotations_that_are_there(quote):
 
 
 @pytest.mark.parametrize(
-    "quote", ["", "...", "a", "!", "a man in a blue coat", "a dog barks ... a man", "says goodbye", "犬が"]
-)
+    "quote",
+    [
+        "", "...", "a", "!", "a man in a blue coat", "a dog barks ... a man", "says goodbye", "犬が",
+        "red coat ... coat says",  # there is one coat, and both parts need one
+    ],
+)  # fmt: skip
 def test_quotations_that_are_not(quote):
     assert not is_quoted(quote, source=CAPTION)

@@ -37,6 +37,8 @@ def test_equal_texts_give_equal_blocks_and_others_another_tag():
         ("one\u2028two\u2029three\x85four\r\nfive\x0bsix", "one\ntwo\nthree\nfour\nfive\nsix"),
         ("\x1b[2J\x00\x07bell", "(2Jbell"),
         ("“Hello,” she says; 3 €, naïve, 猫が鳴く, кошка", "“Hello,” she says; 3 €, naïve, 猫が鳴く, кошка"),
+        ("„Hallo“, ‚so‘", "„Hallo“, ‚so‘"),  # low quotes open a quotation, and are no brackets
+        ("cafe\u200b\u0301", "caf\u00e9"),  # without the unseen character between them, e and the accent are one
     ],
 )
 def test_what_structure_becomes(text, safe):
@@ -61,6 +63,9 @@ def test_one_line_has_one_line():
     assert one_line("a\n\n2. b\u2028c") == "a 2. b c"
 
 
+RUN_OF_60 = " ".join(f"w{i}" for i in range(60))
+
+
 @pytest.mark.parametrize(
     ("text", "kept", "short"),
     [
@@ -69,6 +74,8 @@ def test_one_line_has_one_line():
         ("so " * 3 + "on", 3, "so so so on"),  # three times is not more than three times
         ("ha" * 500, 3, "hahaha"),
         ("one two three four", 3, "one two three four"),
+        (" ".join([RUN_OF_60] * 5), 3, " ".join([RUN_OF_60] * 3)),
+        (" ".join([f"{RUN_OF_60} w60"] * 5), 3, " ".join([f"{RUN_OF_60} w60"] * 5)),  # longer runs are not looked for
     ],
 )
 def test_repeats_are_shortened(text, kept, short):
@@ -87,6 +94,12 @@ def test_a_long_text_is_cut_and_says_so():
     block = delimit(" ".join(map(str, range(20_000))), name="caption")  # 108,889 characters, no two words alike
     assert block.omissions == (f"The text was cut: {MAX_CHARS:,} of 108,889 characters are shown.",)
     assert len(block.body) <= MAX_CHARS
+
+
+def test_a_text_of_exactly_the_allowed_length_is_not_cut():
+    assert delimit("a cat", name="caption", max_chars=5).omissions == ()
+    block = delimit("a cat", name="caption", max_chars=4)
+    assert (block.body, block.is_cut) == ("a ca", True)
 
 
 @pytest.mark.parametrize("text", ["a" * 100_000, "ab " * 33_000, "x y " * 25_000, "".join(map(chr, range(33, 90_000)))])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avcap.media.frame_times import frame_instants, official_v1_frame_index
+from avcap.media.frame_times import frame_instants, official_plus_frame_index, official_v1_frame_index
 
 
 def test_one_instant_per_second_before_the_end():
@@ -20,6 +20,10 @@ def test_interval_starts_at_its_own_start():
 
 def test_a_span_shorter_than_a_step_has_one_instant():
     assert frame_instants(start_s=0, end_s=0.04, fps=1, max_frames=110).tolist() == [0]
+
+
+def test_an_empty_span_has_its_start():
+    assert frame_instants(start_s=2.5, end_s=2.5, fps=1, max_frames=110).tolist() == [2.5]
 
 
 def test_above_the_cap_first_and_last_stay():
@@ -97,3 +101,20 @@ def test_official_rule_takes_the_whole_video_for_the_interval_of_all_of_it(num_f
     whole_s = (0.0, num_frames / source_fps)
     index_T = official_v1_frame_index(**options, interval_s=whole_s)
     assert index_T.tolist() == official_v1_frame_index(**options).tolist()
+
+
+def test_official_rule_exactly_at_the_cap_takes_every_nth_still():
+    # every 25th of 100 are four; spread evenly from the first to the last they would be 0 33 66 99
+    index_T = official_v1_frame_index(num_frames=100, source_fps=25, fps=1, max_frames=4)
+    assert index_T.tolist() == [0, 25, 50, 75]
+
+
+def test_official_rule_takes_every_frame_of_a_slow_source():
+    # round(0.2 / 1) = 0 is no step
+    assert official_v1_frame_index(num_frames=4, source_fps=0.2, fps=1, max_frames=110).tolist() == [0, 1, 2, 3]
+
+
+def test_official_plus_rule_rounds_the_number_of_frames():
+    # 65 frames of 25 a second are 2.6 s: three frames, and not two
+    index_T = official_plus_frame_index(num_frames=65, source_fps=25, interval_s=1, min_frames=1, max_frames=110)
+    assert index_T.tolist() == [0, 32, 64]

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from avcap.model.aligner import SoundAligner, pool_cells, segment_positions
+from avcap.model.aligner import SoundAligner, VisionAligner, pool_cells, segment_positions, token_types
 from avcap.model.configuration import Salmonn2Config
 from avcap.model.tiny import TINY_AUDIO, TINY_QFORMER, TINY_TEXT, TINY_VISION
 
@@ -28,16 +28,50 @@ def test_segment_positions_are_zeros_then_interleaved_sinusoids():
     assert table.flatten().tolist() == pytest.approx([number for row in wanted for number in row], abs=1e-6)
 
 
-def sound_aligner(**fields) -> SoundAligner:
-    torch.manual_seed(0)
-    config = Salmonn2Config(
+def config(**fields) -> Salmonn2Config:
+    return Salmonn2Config(
         vision_config=TINY_VISION,
         audio_config=TINY_AUDIO,
         qformer_config=TINY_QFORMER,
         text_config=TINY_TEXT | {"vocab_size": 8},
         **fields,
     )
-    aligner = SoundAligner(config).eval()
+
+
+def test_a_frame_is_joined_by_its_change_since_the_frame_before():
+    aligner = VisionAligner(config(frame_difference=True))
+    vision_TNV, lead_in_NV = torch.tensor([[[1.0, 2.0]], [[4.0, 8.0]]]), torch.tensor([[0.5, 3.0]])
+    # later - earlier: 1 - 0.5, 2 - 3; 4 - 1, 8 - 2
+    joined = aligner.input(vision_TNV, lead_in_NV=lead_in_NV)
+    assert joined.tolist() == [[[1.0, 2.0, 0.5, -1.0]], [[4.0, 8.0, 3.0, 6.0]]]
+    # without a frame before it the first one has not changed
+    assert aligner.input(vision_TNV, lead_in_NV=None)[0].tolist() == [[1.0, 2.0, 0.0, 0.0]]
+    plain = VisionAligner(config())
+    assert plain.input(vision_TNV, lead_in_NV=lead_in_NV) is vision_TNV
+
+
+def test_a_newline_ends_every_row_of_cells():
+    # 8 x 8 patches pooled by 4: 2 x 2 cells; cells are projected to 0, and the newline is all ones
+    aligner = VisionAligner(config(pool_stride=4, projector="linear"))
+    torch.nn.init.zeros_(aligner.projector.weight)
+    torch.nn.init.zeros_(aligner.projector.bias)
+    torch.nn.init.ones_(aligner.newline)
+    tokens_TND = aligner(torch.randn(3, 64, 96))
+    assert tokens_TND.shape == (3, 6, 128)
+    assert tokens_TND[..., 0].tolist() == [[0, 0, 1, 0, 0, 1]] * 3
+
+
+@pytest.mark.parametrize(
+    ("stride_s", "windows_per_s"),
+    [(0.5, 2), (0.2, 5), (0.6, 2), (1.0, 1), (2.0, 1)],  # 1 / 0.6 = 1.67 is nearer to 2; 1 / 2 = 0.5, but at least 1
+)
+def test_places_of_audio_tokens_in_a_second(stride_s, windows_per_s):
+    assert token_types(config(window_stride_s=stride_s)).windows_per_s == windows_per_s
+
+
+def sound_aligner(**fields) -> SoundAligner:
+    torch.manual_seed(0)
+    aligner = SoundAligner(config(**fields)).eval()
     torch.nn.init.normal_(aligner.query_tokens)
     return aligner
 
@@ -60,3 +94,18 @@ def test_windows_do_not_see_each_other():
     together = aligner.qform(windows_WIA)
     assert together.shape == (8, 96)
     assert torch.allclose(aligner.qform(windows_WIA[2:3]), together[4:6], atol=1e-5)
+
+
+def test_queries_are_projected_and_then_go_through_the_final_layers():
+    aligner = sound_aligner()
+    first, _, last = aligner.final
+    with torch.no_grad():
+        for layer in (aligner.proj, first, last):
+            layer.weight.zero_()
+        aligner.proj.bias.fill_(2.0)  # whatever the query: 2
+        first.weight.fill_diagonal_(1.0)
+        first.bias.fill_(-1.0)  # 2 - 1 = 1
+        last.weight.fill_diagonal_(10.0)
+        last.bias.fill_(0.5)
+    # gelu(1) = 1 * P(normal < 1) = 0.8413; 10 x 0.8413 + 0.5
+    assert aligner.project(torch.randn(3, 96)).unique().tolist() == pytest.approx([8.913], abs=1e-3)

@@ -97,6 +97,14 @@ def test_float_noise_does_not_move_a_token():
 def test_time_running_backwards_is_an_error():
     with pytest.raises(ValueError, match="frame times"):
         plan_true_time([1.0, 0.0], [])
+    with pytest.raises(ValueError, match="sound times"):
+        plan_true_time([], [0.5, 0.0])
+
+
+def test_tokens_of_one_window_have_one_time_and_stay_together():
+    # two queries a window: windows at 0.5 1.0 1.5 s give tokens 0 1, 2 3, 4 5
+    groups = plan_true_time([1.0], [0.5, 0.5, 1.0, 1.0, 1.5, 1.5])
+    assert groups == [Group(None, (0, 1)), Group(0, (2, 3, 4, 5))]
 
 
 def test_overlapping_windows_keep_the_time_of_their_chunk():
@@ -138,6 +146,19 @@ def test_types_of_tokens():
         5,
     ]
     assert TYPES.count == 7
+    # two queries a window: 5 and 6 in the first half of a second, 7 and 8 in the second half
+    two = TokenTypes(cells_per_side=2, row_newline=True, windows_per_s=2, num_queries=2)
+    times_s = [0.0, 0.0, 0.5, 0.5, 1.0, 1.0]
+    assert [two.of_sound(token, time_s) for token, time_s in enumerate(times_s)] == [5, 6, 7, 8, 5, 6]
+    assert two.count == 9
+
+
+def test_a_token_from_before_the_video_is_of_its_first_second():
+    layout = lay_out(
+        plan_true_time([-0.5, 1.5], [-1.5]), frame_times_s=[-0.5, 1.5], sound_times_s=[-1.5],
+        types=TokenTypes(cells_per_side=1, row_newline=False, windows_per_s=2, num_queries=1),
+    )  # fmt: skip
+    assert layout.ids == [AUDIO_ID, VISUAL_ID, VISUAL_ID] and layout.seconds == [0, 0, 1]
 
 
 def test_time_text_follows_its_frame():

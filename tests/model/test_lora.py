@@ -6,8 +6,11 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
+from avcap.errors import UserError
+from avcap.model import Salmonn2ForCaptioning
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
 from avcap.model.lora import LoraConfig, adapter_off, attach_lora, merge_lora, remove_lora, reset_lora
+from avcap.model.tiny import tiny_config
 
 CONFIG = LoraConfig(rank=4, alpha=8, dropout=0.0)
 
@@ -55,6 +58,30 @@ def test_it_hits_the_attention_of_the_language_model_and_nothing_else(model):
     assert len(trained) == 4 * 3 * 2 and all("lora_" in name for name in trained)
 
 
+def test_a_head_of_its_own_does_not_train():
+    config = tiny_config(vocab_size=64, time_token_ids=[10])
+    config.text_config.tie_word_embeddings = config.tie_word_embeddings = False
+    untied = Salmonn2ForCaptioning(config)
+    head, words = untied.language_model.lm_head.weight, untied.language_model.model.embed_tokens.weight
+    assert head is not words and head.requires_grad
+    attach_lora(untied, CONFIG)
+    assert not head.requires_grad and not words.requires_grad
+
+
+def test_the_dials_reach_every_layer_of_the_lora(model):
+    attach_lora(model, LoraConfig(rank=4, alpha=6, dropout=0.3, targets=("o_proj", "down_proj")))
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    assert len(layers) == 4 * 2
+    for layer in layers:
+        assert layer.lora_dropout["default"].p == 0.3 and layer.scaling["default"] == 6 / 4
+        assert layer.lora_A["default"].weight.shape[0] == 4
+
+
+def test_a_matrix_that_is_not_there_is_an_error_that_names_those_that_are():
+    with pytest.raises(UserError, match=r"targets: got 'query', wanted some of q_proj, .*down_proj"):
+        LoraConfig(targets=("q_proj", "query"))
+
+
 def test_merged_gives_the_same_logits_and_leaves_no_adapter(model, clip_maker):
     names = [name for name, _ in model.named_parameters()]
     before = logits_of(model, clip_maker)
@@ -77,6 +104,22 @@ def test_merge_adds_alpha_over_rank_times_b_a(model):
     update = 8 / 4 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
     merge_lora(model)
     assert torch.allclose(weight, before + update, atol=1e-7)
+
+
+def test_merge_rounds_to_bfloat16_once_at_the_end(model):
+    model.bfloat16()
+    attach_lora(model, CONFIG)
+    train_a_bit(model)
+    layer = model.language_model.model.layers[0].self_attn.q_proj
+    weight = layer.get_base_layer().weight
+    a, b, before = layer.lora_A["default"].weight, layer.lora_B["default"].weight, weight.detach().clone()
+    assert a.dtype == b.dtype == weight.dtype == torch.bfloat16
+    # alpha / r = 8 / 4
+    expected = (before.float() + 2 * (b.float() @ a.float())).bfloat16()
+    assert not torch.equal(expected, (before.float() + 2 * (b @ a).float()).bfloat16())
+    assert not torch.equal(expected, before + (2 * (b.float() @ a.float())).bfloat16())
+    merge_lora(model)
+    assert torch.equal(weight, expected)
 
 
 def test_a_second_lora_starts_from_nothing(model, clip_maker):

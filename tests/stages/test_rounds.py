@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from avcap.data.feature_cache import FeatureCache
+from avcap.data.qa_files import VideoQuestion
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
 from avcap.infer.shipped import find_checkpoint
@@ -17,11 +19,31 @@ from avcap.judge.ingest import read_truth
 from avcap.judge.oracle import OracleJudge
 from avcap.judge.pairs import PairConfig
 from avcap.model.lora import BLOCK_OF, LoraConfig
-from avcap.records import Caption, PreferencePair, Unscored, Verdict, read_jsonl
+from avcap.records import (
+    Caption,
+    Decoding,
+    Event,
+    PreferencePair,
+    Sample,
+    Seen,
+    Unscored,
+    Verdict,
+    read_jsonl,
+    to_json,
+    write_jsonl,
+)
 from avcap.stages import gate, rounds
 from avcap.stages.gate import Standing, StopConfig, decide
 from avcap.stages.prefer import PairBatches, PreferConfig, ReplayConfig
-from avcap.stages.rounds import Material, RoundsConfig, SamplingConfig, run_rounds, set_aside
+from avcap.stages.rounds import (
+    Material,
+    RoundsConfig,
+    SamplingConfig,
+    draw_prompts,
+    measured_model,
+    run_rounds,
+    set_aside,
+)
 from avcap.train.anchor import AnchorConfig
 from avcap.train.optim import OptimConfig
 
@@ -212,7 +234,10 @@ def test_half_a_line_is_written_again(whole, begun, samples, judge):
 def test_a_finished_run_does_nothing_again(whole, samples, judge, monkeypatch):
     monkeypatch.setattr(Captioner, "sample", lambda *a, **k: _raise())
     monkeypatch.setattr(rounds, "prefer", lambda *a, **k: _raise())
-    go(samples, judge, whole)
+    before = {path: path.read_bytes() for path in whole.rglob("*.json*")}
+    best = json.loads((whole / "decision.json").read_text())["best"]
+    assert go(samples, judge, whole) == (whole / "round-1" / "checkpoint" if best else find_checkpoint("tiny-sft"))
+    assert before and {path: path.read_bytes() for path in whole.rglob("*.json*")} == before
 
 
 # --- options of a recipe ----------------------------------------------------------------------------------------------
@@ -268,6 +293,10 @@ def test_questions_are_replayed_and_gate_the_rounds(samples, judge, truth, tmp_p
     assert len(answers) == 8 * 6
     by_id = {question.question_id: question for question in material.questions}
     pairs = [pair for pair in read_jsonl(tmp_path / "round-1/pairs.jsonl", PreferencePair) if pair.sample_id in by_id]
+    wrong = {one.sample_id for one in answers if one.text and not is_right(one.text, by_id[one.sample_id])}
+    assert wrong and [pair.sample_id for pair in pairs] == list(dict.fromkeys(
+        one.sample_id for one in answers if one.sample_id in wrong
+    ))  # fmt: skip
     for pair in pairs:
         question = by_id[pair.sample_id]
         assert is_right(pair.chosen, question) and not is_right(pair.rejected, question)
@@ -350,6 +379,207 @@ def test_samples_without_events_are_named(samples, judge, tmp_path):
     learn, held_out = samples
     with pytest.raises(UserError, match=f"1 samples have no events, the first is {learn[0].sample_id}"):
         go(([replace(learn[0], events=()), *learn[1:]], held_out), judge, tmp_path)
+
+
+# --- parts of a round, without a model --------------------------------------------------------------------------------
+
+EVENT = Event(event_id="0", text="", modality="visual")
+WHOLE = [Sample(sample_id=f"whole-{i}", video=f"{i}.mp4", prompt="", events=(EVENT,)) for i in range(20)]
+LOCAL = [
+    replace(sample, sample_id=f"local-{i}", interval_s=(1.0, 3.0), reference_caption="Rain falls.")
+    for i, sample in enumerate(WHOLE[:10])
+]
+HELD_OUT = [replace(WHOLE[0], sample_id="held-out", video="held-out.mp4")]
+JUDGE = OracleJudge([])
+
+
+def test_dials_by_round_end_with_one_that_holds_on():
+    config = RoundsConfig(guidance=(0.0, 0.1, 0.3), sampling=SamplingConfig(num_questions=(0, 40)))
+    assert [config.guidance_of(number) for number in (1, 2, 3, 4, 9)] == [0.0, 0.1, 0.3, 0.3, 0.3]
+    assert [config.questions_of(number) for number in (1, 2, 3, 9)] == [0, 40, 40, 40]
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [({"guidance": ()}, "guidance"), ({"sampling": SamplingConfig(num_questions=())}, "sampling.num_questions")],
+)
+def test_dials_by_round_need_a_number(fields, name):
+    with pytest.raises(UserError, match=f"{name}: got an empty list"):
+        RoundsConfig(**fields)
+
+
+def num_drawn(samples: list[Sample], **sampling) -> tuple[int, int]:
+    """-> global and local prompts of a round."""
+    prompts = draw_prompts(samples, config=RoundsConfig(sampling=SamplingConfig(**sampling)), number=1)
+    assert len({sample.sample_id for sample in prompts}) == len(prompts)
+    num_local = sum(sample.interval_s is not None for sample in prompts)
+    return len(prompts) - num_local, num_local
+
+
+def test_a_round_has_its_share_of_local_prompts_as_far_as_there_are_some():
+    both = [*WHOLE, *LOCAL]
+    assert num_drawn(both, num_prompts=11, local_share=0.25) == (8, 3)  # 11 x 0.25 = 2.75
+    assert num_drawn(both, num_prompts=24, local_share=0.5) == (14, 10)  # 12 wanted, but there are 10
+    assert num_drawn(both, num_prompts=400, local_share=0.25) == (20, 10)  # no more than there are
+    assert num_drawn(WHOLE, num_prompts=8, local_share=0.25) == (8, 0)
+    assert num_drawn(both, num_prompts=8, local_share=0.0) == (8, 0)
+
+
+def test_prompts_are_drawn_anew_for_each_round_and_seed_and_always_the_same_for_one():
+    def names(number: int, seed: int) -> list[str]:
+        config = RoundsConfig(seed=seed, sampling=SamplingConfig(num_prompts=12))
+        return [sample.sample_id for sample in draw_prompts([*WHOLE, *LOCAL], config=config, number=number)]
+
+    drawn = [names(number, seed) for number in (1, 2) for seed in (0, 1)]
+    assert len({tuple(sorted(one)) for one in drawn}) == 4 and names(1, 0) == drawn[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"samples": ()}, "got 0 samples to learn on, 1 to measure on"),
+        ({"held_out": ()}, "got 20 samples to learn on, 0 to measure on"),
+        ({"held_out": [replace(HELD_OUT[0], events=())]}, "1 samples have no events, the first is held-out"),
+        # a video of a question counts as one of a sample, on both sides
+        ({"questions": ("held-out.mp4",)}, "1 videos are learned and measured on, the first is held-out.mp4"),
+        ({"held_out_questions": ("3.mp4", "2.mp4")}, "2 videos are learned and measured on, the first is 2.mp4"),
+        ({"questions": ("q.mp4",), "held_out_questions": ("q.mp4",)}, "1 videos are learned and measured on"),
+    ],
+)
+def test_material_that_cannot_be_learned_from_is_refused_before_a_model_is_loaded(change, message, tmp_path):
+    for name in ("questions", "held_out_questions"):
+        if name in change:
+            change[name] = [question(video, video=video) for video in change[name]]
+    material = replace(Material(samples=WHOLE, held_out=HELD_OUT), **change)
+    with pytest.raises(UserError, match=message):
+        run_rounds(Path("nowhere"), config=CONFIG, material=material, judge=JUDGE, out_dir=tmp_path)
+
+
+def question(name: str, *, video: str = "0.mp4") -> VideoQuestion:
+    return VideoQuestion(question_id=name, video=video, kind="who", text="Who rings?", answer="a bell")
+
+
+def write_standings(out_dir: Path, *totals: float) -> None:
+    """Rounds 0, 1, ... as they are left when they are whole, with these total errors."""
+    for number, total in enumerate(totals):
+        folder = out_dir / f"round-{number}"
+        (folder / "checkpoint").mkdir(parents=True)
+        (folder / "done.json").write_text("{}")
+        (folder / "standing.json").write_text(to_json(replace(START, number=number, total_error=total)))
+
+
+def finish(out_dir: Path, *, samples=WHOLE, **fields) -> tuple[Path, list[str]]:
+    """Goes on with rounds that are whole -> the best model, and what is said."""
+    said: list[str] = []
+    best = run_rounds(
+        Path("parent"), config=replace(CONFIG, **fields), material=Material(samples=samples, held_out=HELD_OUT),
+        judge=JUDGE, out_dir=out_dir, say=said.append,
+    )  # fmt: skip
+    return best, said
+
+
+def test_the_best_round_is_given_back_and_rounds_after_the_last_are_not_run(tmp_path):
+    write_standings(tmp_path, 0.5, 0.4, 0.45, 0.41)
+    # patience 2: after rounds 2 and 3 without a new best there is no round 4, although 6 are allowed
+    best, said = finish(tmp_path, num_rounds=6, stop=StopConfig(patience=2))
+    assert best == tmp_path / "round-1" / "checkpoint"
+    assert said[-1].startswith("best: round 1; total error 0.400, -0.100 against the start")
+    decision = json.loads((tmp_path / "decision.json").read_text())
+    assert (decision["best"], decision["stopped"]) == (1, True)
+    # the mean with the model before it, where that is what was measured
+    (tmp_path / "round-1" / "average").mkdir()
+    assert finish(tmp_path, num_rounds=3)[0] == tmp_path / "round-1" / "average"
+    assert measured_model(tmp_path / "round-2") == tmp_path / "round-2" / "checkpoint"
+
+
+def test_where_no_round_is_better_the_parent_is_given_back(tmp_path):
+    write_standings(tmp_path, 0.5, 0.6)
+    assert finish(tmp_path, num_rounds=1)[0] == Path("parent")
+
+
+def test_each_round_begins_with_the_model_that_the_one_before_it_left(tmp_path, monkeypatch):
+    write_standings(tmp_path, 0.5, 0.4, 0.3, 0.2)
+    (tmp_path / "round-1" / "average").mkdir()  # measured, but the next round does not begin with it
+    begun = []
+    monkeypatch.setattr(rounds._Round, "run", lambda self: begun.append((self.number, self.start, self.before)))
+    finish(tmp_path, num_rounds=3)
+    parent = Path("parent")
+    assert begun == [
+        (1, parent, parent), (2, parent, tmp_path / "round-1/checkpoint"), (3, parent, tmp_path / "round-2/checkpoint"),
+    ]  # fmt: skip
+
+
+def test_samples_without_a_reference_caption_are_counted_where_there_is_guidance(tmp_path):
+    write_standings(tmp_path, 0.5, 0.4)
+    warning = "20 of 30 samples have no reference caption: no guidance from them"
+    assert warning in finish(tmp_path, samples=[*WHOLE, *LOCAL], guidance=(0.0, 0.1))[1]
+    assert warning not in finish(tmp_path, samples=[*WHOLE, *LOCAL], guidance=(0.0,))[1]
+    assert not any("no reference caption" in line for line in finish(tmp_path, samples=LOCAL)[1])
+
+
+def test_rounds_from_one_on_are_set_aside_with_what_was_decided_of_them(tmp_path):
+    write_standings(tmp_path, *(0.5,) * 11)
+    for name in ("decision.json", "config.yaml", "notes.txt"):
+        (tmp_path / name).write_text(name)
+    first = set_aside(tmp_path, first=9)  # 10 comes after 9, and not after 1
+    assert first == tmp_path / "set-aside" / "1"
+    assert {path.name for path in first.iterdir()} == {"round-9", "round-10", "decision.json", "config.yaml"}
+    assert (tmp_path / "round-8").is_dir() and not (tmp_path / "round-9").exists() and (tmp_path / "notes.txt").exists()
+    second = set_aside(tmp_path, first=8)
+    assert second == tmp_path / "set-aside" / "2" and {path.name for path in second.iterdir()} == {"round-8"}
+
+
+@pytest.fixture(scope="module")
+def captioner() -> Captioner:
+    return Captioner("tiny-sft")
+
+
+def round_of(number: int, folder: Path, *, questions=(), **fields) -> rounds._Round:
+    return rounds._Round(
+        number=number, start=Path("parent"), before=Path("before"), folder=folder, config=replace(CONFIG, **fields),
+        material=Material(samples=WHOLE, held_out=HELD_OUT, questions=questions), judge=JUDGE,
+        features=FeatureCache(folder / "features"), say=lambda line: None,
+    )  # fmt: skip
+
+
+def test_no_answer_of_any_round_has_the_seed_of_another(captioner, tmp_path):
+    sampling = SamplingConfig(captions_per_prompt=6, temperature=0.9, top_p=0.8)
+    seeds = []
+    for seed in (0, 1):
+        for number in (1, 2, 3):
+            decoding = round_of(number, tmp_path, seed=seed, sampling=sampling)._request(captioner).decoding
+            seeds += range(decoding.seed, decoding.seed + 6)  # answer k draws from seed + k
+            assert (decoding.temperature, decoding.top_p) == (0.9, 0.8)
+            assert decoding.max_new_tokens == captioner.settings.max_new_tokens
+    assert len(set(seeds)) == 2 * 3 * 6
+
+
+def test_of_the_answers_to_a_question_a_right_one_is_chosen_and_the_most_frequent_wrong_one_rejected(
+    captioner, tmp_path
+):
+    told = {
+        "some right": ["", "a drum", "a flute", "the bell", "a flute", ""],  # silence is as frequent, but no answer
+        "none right": ["a drum"] * 6,
+        "all right": ["a bell"] * 6,
+        "silent": [""] * 6,
+    }
+    write_jsonl(
+        tmp_path / "answers.jsonl",
+        (
+            Caption(
+                caption_id=f"{name}/{i}", sample_id=name, video="0.mp4", prompt="Who rings?", text=text,
+                checkpoint="tiny-sft", decoding=Decoding(max_new_tokens=9), finished=True, duration_s=8.0,
+                seen=Seen(frames=8, audio_seconds=8.0, visual_tokens=48, audio_tokens=16),
+            )
+            for name, texts in told.items()
+            for i, text in enumerate(texts)
+        ),
+    )  # fmt: skip
+    sampling = replace(CONFIG.sampling, num_questions=(9,))
+    one = round_of(1, tmp_path, questions=[question(name) for name in told], sampling=sampling)
+    pairs = {pair.sample_id: (pair.chosen, pair.rejected) for pair in one._question_pairs(captioner)}
+    # where none was right, the answer of the file is chosen
+    assert pairs == {"some right": ("the bell", "a flute"), "none right": ("a bell", "a drum")}
 
 
 # --- the stop rule ----------------------------------------------------------------------------------------------------

@@ -119,6 +119,8 @@ def test_a_fresh_start_is_checked(loss):
     fresh = preference_loss(REFERENCE, REFERENCE, config)
     # margin 0: -log sigmoid(0) = ln 2 = 0.6931; (0 - 5)^2 = 25
     assert fresh.loss.item() == pytest.approx(0.6931 if loss == "dpo" else 25.0, abs=1e-4)
+    # neither answer is ahead yet, and a tie is not right
+    assert fresh.metrics["rewards/accuracies"] == 0
     check_fresh_start(fresh, config)
     with pytest.raises(UserError, match=r"first step of the round: preference loss.*rewards/chosen 0\.5"):
         check_fresh_start(preference_loss(POLICY, REFERENCE, config), config)
@@ -130,6 +132,13 @@ def test_rewards_that_cancel_are_not_a_fresh_start():
     assert shifted.loss.item() == pytest.approx(math.log(2))
     with pytest.raises(UserError, match=r"rewards/rejected 0\.5"):
         check_fresh_start(shifted, PLAIN)
+
+
+@pytest.mark.parametrize("chosen, rejected", [(math.nan, -30.0), (-20.0, math.nan), (math.nan, math.nan)])
+def test_rewards_that_are_no_numbers_are_not_a_fresh_start(chosen, rejected):
+    broken = preference_loss([pair(chosen, rejected)], [REFERENCE[0]], PLAIN)
+    with pytest.raises(UserError, match="first step of the round: preference loss nan"):
+        check_fresh_start(broken, PLAIN)
 
 
 @pytest.mark.parametrize(

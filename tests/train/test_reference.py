@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_plus import tiny_plus_model
 
 from avcap.errors import UserError
 from avcap.model.lora import LoraConfig, attach_lora, merge_lora
@@ -54,8 +55,11 @@ def test_the_reference_is_the_model_with_its_lora_off_and_without_dropout(model)
         before = totals(logprobs_of(model))
     attach_lora(model, LORA)
     learn_something(model)
+    for layer in model.language_model.model.layers:
+        layer.self_attn.attention_dropout = 0.5  # of the base: that of the LoRA is off with it
     model.train()
     model.vision_tower.eval()
+    assert not torch.allclose(totals(logprobs_of(model)), totals(logprobs_of(model)), atol=1e-2)
     reference = reference_logprobs(model, EXAMPLES, [None, None])
     assert torch.allclose(totals(reference), before, atol=1e-4)
     assert not torch.allclose(totals(logprobs_of(model.eval())), before, atol=1e-2)
@@ -136,12 +140,35 @@ def test_log_probs_of_other_tokens_are_an_error(model, policy, tmp_path, part):
         store.lookup([replace(EXAMPLES[0], sample_id="z")])
 
 
-def test_log_probs_that_are_not_finite_are_not_stored(policy, tmp_path):
+@pytest.mark.parametrize(("chosen", "rejected"), [("nan", "nan"), ("nan", "-3"), ("-3", "nan"), ("-3", "-inf")])
+def test_log_probs_that_are_not_finite_are_not_stored(policy, tmp_path, chosen, rejected):
     path = tmp_path / "reference.jsonl"
-    bad = AnswerLogprobs(total=torch.tensor(float("nan")), num_tokens=2)
-    with pytest.raises(UserError, match=r"sample a: reference log-probs are .*nan"):
-        ReferenceStore(path, policy=policy).add(EXAMPLES[:1], [ExampleLogprobs(chosen=bad, rejected=bad)])
+    answers = [AnswerLogprobs(total=torch.tensor(float(total)), num_tokens=2) for total in (chosen, rejected)]
+    with pytest.raises(UserError, match=r"sample a: reference log-probs are .*(nan|inf)"):
+        ReferenceStore(path, policy=policy).add(EXAMPLES[:1], [ExampleLogprobs(chosen=answers[0], rejected=answers[1])])
     assert not path.exists()
+
+
+def test_log_probs_at_other_positions_are_an_error(policy, tmp_path):
+    counted, moved = (
+        replace(EXAMPLES[0], prompt_positions=torch.tensor([[0, 1, 2], [0, row, 2], [0, 1, 2]])) for row in (1, 5)
+    )
+    answer = AnswerLogprobs(total=torch.tensor(-3.0), num_tokens=2)
+    store = ReferenceStore(tmp_path / "reference.jsonl", policy=policy)
+    store.add([counted], [ExampleLogprobs(chosen=answer, rejected=answer)])
+    assert store.missing([counted, moved, EXAMPLES[0]]) == [moved, EXAMPLES[0]]
+    for other in (moved, EXAMPLES[0]):
+        with pytest.raises(UserError, match=r"other tokens.*sample a"):
+            store.lookup([other])
+
+
+def test_a_policy_with_three_position_axes_says_where_its_tokens_stand():
+    model = tiny_plus_model()
+    of_training = reference_policy(model)
+    model.config.positions = "official_generate"
+    assert of_training.attention.endswith(", train positions")
+    assert reference_policy(model).attention.endswith(", official_generate positions")
+    assert reference_policy(model).weights == of_training.weights
 
 
 def test_the_hash_is_of_the_weights_and_not_of_a_lora(model):

@@ -21,6 +21,7 @@ from transformers import (
 
 from avcap.errors import UserError
 from avcap.model.lora import LoraConfig, attach_lora
+from avcap.model.transformers_renames import checkpoint_activations
 from avcap.train import shared_prompt
 from avcap.train.lessons import pair_tracks
 from avcap.train.losses import PreferenceConfig, preference_loss
@@ -208,7 +209,7 @@ def test_activation_checkpointing_changes_nothing_and_recomputes_the_packed_row(
     model, head, examples = text_model("qwen2"), frozen_head(), ragged()
     wanted = gradients(model, packed_logprobs(model, head, examples))
     model.train()
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint_activations(model)
     got = gradients(model, packed_logprobs(model, head, examples, Counted))
     assert len(calls) == 2 * 2  # two layers, forward and once more in the backward pass
     assert all(relative(got[name], wanted[name]) < 1e-6 for name in wanted)
@@ -271,6 +272,13 @@ def test_a_row_is_laid_out_by_example():
 def test_answers_go_on_after_the_largest_position_of_any_axis():
     one = replace(example("a", 3, 2, 1), prompt_positions=torch.tensor([[0, 1, 2], [0, 5, 1], [0, 0, 3]]))
     assert pack([one]).positions.tolist() == [[[0, 1, 2, 6, 7, 6]], [[0, 5, 1, 6, 7, 6]], [[0, 0, 3, 6, 7, 6]]]
+
+
+def test_answers_go_on_where_the_model_says_if_it_says_so():
+    one = replace(
+        example("a", 3, 2, 1), prompt_positions=torch.tensor([[0, 1, 2], [0, 5, 1], [0, 0, 3]]), following=4
+    )  # fmt: skip
+    assert pack([one]).positions.tolist() == [[[0, 1, 2, 4, 5, 4]], [[0, 5, 1, 4, 5, 4]], [[0, 0, 3, 4, 5, 4]]]
 
 
 @pytest.mark.parametrize("chunk", [3, 256])

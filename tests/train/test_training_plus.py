@@ -10,7 +10,7 @@ from avcap.model.interleave import VISUAL_ID
 from avcap.model.lora import LoraConfig, adapter_off, attach_lora, merge_lora
 from avcap.train.language import answer_logits
 from avcap.train.lessons import Lesson, TokenWeights, make_batch
-from avcap.train.shared_prompt import PairExample, pack, response_logprobs
+from avcap.train.shared_prompt import PairExample, pack, response_logprobs, row_positions
 
 UNIFORM = TokenWeights(content=1.0, time=1.0, end=1.0, other=1.0)
 LORA = LoraConfig(rank=4, alpha=8, dropout=0.0)
@@ -75,6 +75,23 @@ def test_packed_rows_are_separate_forwards(model, clips):
         for name, answer in zip(("chosen", "rejected", "reference"), example.answers, strict=True):
             alone = separate_logprob(model, example, media, answer)
             assert getattr(got, name).total.item() == pytest.approx(alone.item(), rel=1e-5)
+
+
+def test_answers_go_on_after_the_latest_time_and_not_after_the_widest_frame(model):
+    # one grid of 2 x 40 tokens, and a second of sound: columns reach further than times
+    clip = MediaFeatures(
+        vision_TNV=torch.randn(1, 80, 128), frame_times_T=[0.0], audio_seconds=1.0, sound_KPA=torch.randn(1, 50, 32),
+        grid=VisionGrid(height=2, width=40, seconds_per_grid=0.5, num_frames=2),
+    )  # fmt: skip
+    tokens, packed = model.align_batch([clip]), pack(examples(model, [clip]))
+    prompt_ids = packed.examples[0].prompt_ids
+    placed = model.positions(prompt_ids, tokens[0])
+    of_row = row_positions(model, packed, tokens)[:, 0]
+    for answer in packed.groups[0].answers:
+        assert of_row[:, answer.start].tolist() == [placed.following] * 3
+    # two words, <|vision_start|>, times 0 and 1 of the audio, <|vision_end|>, two words; the last column is beyond it
+    assert placed.following == 2 + 1 + 2 + 1 + 2
+    assert int(placed.of_ids.max()) == 2 + 1 + 39
 
 
 def test_tokens_counted_would_not_be_the_same(model, clips):

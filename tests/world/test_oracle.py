@@ -164,6 +164,52 @@ def test_the_exact_claim_wins_the_event_against_a_near_one():
     assert texts(near_first) == ("At 6s a guitar plays",)
 
 
+def test_of_two_claims_about_one_event_the_nearer_in_time_is_spent_and_the_other_invented():
+    text = TEXT.replace("At 6s a flute plays.", "At 4s a flute plays. At 7s a flute plays.")
+    verdict = judge_caption(text, truth=SCENE)  # a flute plays at 6 s: 2 s and 1 s off
+    assert labels(verdict) == {"s6": "incorrect"} and texts(verdict) == ("At 4s a flute plays",)
+
+
+@pytest.mark.parametrize(
+    ("event", "near", "far"),
+    [
+        # another sound at the right time before the right sound at another
+        ("At 6s a flute plays", "At 6s a guitar plays", "At 7s a flute plays"),
+        # the same change of another object before another change of the same object
+        ("At 5s the red circle grows", "At 5s the blue star grows", "At 5s the red circle vanishes"),
+        # and that before the right change at another time
+        ("At 5s the red circle grows", "At 5s the red circle vanishes", "At 4s the red circle grows"),
+    ],
+)
+def test_kinds_of_nearness_have_an_order(event, near, far):
+    assert event in TEXT
+    for told in (f"{near}. {far}", f"{far}. {near}"):
+        verdict = judge_caption(TEXT.replace(event, told), truth=SCENE)
+        assert list(labels(verdict).values()) == ["incorrect"] and texts(verdict) == (far,)
+
+
+def test_a_sound_is_not_taken_for_one_of_another_kind_in_its_second():
+    # At 3 s a voice speaks, and no bell rings: the ring says nothing about the voice.
+    text = TEXT.replace('a voice says "lemon tiger"', "a drum beats once")
+    verdict = judge_caption(text, truth=SCENE)
+    assert labels(verdict) == {"s3": "missing", "b3": "missing"} and texts(verdict) == ("At 3s a drum beats once",)
+
+
+def test_a_clause_without_a_time_may_tell_a_second_event_of_the_same_content():
+    flutes = tuple(SoundAtom(second=second, kind="plain", name="flute") for second in (2, 5))
+    scene = dataclasses.replace(SCENE, sounds=flutes)
+    text = (
+        "At 1s a red circle appears in the top-left corner. At 2s a flute plays. "
+        "At 3s the red circle moves from the top-left corner to the bottom-right corner. At 5s the red circle grows."
+    )
+    assert labels(judge_caption(text, truth=scene)) == {"s5": "missing", "b5": "missing"}
+    # The last clause has the time of the one before it, 5 s, when a flute plays as well; said once more it is no news.
+    verdict = judge_caption(f"{text} A flute plays.", truth=scene)
+    assert labels(verdict) == {"b5": "missing"} and not verdict.repeated and not verdict.invented
+    verdict = judge_caption(f"{text} A flute plays. A flute plays.", truth=scene)
+    assert labels(verdict) == {"b5": "missing"} and verdict.repeated == ("At 5s a flute plays",)
+
+
 def test_an_empty_caption_misses_everything():
     verdict = judge_caption("", truth=SCENE)
     assert list(labels(verdict).values()) == ["missing"] * 7
@@ -245,6 +291,23 @@ def test_exactly_the_planted_errors_are_found(difficulty):
         assert len(verdict.repeated) == sum(error.num_repeated for error in planted), text
         kinds |= {error.kind for error in planted}
     assert kinds == {"drop", "change", "shift", "invent", "repeat", "split"}
+
+
+def test_planted_claims_have_their_seconds_to_themselves():
+    num_added = 0
+    for seed in range(60):
+        clean = describe.reference_caption(make_scene(seed, difficulty="hard"))
+        claims = [statement.claim for statement in grammar.read_caption(clean).statements]
+        told = {(claim.second, claim.is_visual) for claim in claims}
+        text, _ = corrupt(clean, len({claim.second for claim in claims}), rng=random.Random(seed))
+        added = [
+            (one.claim.second, one.claim.is_visual)
+            for one in grammar.read_caption(text).statements
+            if one.timed and (one.claim.second, one.claim.is_visual) not in told
+        ]
+        assert len(added) == len(set(added)), text
+        num_added += len(added)
+    assert num_added > 60  # shifted and invented ones, more than one a caption
 
 
 def test_more_errors_than_seconds_cannot_be_planted():

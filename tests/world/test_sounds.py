@@ -162,11 +162,12 @@ def test_slot_truth_has_the_first_sound_of_every_second():
     assert slot_truth(scene) == [None, first, None, last]
 
 
-def test_report_the_cost_of_a_second_of_sound():
+def test_a_second_of_audio_is_rendered_in_a_fraction_of_it():
     for difficulty in ("easy", "standard", "hard"):
         scenes = [make_scene(seed, difficulty=difficulty) for seed in range(20)]
         start = time.process_time()
         for scene in scenes:
             render_sound(scene)
         cost_ms = 1000 * (time.process_time() - start) / sum(scene.duration_s for scene in scenes)
-        print(f"{difficulty}: {cost_ms:.2f} CPU ms per second of sound")  # not asserted: machines differ
+        print(f"{difficulty}: {cost_ms:.2f} CPU ms per second of sound")
+        assert cost_ms < 100  # 0.8 to 1.5 on one core of 2026; machines differ, but a world has hours of it

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from transformers import DynamicCache
 
 from avcap.infer.shared_prompt import OwnPrompts, SharedPrompts
-from avcap.model.cache_keyword import cache_argument, cache_of
 from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaTokens
+from avcap.model.transformers_renames import cache_argument, cache_of
 
 Prompt = tuple[Sequence[int], MediaTokens | None]
 

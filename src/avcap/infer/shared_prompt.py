@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, DynamicCache, PreTrainedModel
 
-from avcap.model.cache_keyword import cache_argument
+from avcap.model.transformers_renames import cache_argument
 
 SHARED_PROMPT = "avcap_shared_prompt"
 

@@ -3,6 +3,7 @@
 S samples of sound
 """
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,9 +64,13 @@ class SoundReader:
 
     def learn_frame_grid(self, container: "InputContainer") -> None:
         """Before a seek: where time stamps are coarser than samples, learn where between them frames start."""
-        codec = self.stream.codec_context
-        if codec.name in FIXED_FRAME_CODECS and self._tick_s * codec.sample_rate > 1:
+        if self._needs_frame_grid:
             self._first_frame_samples = first_frame_samples(container, self.stream)
+
+    @property
+    def _needs_frame_grid(self) -> bool:
+        codec = self.stream.codec_context
+        return codec.name in FIXED_FRAME_CODECS and self._tick_s * codec.sample_rate > 1
 
     @property
     def is_done(self) -> bool:
@@ -79,11 +84,21 @@ class SoundReader:
             time_s = packet.pts * self._tick_s - self._origin_s
             if time_s < self._start_s - WARM_UP_S:
                 self._must_warm_up = False
+                self._pass_over(packet)
                 return
             if self._must_warm_up and time_s > self._start_s - MIN_WARM_UP_S:
                 raise InexactShortcut  # the seek led too far
         self._must_warm_up = False
         self._decode(packet)
+
+    def _pass_over(self, packet: "Packet") -> None:
+        """A packet before the span; read from the head of the file, the first one tells the frame grid."""
+        if self._first_frame_samples is None and self._needs_frame_grid:
+            codec = self.stream.codec_context
+            with contextlib.suppress(DecodeError):  # a bad packet before the span does no harm
+                for frame in codec.decode(packet)[:1]:
+                    codec.flush_buffers()
+                    self._first_frame_samples = frame.samples
 
     def finish(self) -> None:
         """The stream has ended: take what the decoder and the resampler still hold."""

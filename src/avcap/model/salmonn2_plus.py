@@ -28,12 +28,12 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from avcap.model import mrope
 from avcap.model.aligner import SoundAligner
-from avcap.model.cache_keyword import cache_argument, cache_of
 from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaFeatures, MediaTokens, Outline, Positions, VisionGrid
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID, num_real_windows
 from avcap.model.patches import normalize_patches, to_patches
 from avcap.model.plus_configuration import Salmonn2PlusConfig
+from avcap.model.transformers_renames import cache_argument, cache_of
 
 VISION_TOWERS = {
     "qwen2_5_vl_vision": Qwen2_5_VisionTransformerPretrainedModel,

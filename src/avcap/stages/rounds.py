@@ -107,6 +107,11 @@ class RoundsConfig:
     feature_bytes: int = 20 * 2**30
     """Room for encoded videos on disk, shared by all rounds."""
 
+    def __post_init__(self) -> None:
+        for name, numbers in (("guidance", self.guidance), ("sampling.num_questions", self.sampling.num_questions)):
+            if not numbers:
+                raise UserError(f"{name}: got an empty list, expected a number for each round, the last for all others")
+
     def guidance_of(self, number: int) -> float:
         """Round, from 1 -> its guidance weight."""
         return self.guidance[min(number, len(self.guidance)) - 1]
