@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from avcap.judge.base import Case, ChatRequest, NoReply, Reply
+from avcap.judge.base import Case
+from avcap.llm.types import ChatRequest, NoReply, Reply
 from avcap.records import Event, Sample
 
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Any
 
-from avcap.judge.base import ChatRequest, Message
+from avcap.llm.types import ChatRequest, Message
 from avcap.records import Event
 
 UNTRUSTED = """\

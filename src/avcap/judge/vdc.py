@@ -11,12 +11,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from avcap.judge import parse, prompts
-from avcap.judge.base import ChatRequest, NoReply
-from avcap.judge.dialogue import MAX_TRIES, RETRY_TEMPERATURE, Dialogue, Failed, ask_until_valid, side_by_side
-from avcap.judge.parse import BadReply
+from avcap.judge import prompts
 from avcap.judge.protocols import Card
-from avcap.judge.untrusted import delimit, one_line
+from avcap.llm import json_reply
+from avcap.llm.dialogue import MAX_TRIES, RETRY_TEMPERATURE, Dialogue, Failed, ask_until_valid, side_by_side
+from avcap.llm.json_reply import BadReply
+from avcap.llm.quoting import delimit, one_line
+from avcap.llm.types import ChatRequest, NoReply
 from avcap.records import Unscored
 
 MAX_TOKENS = 256
@@ -172,9 +173,9 @@ def score_request(pair: QuestionAnswer, *, answer: str) -> ChatRequest:
 
 def read_score(text: str, *, answer: str) -> AnswerScore:
     """A reply -> the score. "yes" with 0 is a contradiction; "no" with some points is not."""
-    reply = parse.parse_object(text)
-    is_correct = parse.take_choice(reply, "correct", where="the reply", choices=("yes", "no")) == "yes"
-    score = parse.take_count(reply, "score", where="the reply", most=BEST_SCORE)
+    reply = json_reply.parse_object(text)
+    is_correct = json_reply.take_choice(reply, "correct", where="the reply", choices=("yes", "no")) == "yes"
+    score = json_reply.take_count(reply, "score", where="the reply", most=BEST_SCORE)
     if is_correct and score == 0:
         raise BadReply("correct, and yet 0 points")
     return AnswerScore(answer=answer, is_correct=is_correct, score=score)

@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from avcap.errors import UserError
-from avcap.judge.base import Case, Chat, EventJudge
+from avcap.judge.base import Case, EventJudge
 from avcap.judge.compare import Setting
 from avcap.judge.events import Correction, ExtractionError, apply_corrections, extract
 from avcap.judge.ingest import Intake, Problem
 from avcap.judge.llm_judge import Avcap1
 from avcap.judge.metrics import Metrics, Scored, compute_metrics, metrics_to_dict
+from avcap.llm.types import Chat
 from avcap.records import (
     Event,
     InventedClaim,

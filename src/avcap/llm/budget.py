@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from avcap.errors import UserError
-from avcap.judge.base import ChatRequest, Reply
+from avcap.llm.types import ChatRequest, Reply
 
 PRICES_DATE = "2026-04"
 BYTES_PER_TOKEN = 4

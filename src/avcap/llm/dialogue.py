@@ -13,8 +13,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from avcap.judge.base import Chat, ChatRequest, NoReply, Reply
-from avcap.judge.parse import BadReply
+from avcap.llm.json_reply import BadReply
+from avcap.llm.types import Chat, ChatRequest, NoReply, Reply
 
 ResultT = TypeVar("ResultT")
 ValueT = TypeVar("ValueT")

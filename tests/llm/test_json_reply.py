@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from avcap.judge.parse import (
+from avcap.llm.json_reply import (
     BadReply,
     is_quoted,
     parse_object,

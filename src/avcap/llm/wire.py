@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from avcap.judge.base import ChatRequest, Reply
+from avcap.llm.types import ChatRequest, Reply
 
 MOST_TOKENS = 10_000_000
 """No server counts more tokens than this for one call; larger counts are taken for nonsense."""

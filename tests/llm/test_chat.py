@@ -16,12 +16,12 @@ import scripted_server as play
 from scripted_server import Body, ScriptedServer
 
 from avcap.errors import UserError
-from avcap.judge import chat as chat_module
-from avcap.judge.base import ChatRequest, Message, NoReply, Reply
-from avcap.judge.cache import ReplyCache
-from avcap.judge.chat import OPENAI_URL, OpenAIChat, open_chat, read_chat_spec
-from avcap.judge.completion import Failure, read_completion, retry_after_s, shown
-from avcap.judge.cost import Budget, Price, most_it_can_cost
+from avcap.llm import chat as chat_module
+from avcap.llm.budget import Budget, Price, most_it_can_cost
+from avcap.llm.cache import ReplyCache
+from avcap.llm.chat import OPENAI_URL, OpenAIChat, open_chat, read_chat_spec
+from avcap.llm.types import ChatRequest, Message, NoReply, Reply
+from avcap.llm.wire import Failure, read_completion, retry_after_s, shown
 
 SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
 DOLLAR = {"tester": Price(input=1_000_000, output=1_000_000)}  # one US dollar a token

@@ -25,9 +25,10 @@ from typing import Any
 import httpx2
 
 from avcap.errors import UserError
-from avcap.judge.base import ChatRequest, NoReply, Reply
-from avcap.judge.cache import ReplyCache, reply_key
-from avcap.judge.completion import (
+from avcap.llm.budget import PRICES, Budget, Estimate, Price, cost_of, estimate, find_price, most_it_can_cost
+from avcap.llm.cache import ReplyCache, reply_key
+from avcap.llm.types import ChatRequest, NoReply, Reply
+from avcap.llm.wire import (
     Dialect,
     Failure,
     error_code,
@@ -38,7 +39,6 @@ from avcap.judge.completion import (
     retry_after_s,
     shown,
 )
-from avcap.judge.cost import PRICES, Budget, Estimate, Price, cost_of, estimate, find_price, most_it_can_cost
 
 OPENAI_URL = "https://api.openai.com/v1"
 MOST_REPLY_BYTES = 1_000_000

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from avcap.errors import UserError
-from avcap.judge.base import ChatRequest, Reply
+from avcap.llm.types import ChatRequest, Reply
 
 LEASE_S = 15.0
 LOCK_WAIT_S = 60.0
