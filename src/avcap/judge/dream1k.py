@@ -179,7 +179,7 @@ def relation_request(events: tuple[str, ...], *, description: str) -> ChatReques
 
 def read_events(text: str) -> tuple[str, ...]:
     """A reply -> at most ten events."""
-    events = json_reply.take_list(json_reply.parse_object(text), "events", where="the reply")
+    events = json_reply.take_list(json_reply.parse_object(text, schema=EVENTS_SCHEMA), "events", where="the reply")
     if not all(isinstance(event, str) and event.strip() for event in events):
         raise BadReply("an event is not a text")
     if len(events) > MOST_EVENTS:
@@ -190,7 +190,8 @@ def read_events(text: str) -> tuple[str, ...]:
 def read_relations(text: str, *, num_events: int) -> list[str]:
     """A reply -> the relation of each event, in order."""
     relations: dict[int, Any] = {}
-    for item in json_reply.take_list(json_reply.parse_object(text), "relations", where="the reply"):
+    reply = json_reply.parse_object(text, schema=RELATIONS_SCHEMA)
+    for item in json_reply.take_list(reply, "relations", where="the reply"):
         number = json_reply.take_count(item, "id", where="a relation", most=num_events)
         if number in relations:
             raise BadReply(f"event {number} has two relations")

@@ -81,7 +81,7 @@ def prompt_version() -> str:
 
 def read_events(text: str) -> tuple[Event, ...]:
     """A reply -> events, duplicates merged, numbered e1, e2, ... in the order of the caption. Raises BadReply."""
-    items = json_reply.take_list(json_reply.parse_object(text), "events", where="the reply")
+    items = json_reply.take_list(json_reply.parse_object(text, schema=SCHEMA), "events", where="the reply")
     merged = merge_duplicates([_read_event(item, where=f"event {number}") for number, item in enumerate(items, 1)])
     if not merged:
         raise BadReply("no events in a caption that says something")

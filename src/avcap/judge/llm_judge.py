@@ -138,7 +138,7 @@ def what_is_captioned(sample: Sample) -> str:
 
 def read_verdict(text: str, *, case: Case, block: Block) -> Verdict:
     """A reply -> the verdict. Raises BadReply for a reply that is not whole, contradicts itself or misquotes."""
-    reply = json_reply.parse_object(text)
+    reply = json_reply.parse_object(text, schema=SCHEMA)
     labels = _read_labels(json_reply.take_list(reply, "events", where="the reply"), case=case, block=block)
     invented = tuple(
         _read_invented(item, block=block, where=f"invented claim {number}")

@@ -159,7 +159,7 @@ def requests_of(case: Case) -> tuple[ChatRequest, ChatRequest]:
 
 def read_lists(text: str, *, sample: Sample) -> RunCounts:
     """A reply with lists -> counts. Raises BadReply if a count is not its list's, or an event is in two lists."""
-    reply = json_reply.parse_object(text)
+    reply = json_reply.parse_object(text, schema=LIST_SCHEMA)
     missed, incorrect = (_read_numbers(reply, kind, num_events=len(sample.events)) for kind in KINDS[:2])
     if both := sorted(set(missed) & set(incorrect)):
         raise BadReply(f"event {both[0]} is both missed and incorrect")
@@ -195,7 +195,7 @@ def _check_count(part: Any, *, items: list[Any], where: str) -> None:
 
 def read_counts(text: str, *, num_events: int) -> RunCounts:
     """A reply with counts alone -> counts. Raises BadReply if more events are wrong than there are."""
-    reply = json_reply.parse_object(text)
+    reply = json_reply.parse_object(text, schema=COUNT_SCHEMA)
     missed, incorrect = (json_reply.take_count(reply, kind, where="the reply", most=num_events) for kind in KINDS[:2])
     if missed + incorrect > num_events:
         raise BadReply(f"{missed} missed and {incorrect} incorrect of {num_events} events")
