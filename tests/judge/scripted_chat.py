@@ -14,6 +14,7 @@ class ScriptedChat:
 
     script: Callable[[ChatRequest], str | Reply | NoReply]
     name: str = "scripted"
+    dropped: tuple[str, ...] = ()
     asked: list[ChatRequest] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
 

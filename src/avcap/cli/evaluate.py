@@ -231,6 +231,8 @@ def _print(evaluation: Evaluation, *, out: Path, table: str, max_unscored: float
         judge=evaluation.setting.judge, protocol=evaluation.setting.protocol,
     )  # fmt: skip
     print(TABLES[table](evaluation.metrics, closing=closing))
+    if evaluation.setting.dropped:
+        say(f"the server refused {', '.join(evaluation.setting.dropped)}, and was asked without; evaluation.json says so")
     for kind, problems in groupby(sorted(evaluation.problems, key=_kind), key=_kind):
         names = list(dict.fromkeys(problem.name for problem in problems))
         more = ", ..." if len(names) > NUM_NAMED else ""

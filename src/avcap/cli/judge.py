@@ -89,6 +89,10 @@ class _Again:
     def name(self) -> str:
         return self.chat.name
 
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return self.chat.dropped
+
     def ask(self, requests: Iterable[ChatRequest]) -> Iterator[Reply | NoReply]:
         return self.chat.ask(replace(request, attempt=request.attempt + self.attempt_step) for request in requests)
 

@@ -102,7 +102,7 @@ class LLMJudge:
         prompt_version = self.prompt_version
         for result in converse((self.protocol.dialogue(case) for case in cases), chat=self._chat):
             if isinstance(result, Verdict):
-                yield replace(result, judge=self.name, prompt_version=prompt_version)
+                yield replace(result, judge=self.name, prompt_version=prompt_version, dropped=self._chat.dropped)
             else:
                 yield result
 

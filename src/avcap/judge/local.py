@@ -49,6 +49,7 @@ class LocalChat:
 
     def __init__(self, model: TextModel, *, cache: ReplyCache | None = None) -> None:
         self.name = f"local:{model.name}"
+        self.dropped: tuple[str, ...] = ()
         self._model, self._cache = model, cache
 
     def key(self, request: ChatRequest) -> str:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 
@@ -25,6 +25,14 @@ class ChatRequest:
     """Asks the same again: a second try, or one of several runs, has an answer of its own in the cache."""
     schema: dict[str, Any] | None = None
     """JSON schema of the reply, for servers that can hold a model to it."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the body, all optional: top_p, seed, stop, logprobs, ... (dialect.OPTIONAL)."""
+
+
+def described(request: ChatRequest) -> dict[str, Any]:
+    """Request -> all that is asked, as plain values, for hashes. Without `options` where there are none."""
+    data = asdict(request)
+    return data if request.options else {name: value for name, value in data.items() if name != "options"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +56,10 @@ class Chat(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Optional parts of requests that the server refuses, and that it is asked without."""
 
     def ask(self, requests: Iterable[ChatRequest]) -> Iterator[Reply | NoReply]:
         """One answer for each request, in order. Requests are drawn as they are needed: an endless iterable is fine."""
