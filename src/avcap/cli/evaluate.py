@@ -20,10 +20,8 @@ from avcap.infer.request import Request
 from avcap.infer.settings import checkpoint_name, read_settings
 from avcap.infer.shipped import find_checkpoint
 from avcap.judge.calibrate import Calibration
-from avcap.judge.chat import OpenAIChat
 from avcap.judge.compare import compare, comparison_to_dict
 from avcap.judge.correction import correct_rates
-from avcap.judge.dialogue import first_requests
 from avcap.judge.events import extraction, read_corrections
 from avcap.judge.ingest import Intake, Problem, Truth, match, read_captions, read_truth
 from avcap.judge.llm_judge import Avcap1
@@ -31,6 +29,8 @@ from avcap.judge.local import LocalChat
 from avcap.judge.metrics import compute_metrics
 from avcap.judge.protocols import opening_requests
 from avcap.judge.tables import TABLES, closing_line, comparison_table, corrected_line
+from avcap.llm.chat import OpenAIChat
+from avcap.llm.dialogue import first_requests
 from avcap.records import Caption, CaptionError, Decoding, Modality, Sample, Unscored
 from avcap.stages.caption import caption_samples
 from avcap.stages.evaluate import EVALUATION, UNSCORED, Evaluation, evaluate, read_evaluation
@@ -231,6 +231,9 @@ def _print(evaluation: Evaluation, *, out: Path, table: str, max_unscored: float
         judge=evaluation.setting.judge, protocol=evaluation.setting.protocol,
     )  # fmt: skip
     print(TABLES[table](evaluation.metrics, closing=closing))
+    if evaluation.setting.dropped:
+        parts = ", ".join(evaluation.setting.dropped)
+        say(f"the server refused {parts}, and was asked without; evaluation.json says so")
     for kind, problems in groupby(sorted(evaluation.problems, key=_kind), key=_kind):
         names = list(dict.fromkeys(problem.name for problem in problems))
         more = ", ..." if len(names) > NUM_NAMED else ""

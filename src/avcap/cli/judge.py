@@ -12,10 +12,11 @@ import typer
 from avcap.cli.app import app, say
 from avcap.cli.judges import NOISY, JudgeOptions, noisy_share, open_language_model
 from avcap.errors import UserError
-from avcap.judge.base import Case, Chat, ChatRequest, EventJudge, NoReply, Reply
+from avcap.judge.base import Case, EventJudge
 from avcap.judge.calibrate import Labelled, calibrate, calibration_text, make_calibration_cases
 from avcap.judge.llm_judge import LLMJudge
 from avcap.judge.noisy_oracle import NoisyOracle, even_noise
+from avcap.llm.types import Chat, ChatRequest, NoReply, Reply
 from avcap.records import Verdict, read_jsonl, to_json
 from avcap.stages.evaluate import CASES
 from avcap.world.oracle import JUDGE_NAME
@@ -87,6 +88,10 @@ class _Again:
     @property
     def name(self) -> str:
         return self.chat.name
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return self.chat.dropped
 
     def ask(self, requests: Iterable[ChatRequest]) -> Iterator[Reply | NoReply]:
         return self.chat.ask(replace(request, attempt=request.attempt + self.attempt_step) for request in requests)

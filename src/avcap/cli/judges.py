@@ -8,15 +8,15 @@ from pathlib import Path
 
 from avcap.errors import UserError
 from avcap.judge.base import EventJudge
-from avcap.judge.cache import ReplyCache
 from avcap.judge.calibrate import Calibration
-from avcap.judge.chat import OpenAIChat, open_chat
-from avcap.judge.cost import PRICES, Budget, read_prices
 from avcap.judge.ingest import Intake, Problem, Truth
 from avcap.judge.llm_judge import LLMJudge, omissions_of
 from avcap.judge.local import LocalChat
 from avcap.judge.noisy_oracle import NoisyJudge
 from avcap.judge.oracle import OracleJudge
+from avcap.llm.budget import PRICES, Budget, read_prices
+from avcap.llm.cache import ReplyCache
+from avcap.llm.chat import OpenAIChat, open_chat
 from avcap.records import from_json
 from avcap.world.oracle import JUDGE_NAME
 
