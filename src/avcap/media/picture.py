@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avcap.media.codec import DecodeError, upright_rgb, upright_size
+from avcap.media.codec import DecodeError, Display
 from avcap.media.frame_size import PixelBudget
 
 if TYPE_CHECKING:
@@ -33,9 +33,11 @@ class FrameKeeper:
     """Frames in the order shown -> the rows of `frames_THWC`: for every instant the last frame at or before it."""
 
     def __init__(
-        self, *, ticks_T: np.ndarray, frame_size: tuple[int, int] | None, pixel_budget: PixelBudget | None = None
-    ) -> None:
+        self, *, ticks_T: np.ndarray, frame_size: tuple[int, int] | None, pixel_budget: PixelBudget | None = None,
+        display: Display | None = None,
+    ) -> None:  # fmt: skip
         """`ticks_T`: the wanted instants, rising, in ticks of the stream's clock."""
+        self.display = display or Display()
         self.ticks_T = ticks_T
         self.frame_size = frame_size
         self.pixel_budget = pixel_budget
@@ -65,8 +67,8 @@ class FrameKeeper:
             self.frames_THWC[self.num_kept] = self.frames_THWC[self.num_kept - 1]
         else:
             if self.num_kept == 0 and self.pixel_budget is not None:
-                self.frame_size = self.pixel_budget.frame_size(*upright_size(frame), num_frames=len(self.ticks_T))
-            rgb_HWC = upright_rgb(frame, frame_size=self.frame_size)
+                self.frame_size = self.pixel_budget.frame_size(*self.display.size(frame), num_frames=len(self.ticks_T))
+            rgb_HWC = self.display.rgb(frame, frame_size=self.frame_size)
             if self.num_kept == 0:
                 # All rows at once: a list of frames and the array made of it would be twice the memory.
                 self.frames_THWC = np.empty((len(self.ticks_T), *rgb_HWC.shape), np.uint8)
