@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from media_files import tone, write_media
+from support.media_files import tone, write_media
 
 from avcap.media import read_clip
 from avcap.media.codec import find_streams, open_file

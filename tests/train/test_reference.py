@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_plus import tiny_plus_model
+from support.tiny_plus import tiny_plus_model
 
 from avcap.errors import UserError
 from avcap.model.lora import LoraConfig, attach_lora, merge_lora

@@ -224,7 +224,8 @@ def _confirmed(plan: Plan, *, request: ClipRequest, streams: Streams, packets: "
         return plan
     picture_end_s = longest_s if streams.picture is None else ends_s.get(streams.picture.index, longest_s)
     lengths = Lengths(duration_s=longest_s, picture_end_s=picture_end_s, origin_s=plan.origin_s)
-    if plan.start_s >= longest_s or plan.end_s + SAME_LENGTH_S < min(longest_s, (request.interval_s or (0, math.inf))[1]):
+    wanted_end_s = min(longest_s, (request.interval_s or (0, math.inf))[1])
+    if plan.start_s >= longest_s or plan.end_s + SAME_LENGTH_S < wanted_end_s:
         raise SurveyNeeded
     right = _plan(request, lengths=lengths)
     if not np.array_equal(right.instants_T, plan.instants_T[: len(right.instants_T)]):
