@@ -194,7 +194,8 @@ def test_saved_folder_comes_back_through_the_auto_classes(model, make_clip, tmp_
     assert without_dtype(first) == without_dtype(second)
     clip = make_clip(frames=2, sound_s=2.0)
     ids = torch.tensor([[*model.placeholders(clip), 5]])
-    assert distance(again(ids, [again.align(clip)]).logits, model(ids, [model.align(clip)]).logits) == 0.0
+    # not 0: loaded weights lie elsewhere in memory, and matrix kernels may add in another order there
+    assert distance(again(ids, [again.align(clip)]).logits, model(ids, [model.align(clip)]).logits) < 1e-5
     assert again.language_model.lm_head.weight is again.get_input_embeddings().weight
 
 

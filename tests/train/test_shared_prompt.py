@@ -422,9 +422,10 @@ def test_a_step_of_the_released_training_is_reproduced():
     output = preference_loss(policy, reference, PreferenceConfig(beta=0.1, guidance_weight=0.1))
     for (got,), wanted in ((policy, case["policy_logps"]), (reference, case["reference_logps"])):
         assert torch.stack((got.chosen.total, got.rejected.total)).tolist() == pytest.approx(wanted.tolist(), rel=1e-5)
-    assert output.metrics["preference"] == pytest.approx(case["dpo_loss"].item(), rel=1e-5)
+    # beta 0.1 times a difference of four sums of 100 to 260 nats, each known to 1e-5 of itself, not of the loss
+    assert output.metrics["preference"] == pytest.approx(case["dpo_loss"].item(), abs=1e-4)
     assert output.metrics["guidance"] == pytest.approx(case["ce_gt"].item(), rel=1e-5)
-    assert output.loss.item() == pytest.approx(case["total_loss"].item(), rel=1e-5)
+    assert output.loss.item() == pytest.approx(case["total_loss"].item(), abs=1e-4)
 
 
 def test_media_that_is_not_the_prompts_is_an_error(trained, tracks):

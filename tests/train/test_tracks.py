@@ -73,8 +73,10 @@ def test_tracks_are_made_once_and_the_same_again(small, model_dir, tmp_path, tin
     assert len(taught) == 4
     picture, sound = tracks.pictures[12][1], tracks.sounds[12][1]
     # what is on disk is what the encoders make of the scene that the track says it shows
-    assert torch.equal(picture.features, encode_pictures(model, picture.scene).half())
-    assert torch.equal(sound.features, model.encode_sound(mel_chunks(model, sound.scene)).half())
+    # up to a step of the 16 bits: the encoders on disk lie elsewhere in memory, and kernels may add in another order
+    one_step = {"rtol": 2**-10, "atol": 1e-5}
+    torch.testing.assert_close(picture.features, encode_pictures(model, picture.scene).half(), **one_step)
+    torch.testing.assert_close(sound.features, model.encode_sound(mel_chunks(model, sound.scene)).half(), **one_step)
     assert picture.features.shape == (12, 4, 96) and sound.features.shape == (12, 50, 96)
 
     kept = load_tracks(tmp_path, seed=0, config=CONFIG, held_out=True)

@@ -153,8 +153,8 @@ def test_lora_is_on_the_language_model_alone_and_merges(model, clips):
 
 def test_batches_of_clips_are_aligned_as_one_by_one(model, clips):
     together, apart = model.align_batch(clips), [model.align(clip) for clip in clips]
-    for one, other in zip(together, apart, strict=True):
-        assert one.ids == other.ids and torch.allclose(one.embeds_MD, other.embeds_MD, atol=1e-6)
+    for one, other in zip(together, apart, strict=True):  # kernels add in another order for other shapes
+        assert one.ids == other.ids and torch.allclose(one.embeds_MD, other.embeds_MD, atol=1e-5)
 
 
 def test_a_grid_that_does_not_fit_is_refused(model, clips):
