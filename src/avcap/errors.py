@@ -10,3 +10,7 @@ class UserError(Exception):
 
 class MediaError(UserError):
     """A media file that cannot be used, with the reason."""
+
+
+class WriteError(UserError):
+    """A file or a folder that cannot be written, with the reason."""
