@@ -38,7 +38,7 @@ def test_questions_of_a_benchmark(run, daily_omni, random_checkpoint, tmp_path):
     again = run(*words)
     assert again[:2] == (code, stdout)
     code, _, stderr = run(*words, "--no-sound")
-    assert code == 2 and "another model or way of asking" in stderr and stderr.count("\n") == 1
+    assert code == 2 and "use_sound: got True there, False here" in stderr and stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

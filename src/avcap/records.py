@@ -7,7 +7,6 @@ so a file of another version is never half understood. docs/data.md shows each r
 import dataclasses
 import functools
 import json
-import os
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from avcap.errors import UserError
+from avcap.files.journal import Journal, LineFormat
+from avcap.files.write import replacing
 
 Modality = Literal["visual", "audio", "both"]
 EventLabel = Literal["correct", "missing", "incorrect"]
@@ -313,13 +314,21 @@ def _from_line(line: str, record_type: type[RecordT], *, where: str) -> RecordT:
 
 
 def write_jsonl(path: str | Path, records: Iterable[Any]) -> None:
-    """Records -> a JSONL file, written aside and renamed: a reader sees the old file or the whole new one."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
+    """Records -> a JSONL file: a reader sees the old file or the whole new one. WriteError if it cannot be written."""
     # JSON may hold lone surrogates, UTF-8 may not; backslashreplace writes them just as JSON does.
-    with open(partial, "w", encoding="utf-8", errors="backslashreplace") as handle:
-        for record in records:
-            handle.write(to_json(record) + "\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(partial, path)
+    with replacing(path) as aside, open(aside, "w", encoding="utf-8", errors="backslashreplace") as handle:
+        handle.writelines(to_json(record) + "\n" for record in records)
+
+
+def journal(path: str | Path, record_type: type[RecordT]) -> Journal[RecordT]:
+    """JSONL file of records that a stopped run goes on with: `with journal(path, Verdict) as verdicts: ...`"""
+    return Journal(path, line_format(record_type))
+
+
+def line_format(record_type: type[RecordT]) -> LineFormat[RecordT]:
+    """A record's type -> what a line of a journal of such records is."""
+    first = dataclasses.fields(typing.cast(Any, record_type))[0].name
+    return LineFormat(
+        what=record_type.__name__, parse=functools.partial(from_json, record_type=record_type), dump=to_json,
+        starts=(f'{{"{first}": ',),
+    )  # fmt: skip

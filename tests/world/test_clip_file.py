@@ -91,8 +91,9 @@ def test_files_are_small(tmp_path):
         assert (tmp_path / "clip.mp4").stat().st_size < 250_000, domain
 
 
-def test_a_folder_that_is_not_there_is_the_users_error(tmp_path):
-    with pytest.raises(UserError, match="cannot write"):
+def test_a_folder_that_cannot_be_is_the_users_error(tmp_path):
+    (tmp_path / "nowhere").write_text("a file")
+    with pytest.raises(UserError, match="cannot be written"):
         write_clip(tmp_path / "nowhere" / "clip.mp4", make_scene(1, seconds=(2, 2)))
 
 
@@ -101,7 +102,7 @@ def test_a_full_disk_is_the_users_error_and_leaves_nothing(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # writing past it fails, as on a full disk
     try:
-        with pytest.raises(UserError, match="cannot write"):
+        with pytest.raises(UserError, match="cannot be written"):
             write_clip(tmp_path / "clip.mp4", scene)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,6 +1,5 @@
 """What all commands share: the app they are registered with, exit codes, lines on stderr, errors without tracebacks."""
 
-import errno
 import io
 import logging
 import os
@@ -14,10 +13,9 @@ from typer.exceptions import TyperException
 
 import avcap
 from avcap.errors import UserError
+from avcap.files.write import is_full
 
 EXIT_SOME_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 app = typer.Typer(
     help="Detailed audio-visual captions of videos.", no_args_is_help=True, add_completion=False,
@@ -69,8 +67,7 @@ def _describe_failure(error: Exception) -> str:
     """
     if isinstance(error, FloatingPointError):
         return str(error)
-    texts = [os.strerror(number) for number in NO_ROOM]
-    if getattr(error, "errno", None) in NO_ROOM or any(text in str(error) for text in texts):
+    if is_full(error):
         file = getattr(error, "filename", None)
         return f"{file or 'writing'}: no room left on the disk; free some, and the same command goes on from here"
     return ""

@@ -9,7 +9,9 @@ from rich.table import Table
 
 from avcap.cli.app import app, say
 from avcap.cli.caption import interval_asked
+from avcap.cli.outputs import check_text
 from avcap.infer.shipped import find_checkpoint
+from avcap.web.plot import DRAWN_BY
 
 if TYPE_CHECKING:
     from avcap.infer.compat_audit import Fed, SoundTokens
@@ -28,6 +30,8 @@ def audit(
     deadline: Annotated[float, typer.Option(metavar="S", help="Seconds that decoding may take.")] = 120.0,
 ) -> None:
     """Show side by side what --compat official and the default feed a released model."""
+    if out is not None:
+        check_text(out, sign=DRAWN_BY, expected="a plot of avcap")
     folder = find_checkpoint(model)
     from avcap.infer.compat_audit import audit_compat  # here: it loads torch
 

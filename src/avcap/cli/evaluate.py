@@ -1,6 +1,5 @@
 """`avcap evaluate` and `avcap compare`."""
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -15,7 +14,9 @@ from rich.progress import track
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr
 from avcap.cli.caption import start_captioner
 from avcap.cli.judges import JudgeOptions, open_judge, read_calibration
+from avcap.cli.outputs import check_text
 from avcap.errors import UserError
+from avcap.files.write import write_json
 from avcap.infer.request import Request
 from avcap.infer.settings import checkpoint_name, read_settings
 from avcap.infer.shipped import find_checkpoint
@@ -33,8 +34,16 @@ from avcap.llm.chat import OpenAIChat
 from avcap.llm.dialogue import first_requests
 from avcap.records import Caption, CaptionError, Decoding, Modality, Sample, Unscored
 from avcap.stages.caption import caption_samples
-from avcap.stages.evaluate import EVALUATION, UNSCORED, Evaluation, evaluate, read_evaluation
-from avcap.web.plot import plot_rates
+from avcap.stages.evaluate import (
+    EVALUATION,
+    UNSCORED,
+    Evaluation,
+    claim_evaluation,
+    evaluate,
+    read_evaluation,
+    setting_of,
+)
+from avcap.web.plot import DRAWN_BY, plot_rates
 from avcap.web.report import write_report
 from avcap.world.oracle import JUDGE_NAME
 
@@ -97,6 +106,7 @@ def evaluate_captions(
         files = list(captions or [])
         captioner = ", ".join(path.name for path in files)
         if model is not None:
+            claim_evaluation(out, setting_of(opened.judge, modality=asked))
             files = [out / CAPTIONS]
             captioner = _caption(known, model=model, out=files[0], modality=asked, batch_size=batch_size)
         intake = match(read_captions(files, text_field=caption_field), known)
@@ -124,8 +134,7 @@ def _print_corrected(evaluation: Evaluation, calibration: Calibration, *, out: P
         if scored:
             corrected[kind] = correct_rates(scored, noise=calibration.noise)
             print(corrected_line(kind, corrected[kind]))
-    text = json.dumps({kind: asdict(rates) for kind, rates in corrected.items()}, indent=1)
-    (out / CORRECTED).write_text(text + "\n", encoding="utf-8")
+    write_json(out / CORRECTED, {kind: asdict(rates) for kind, rates in corrected.items()})
 
 
 @app.command("compare", no_args_is_help=True)
@@ -141,6 +150,9 @@ def compare_evaluations(
     ] = False,
 ) -> None:
     """Compare evaluations: paired differences with intervals, and on which share of the videos each is better."""
+    if out is not None:
+        check_text(out / COMPARISON, sign='"pairs"', expected="a comparison of avcap")
+        check_text(out / PLOT, sign=DRAWN_BY, expected="a plot of avcap")
     names = [str(folder) for folder in folders]
     if len(set(names)) < len(names):
         raise UserError("got a folder twice, wanted different ones")
@@ -149,12 +161,7 @@ def compare_evaluations(
     comparison = compare(runs, settings={name: setting for name, (setting, _) in read.items()}, allow_mixed=allow_mixed)
     print(comparison_table(comparison))
     if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(comparison_to_dict(comparison), indent=1)
-            (out / COMPARISON).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-        except OSError as error:
-            raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+        write_json(out / COMPARISON, comparison_to_dict(comparison))
         plot_rates(out / PLOT, {name: compute_metrics(scored) for name, scored in runs.items()})
         say(f"written: {out / COMPARISON}, {out / PLOT}")
 

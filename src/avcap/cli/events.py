@@ -8,9 +8,11 @@ import typer
 from avcap.cli.app import EXIT_SOME_FAILED, app, say
 from avcap.cli.evaluate import TRUTH_FILE
 from avcap.cli.judges import JudgeOptions, open_language_model
+from avcap.cli.outputs import check_records, write_records
 from avcap.errors import UserError
 from avcap.judge.events import (
     Corrected,
+    Correction,
     ExtractionError,
     apply_corrections,
     corrections_between,
@@ -18,7 +20,7 @@ from avcap.judge.events import (
     read_corrections,
 )
 from avcap.judge.ingest import read_truth
-from avcap.records import Sample, read_jsonl, write_jsonl
+from avcap.records import Sample, read_jsonl
 
 events_app = typer.Typer(help="Atomic events of videos: found in reference captions, corrected.", no_args_is_help=True)
 app.add_typer(events_app, name="events")
@@ -35,13 +37,16 @@ def extract_events(
     concurrency: Annotated[int, typer.Option(help="Calls at a time.")] = 8,
 ) -> int:
     """Take reference captions apart: one event, one fact that can be checked. Samples that have events keep them."""
+    if out.resolve() == captions.resolve():
+        raise UserError(f"{out}: got the file that is read, expected another one to be written; choose another --out")
+    check_records(out, Sample)
     truth = read_truth(captions / TRUTH_FILE if captions.is_dir() else captions)
     options = JudgeOptions(spec=judge, cache=cache, budget_usd=budget, prices=prices, concurrency=concurrency)
     with open_language_model(options) as chat:
         answers = list(extract(truth.samples, chat=chat))
     found = [answer for answer in answers if isinstance(answer, Sample)]
     failed = [answer for answer in answers if isinstance(answer, ExtractionError)]
-    _write(out, found)
+    write_records(out, found, Sample)
     for error in failed:
         say(f"{error.sample_id}: {error.reason}")
     num_events = sum(len(sample.events) for sample in found)
@@ -77,18 +82,11 @@ def _keep(samples: list[Sample], *, edited: Path, corrections: Path) -> None:
     if strange := sorted(after.keys() ^ before):
         where = "edited copy alone" if strange[0] in after else "original alone"
         raise UserError(f"{edited}: sample {strange[0]!r} is in the {where}; wanted the same samples, events changed")
-    _write(corrections, [c for one in samples for c in corrections_between(one, after=after[one.sample_id])])
+    made = [c for one in samples for c in corrections_between(one, after=after[one.sample_id])]
+    write_records(corrections, made, Correction)
 
 
 def _report_stale(done: Corrected) -> int:
     for text in done.stale:
         say(f"stale: {text}")
     return EXIT_SOME_FAILED if done.stale else 0
-
-
-def _write(path: Path, records: list) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_jsonl(path, records)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another file") from None

@@ -11,9 +11,11 @@ import typer
 
 from avcap.cli.app import app, say
 from avcap.cli.judges import NOISY, JudgeOptions, noisy_share, open_language_model
+from avcap.cli.outputs import check_record
 from avcap.errors import UserError
+from avcap.files.write import write_json
 from avcap.judge.base import Case, EventJudge
-from avcap.judge.calibrate import Labelled, calibrate, calibration_text, make_calibration_cases
+from avcap.judge.calibrate import Calibration, Labelled, calibrate, calibration_text, make_calibration_cases
 from avcap.judge.llm_judge import LLMJudge
 from avcap.judge.noisy_oracle import NoisyOracle, even_noise
 from avcap.llm.types import Chat, ChatRequest, NoReply, Reply
@@ -49,17 +51,14 @@ def calibrate_judge(
     """Ask a judge twice about captions with planted errors: what it finds, misses and invents, and its noise."""
     if videos < 1:
         raise UserError(f"got --videos {videos}, wanted at least 1")
+    check_record(out, Calibration)
     cases = make_calibration_cases(num_videos=videos, seed=seed)
     labelled_by_person = _person_labels(person, of)
     known = [*cases, *labelled_by_person]
     options = JudgeOptions(spec=judge, cache=cache, budget_usd=budget, prices=prices, concurrency=concurrency)
     with _judge_factory(options, known=known, seed=seed) as make_judge:
         found = calibrate(make_judge, cases=cases, person=labelled_by_person, seed=seed)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(json.loads(to_json(found)), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+    write_json(out, json.loads(to_json(found)))
     print(calibration_text(found))
     say(f"written: {out}; avcap evaluate --calibration {out} corrects rates by it")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from avcap.cli.evaluate import TRUTH_FILE
 from avcap.data.qa_files import VideoQuestion, read_questions
 from avcap.errors import UserError
+from avcap.files.claim import claim
 from avcap.infer.inputs import find_media
 from avcap.judge.ingest import Truth, read_truth
 from avcap.records import Sample
@@ -18,6 +19,9 @@ from avcap.world.make import make_world, scene_from_dict
 
 if TYPE_CHECKING:
     from avcap.stages.rounds import WorldConfig
+
+BEFORE = ("world", "features", "replies.sqlite*", "round-*", "set-aside")
+"""What may stand in a folder before the claim: the world that was rendered for it, and what --from-round left."""
 
 
 def read_truths(
@@ -98,18 +102,11 @@ def pool_of(data: Path) -> Sequence[Sample]:
     return [replace(sample, video=truth.video_path(sample), prompt="") for sample in truth.samples]
 
 
-def claim(out_dir: Path, recipe: str, config: Any, *, models: Sequence[Path]) -> None:
+def claim_run(out_dir: Path, recipe: str, config: Any, *, models: Sequence[Path]) -> None:
     """Makes the folder one of this configuration and these models. UserError if it is another's."""
-    import yaml
-
     from avcap.config import to_dict
     from avcap.infer.settings import checkpoint_name, read_settings
 
     names = [checkpoint_name(model, read_settings(model)) for model in models]
     known = {"recipe": recipe, "model": names[0] if len(names) == 1 else names, **to_dict(config)}
-    text = yaml.safe_dump(known, sort_keys=False)
-    path = out_dir / "config.yaml"
-    out_dir.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise UserError(f"{path}: this was begun with another configuration or model; use another --out")
-    path.write_text(text, encoding="utf-8")
+    claim(out_dir, "config.yaml", known, ours=BEFORE)

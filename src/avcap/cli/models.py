@@ -1,7 +1,6 @@
 """`avcap doctor`, `avcap convert`, `avcap init-audio` and `avcap plan`: what to know and do before a model is run."""
 
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr
 from avcap.cli.caption import Device, Dtype, DtypeOption, QuantizeOption
 from avcap.errors import UserError
+from avcap.files.write import folder_aside
 from avcap.infer.shipped import find_checkpoint
 
 if TYPE_CHECKING:
@@ -40,13 +40,9 @@ def convert(
     """Write a checkpoint as one clean folder: bit for bit, tensor by tensor, adapters merged."""
     from avcap.model.convert import plan_conversion
 
-    workspace = folder.with_name(f"{folder.name}.unpickled")
-    workspace.mkdir(parents=True, exist_ok=True)
-    try:
+    with folder_aside(folder) as workspace:
         plan = plan_conversion(source, workspace=workspace, base=base, q_tokens=q_tokens, lora_alpha=lora_alpha)
         _write(plan, folder, shard_size=shard_size)
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)
 
 
 def _write(plan: "Conversion", folder: Path, *, shard_size: float) -> None:

@@ -10,10 +10,12 @@ import typer
 from avcap.cli.app import app, say
 from avcap.cli.evaluate import TRUTH_FILE
 from avcap.cli.judges import JudgeOptions, open_judge, read_calibration
-from avcap.cli.material import claim
+from avcap.cli.material import claim_run
+from avcap.cli.outputs import check_records, write_records
 from avcap.cli.train import find_recipe, overrides
 from avcap.config import override, parse_assignments
 from avcap.errors import UserError
+from avcap.files.lock import lock_folder
 from avcap.infer.caption_file import read_rows
 from avcap.infer.shipped import find_checkpoint
 from avcap.judge.base import Case
@@ -21,7 +23,7 @@ from avcap.judge.clauses import compare_clauses, read_clauses
 from avcap.judge.ingest import SampleIndex, Truth, WrittenCaption, read_truth
 from avcap.judge.pair_files import FLAVOURS, export_pairs, import_pairs
 from avcap.judge.pairs import PairConfig, above_noise, report_text, select_pairs
-from avcap.records import Caption, CaptionError, PreferencePair, Unscored, Verdict, read_jsonl, write_jsonl
+from avcap.records import Caption, CaptionError, PreferencePair, Unscored, Verdict, read_jsonl
 from avcap.world.oracle import JUDGE_NAME
 
 pairs_app = typer.Typer(help="Preference pairs, made of judged captions.", no_args_is_help=True)
@@ -57,6 +59,7 @@ def build_pairs(
     config = override(PairConfig(), {"rule": rule} | parse_assignments(set_ or []))
     if verdicts and calibration:
         raise UserError("got --calibration and --verdicts, wanted one; give the margin as --set noise_margin=0.2")
+    check_records(out, PreferencePair)
     known = read_truth(truth / TRUTH_FILE if truth.is_dir() else truth)
     found = _captions_of(captions, known)
     answers: list[Verdict | Unscored]
@@ -68,7 +71,7 @@ def build_pairs(
                 config = above_noise(config, read_calibration(calibration, judge=opened.judge).noise_margin)
             answers = list(opened.judge.judge(_cases(found, known)))
     selection = select_pairs(found, verdicts=answers, samples=known.samples, config=config)
-    _write_pairs(out, selection.pairs)
+    write_records(out, selection.pairs, PreferencePair)
     print(report_text(selection.report))
     say(f"written: {out}")
 
@@ -107,7 +110,7 @@ def import_file(
 ) -> None:
     """Read pairs that were made for another trainer."""
     pairs = _imported(file, flavour)
-    _write_pairs(out, pairs)
+    write_records(out, pairs, PreferencePair)
     say(f"{len(pairs)} pairs written: {out}")
 
 
@@ -146,8 +149,9 @@ def learn(
     resolved = override(make_config(), values)
     if not isinstance(resolved, DpoConfig):
         raise UserError(f"got the recipe {recipe}, wanted one for pairs from a file, such as tiny_dpo")
-    claim(out, recipe, resolved, models=[parent])
-    print(run_dpo(parent, found, config=resolved, out_dir=out, allow_others=off_policy, say=say))
+    with lock_folder(out):
+        claim_run(out, recipe, resolved, models=[parent])
+        print(run_dpo(parent, found, config=resolved, out_dir=out, allow_others=off_policy, say=say))
 
 
 def _imported(file: Path, flavour: str | None) -> Sequence[PreferencePair]:
@@ -187,14 +191,6 @@ def _cases(captions: Sequence[Caption], truth: Truth) -> list[Case]:
         for one in captions
         if one.sample_id in sample_of
     ]
-
-
-def _write_pairs(out: Path, pairs: Sequence[PreferencePair]) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_jsonl(out, pairs)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
 
 
 def _shown(pair: PreferencePair) -> str:

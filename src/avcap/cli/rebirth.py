@@ -1,5 +1,6 @@
 """`avcap rebirth` and `avcap average`: what is done with the model that the rounds ended with."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -8,10 +9,11 @@ import typer
 
 from avcap.cli.app import app, say
 from avcap.cli.judges import JudgeOptions, open_judge
-from avcap.cli.material import claim, is_video_folder, pool_of, questions_of, read_one, read_truths, samples_of
+from avcap.cli.material import claim_run, is_video_folder, pool_of, questions_of, read_one, read_truths, samples_of
 from avcap.cli.train import find_recipe, overrides
 from avcap.config import override
 from avcap.errors import UserError
+from avcap.files.lock import lock_folder
 from avcap.infer.shipped import find_checkpoint
 from avcap.judge.ingest import Truth
 from avcap.world.oracle import JUDGE_NAME
@@ -63,16 +65,18 @@ def rebirth(
         pool = list(pool_of(data))
         measured = None if held_out is None else read_one(held_out)
         asked = questions_of(None if is_video_folder(data) else read_one(data), questions)
-    claim(out_dir, recipe, resolved, models=[student, final])
     material = Material(
         samples=pool, questions=asked, held_out=samples_of(measured) if measured else (),
         held_out_questions=questions_of(measured, held_out_questions) if measured else (),
     )  # fmt: skip
-    if measured is None:
-        print(run(student, final, config=resolved, material=material, judge=None, out_dir=out_dir, say=say))
-        return
-    with open_judge(JudgeOptions(spec=judge, cache=out_dir / "replies.sqlite"), truth=measured) as opened:
-        print(run(student, final, config=resolved, material=material, judge=opened.judge, out_dir=out_dir, say=say))
+    with ExitStack() as stack:
+        stack.enter_context(lock_folder(out_dir))
+        claim_run(out_dir, recipe, resolved, models=[student, final])
+        opened = None
+        if measured is not None:
+            options = JudgeOptions(spec=judge, cache=out_dir / "replies.sqlite")
+            opened = stack.enter_context(open_judge(options, truth=measured)).judge
+        print(run(student, final, config=resolved, material=material, judge=opened, out_dir=out_dir, say=say))
 
 
 @app.command("average", no_args_is_help=True)

@@ -1,6 +1,7 @@
 """`avcap rounds`: preference rounds, the closed loop, as one command."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +11,15 @@ from typer.core import TyperGroup
 
 from avcap.cli.app import app, say
 from avcap.cli.judges import JudgeOptions, open_judge, read_calibration
-from avcap.cli.material import claim, questions_of, read_truths, samples_of
+from avcap.cli.material import claim_run, questions_of, read_truths, samples_of
+from avcap.cli.outputs import check_text
 from avcap.cli.train import find_recipe, overrides
 from avcap.config import override
 from avcap.errors import UserError
+from avcap.files.lock import lock_folder
 from avcap.infer.shipped import find_checkpoint
 from avcap.judge.pairs import above_noise
+from avcap.web.plot import DRAWN_BY
 from avcap.world.oracle import JUDGE_NAME
 
 
@@ -78,16 +82,18 @@ def run(
         raise UserError(f"got the recipe {recipe}, wanted one of rounds; train it by avcap train {recipe}")
     learned, measured = read_truths(data, held_out, world=resolved.world, out_dir=out_dir)
 
-    if from_round is not None and (place := set_aside(out_dir, first=from_round)):
-        say(f"rounds from {from_round} on are in {place}")
-    claim(out_dir, recipe, resolved, models=[parent])
     material = Material(
         samples=samples_of(learned), held_out=samples_of(measured), questions=questions_of(learned, questions),
         held_out_questions=questions_of(measured, held_out_questions),
     )  # fmt: skip
     options = JudgeOptions(spec=judge, cache=cache or out_dir / "replies.sqlite", budget_usd=budget)
     known = replace(learned, worlds={**learned.worlds, **measured.worlds})
-    with open_judge(options, truth=known) as opened:
+    with ExitStack() as stack:
+        stack.enter_context(lock_folder(out_dir))
+        if from_round is not None and (place := set_aside(out_dir, first=from_round)):
+            say(f"rounds from {from_round} on are in {place}")
+        claim_run(out_dir, recipe, resolved, models=[parent])
+        opened = stack.enter_context(open_judge(options, truth=known))
         if calibration is not None:
             noise = read_calibration(calibration, judge=opened.judge).noise_margin
             resolved = replace(resolved, pairs=above_noise(resolved.pairs, noise))
@@ -103,6 +109,8 @@ def status(
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it, too.")] = None,
 ) -> None:
     """How far the rounds are: what each measured, which is best, and why."""
+    if plot is not None:
+        check_text(plot, sign=DRAWN_BY, expected="a plot of avcap")
     from avcap.stages.gate import describe, read_standings
 
     standings = read_standings(folder)

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import time
-import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +23,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from transformers import PreTrainedTokenizerBase
 
-from avcap.errors import MediaError, UserError
+from avcap.errors import MediaError, UserError, WriteError
+from avcap.files.hashes import hash_file, hash_tensors
+from avcap.files.write import replacing
 from avcap.media.clip import ClipRequest
 from avcap.model.captioning import CaptioningModel
 from avcap.model.encoder_hash import encoder_hash
@@ -118,18 +119,17 @@ class FeatureCache:
         """
         clip = replace(clip, media=_rounded(clip.media, self.dtype))
         path = self._path(key)
-        partial = path.with_name(f"{key}.{uuid.uuid4().hex}.partial")
+        data = _bytes_of(clip, dtype=self.dtype)
         try:
-            size = _write(partial, clip, dtype=self.dtype)
-            if size > self.max_bytes:
-                raise OSError(f"{size} bytes, more than the whole cache may take")
-            os.replace(partial, path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
+            if len(data) > self.max_bytes:
+                raise WriteError(f"{len(data)} bytes, more than the whole cache may take")
+            with replacing(path, durable=False) as aside:  # `get` finds out what a power cut left half
+                aside.write_bytes(data)
+        except WriteError as error:
             self.num_unkept += 1
             logger.warning(f"{path}: features cannot be kept ({error}); the clip will be encoded again")
             return clip
-        self._bytes_until_look -= size
+        self._bytes_until_look -= len(data)
         if self._bytes_until_look < 0:
             self._shrink()
         return clip
@@ -146,8 +146,7 @@ class FeatureCache:
             status = os.stat(path)
             known = (os.path.abspath(path), status.st_size, status.st_mtime_ns)
             if known not in self._contents:
-                with open(path, "rb") as handle:
-                    self._contents[known] = hashlib.file_digest(handle, "sha256").hexdigest()
+                self._contents[known] = hash_file(path)
         except OSError as error:
             raise MediaError(f"{path}: cannot be read ({error.strerror}); is it there?") from None
         return self._contents[known]
@@ -193,8 +192,8 @@ def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.detach().to("cpu", dtype).contiguous()
 
 
-def _write(path: Path, clip: EncodedClip, *, dtype: torch.dtype) -> int:
-    """Clip -> a file, and the size of it."""
+def _bytes_of(clip: EncodedClip, *, dtype: torch.dtype) -> bytes:
+    """Clip -> content of its file."""
     media = clip.media
     tensors = {name: _stored(tensor, dtype) for name, tensor in _tensors(media).items()}
     facts = {
@@ -204,7 +203,7 @@ def _write(path: Path, clip: EncodedClip, *, dtype: torch.dtype) -> int:
         "num_bad_packets": clip.num_bad_packets, "world_score": clip.world_score,
     }  # fmt: skip
     text = json.dumps(facts)
-    return path.write_bytes(save(tensors, metadata={"facts": text, "hash": _content(tensors, text)}))
+    return save(tensors, metadata={"facts": text, "hash": _content(tensors, text)})
 
 
 def _read(path: Path) -> EncodedClip:
@@ -226,8 +225,5 @@ def _read(path: Path) -> EncodedClip:
 
 def _content(tensors: dict[str, torch.Tensor], facts: str) -> str:
     """Tensors and facts of a file -> hash of them."""
-    digest = hashlib.sha256(facts.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    labelled = ((f"{name} {tuple(tensor.shape)} {tensor.dtype}", tensor) for name, tensor in sorted(tensors.items()))
+    return hash_tensors(labelled, digest=hashlib.sha256(facts.encode()))

@@ -3,17 +3,17 @@
 Prompts, limits and frame rate belong to a checkpoint as much as weights do: with other ones it is another captioner.
 """
 
-import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from avcap.errors import UserError
+from avcap.files.hashes import hash_ends
+from avcap.files.write import write_text
 from avcap.records import from_json
 
 SETTINGS_FILE = "avcap.json"
-FINGERPRINT_BYTES = 2**20  # from either end of a weight file: trained weights differ everywhere
 
 OFFICIAL_PROMPT = (
     "Provide a comprehensive description of all the content in the video, leaving out no details. "
@@ -99,20 +99,13 @@ def is_plus(folder: Path) -> bool:
 
 def write_settings(folder: Path, settings: CaptionerSettings) -> None:
     """Settings -> avcap.json in the checkpoint folder."""
-    (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+    write_text(folder / SETTINGS_FILE, json.dumps(asdict(settings), indent=2) + "\n")
 
 
 def checkpoint_name(folder: Path, settings: CaptionerSettings) -> str:
     """Checkpoint folder -> "name@fingerprint", so that captions of two trainings under one name are told apart."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with open(path, "rb") as handle:
-            digest.update(handle.read(FINGERPRINT_BYTES))
-            handle.seek(max(0, size - FINGERPRINT_BYTES))
-            digest.update(handle.read(FINGERPRINT_BYTES))
-    return f"{settings.name or folder}@{digest.hexdigest()[:8]}"
+    digest = hash_ends(sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]))
+    return f"{settings.name or folder}@{digest[:8]}"
 
 
 def format_seconds(time_s: float) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from avcap.errors import UserError
+from avcap.files.claim import refuse_foreign
+from avcap.files.write import write_text
 from avcap.records import ErrorCounts, PreferencePair, from_json, to_json
 
 EXTRAS = "avcap"
@@ -78,8 +80,9 @@ def export_pairs(pairs: Iterable[PreferencePair], path: str | Path, *, flavour: 
             rows.append(form.to_row(pair) | {EXTRAS: _extras(pair)})
     if not rows:
         raise UserError(f"got no pair that {flavour} can tell ({_listed(left_out) or 'there was none'}), wanted some")
+    refuse_foreign(path, is_ours=_is_exported, expected="a file of pairs that avcap exported")
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    _write(path, "[\n" + ",\n".join(lines) + "\n]\n" if form.is_list else "".join(f"{line}\n" for line in lines))
+    write_text(path, "[\n" + ",\n".join(lines) + "\n]\n" if form.is_list else "".join(f"{line}\n" for line in lines))
     files = [path]
     if flavour == "llama-factory":
         files.append(_register(path))
@@ -278,8 +281,11 @@ def _register(path: Path) -> Path:
     except (OSError, ValueError) as error:
         raise UserError(f"{info}: cannot be read ({error}), wanted a JSON object; mend it or move it away") from None
     columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "videos": "videos"}
-    entries[path.stem] = {"file_name": path.name, "formatting": "sharegpt", "ranking": True, "columns": columns}
-    _write(info, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+    entry = {"file_name": path.name, "formatting": "sharegpt", "ranking": True, "columns": columns}
+    if entries.get(path.stem, entry) != entry:
+        raise UserError(f"{info}: has another data set called {path.stem!r}, which stays; choose another --out")
+    entries[path.stem] = entry
+    write_text(info, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
     return info
 
 
@@ -349,6 +355,11 @@ FLAVOURS = {
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
+def _is_exported(path: Path) -> bool:
+    """Whether all rows of a file are of `export_pairs`: another trainer's carry no margin under our name."""
+    return all(EXTRAS in row for _, row in _read_rows(path))
+
+
 def _read_rows(path: Path) -> Iterable[tuple[str, Row]]:
     """A JSON list or JSON lines -> (where it stands, row)."""
     try:
@@ -365,14 +376,3 @@ def _read_rows(path: Path) -> Iterable[tuple[str, Row]]:
         if not isinstance(row, dict):
             raise UserError(f"{where}: got a {type(row).__name__}, wanted an object")
     return rows
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes aside and renames; UserError if the folder cannot be written to."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None

@@ -6,10 +6,13 @@ be anywhere, the folder is written for it. A doc is a line of truth.jsonl as tex
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from avcap.errors import UserError
+from avcap.files.claim import refuse_foreign
+from avcap.files.write import write_text
 from avcap.judge.base import Case
 from avcap.judge.oracle import OracleJudge
 from avcap.records import Sample, Unscored, WorldTruth, from_json
@@ -65,14 +68,22 @@ def write_task(world: Path, folder: Path) -> Path:
     truth = world / "truth.jsonl"
     if not truth.is_file():
         raise UserError(f"{world}: got a folder without truth.jsonl, wanted a world (avcap world make)")
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{TASK_NAME}.yaml"
     metrics = "\n".join(_METRIC.format(name=name) for name in METRICS)
     # a JSON string is a YAML string, whatever is in it
     text = _TASK.format(name=TASK_NAME, truth=json.dumps(str(truth.resolve())), metrics=metrics)
-    path.write_text(text, encoding="utf-8")
-    (folder / "world_functions.py").write_text(_FUNCTIONS.format(world=str(world.resolve())), encoding="utf-8")
+    files = {path: text, folder / "world_functions.py": _FUNCTIONS.format(world=str(world.resolve()))}
+    for file, content in files.items():
+        first_line = content.encode().partition(b"\n")[0]
+        is_ours = partial(_begins_with, start=first_line)
+        refuse_foreign(file, is_ours=is_ours, expected="a file of python -m avcap.lmms")
+    for file, content in files.items():
+        write_text(file, content)
     return path
+
+
+def _begins_with(path: Path, *, start: bytes) -> bool:
+    return path.read_bytes().startswith(start)
 
 
 def sum_over_sum(payloads: Iterable[tuple[int, int]]) -> float:

@@ -1,7 +1,6 @@
 """The mean of the weights of checkpoints: rounds that swing cancel, and less is forgotten (WiSE-FT, 2109.01903)."""
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from avcap.errors import UserError
+from avcap.files.write import replacing
 
 LINEAGE_FILE = "lineage.json"
 
@@ -28,13 +28,11 @@ def average_checkpoints(folders: Sequence[Path], *, out: Path, weights: Sequence
     names = [sorted(path.name for path in folder.glob("*.safetensors") if _holds_model(path)) for folder in folders]
     if not names[0] or any(found != names[0] for found in names):
         raise UserError(f"got checkpoints with the weight files {names}, wanted the same ones in all, as safetensors")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(folders[-1], partial, ignore=shutil.ignore_patterns("*.md", *names[0]))
-    for name in names[0]:
-        _average_file([folder / name for folder in folders], partial / name, shares)
-    _tell_lineage(partial, folders, shares)
-    os.replace(partial, out)
+    with replacing(out) as aside:
+        shutil.copytree(folders[-1], aside, ignore=shutil.ignore_patterns("*.md", *names[0]))
+        for name in names[0]:
+            _average_file([folder / name for folder in folders], aside / name, shares)
+        _tell_lineage(aside, folders, shares)
     return out
 
 

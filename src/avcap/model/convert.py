@@ -7,7 +7,6 @@ What the new folder's tensors will be is known from headers alone (`values_of_*`
 """
 
 import hashlib
-import json
 import math
 import re
 import shutil
@@ -17,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from avcap.errors import UserError
+from avcap.files.claim import claim
+from avcap.files.lock import lock_folder
+from avcap.files.write import write_text
 from avcap.model.checkpoints import Source, check_fit, open_source, released_names
 from avcap.model.layouts import ADAPTER_CONFIG, Checkpoint, Layout, check_tokenizer_files, identify
 from avcap.model.placing import describe_bytes, describe_count
 from avcap.model.plus_keys import NOT_IN_ADAPTERS, TRAINING_PREFIXES
 from avcap.model.unpickle import unpickle
-from avcap.model.weight_files import TensorInfo, read_header, read_json
+from avcap.model.weight_files import TensorInfo, read_header
 from avcap.model.weight_writer import (
     FLOATS,
     SHARD_BYTES,
@@ -31,7 +33,6 @@ from avcap.model.weight_writer import (
     Value,
     num_bytes,
     plan_shards,
-    write_text,
     write_weights,
 )
 
@@ -268,32 +269,26 @@ def write_conversion(
     UserError where the folder holds anything else, or the disk is too small.
     """
     check_tokenizer_files(conversion.companions)
-    begin(folder, _fingerprint(conversion, shard_bytes), needed_bytes=_allocated(conversion))
-    for name in COMPANIONS:
-        if (conversion.companions / name).is_file():
-            shutil.copyfile(conversion.companions / name, folder / name)
-    num_kept = write_weights(conversion.values, folder, shard_bytes=shard_bytes, on_bytes=on_bytes)
-    conversion.config.dtype = _main_dtype(conversion.values)
-    conversion.config.architectures = [_class_name(conversion.config)]
-    conversion.config.save_pretrained(folder)
-    num_shards = len(plan_shards(conversion.values, shard_bytes=shard_bytes))
-    write_text(folder / CARD, model_card(conversion, num_shards=num_shards))
+    with lock_folder(folder):
+        begin(folder, _fingerprint(conversion, shard_bytes), needed_bytes=_allocated(conversion))
+        for name in COMPANIONS:
+            if (conversion.companions / name).is_file():
+                shutil.copyfile(conversion.companions / name, folder / name)
+        num_kept = write_weights(conversion.values, folder, shard_bytes=shard_bytes, on_bytes=on_bytes)
+        conversion.config.dtype = _main_dtype(conversion.values)
+        conversion.config.architectures = [_class_name(conversion.config)]
+        conversion.config.save_pretrained(folder)
+        num_shards = len(plan_shards(conversion.values, shard_bytes=shard_bytes))
+        write_text(folder / CARD, model_card(conversion, num_shards=num_shards))
     return num_kept
 
 
 def begin(folder: Path, fingerprint: dict[str, str], *, needed_bytes: int) -> None:
     """Makes the folder of a conversion, or finds that it was begun from the same sources."""
-    state = folder / STATE_FILE
-    if folder.exists() and any(folder.iterdir()):
-        if not state.exists():
-            raise UserError(f"{folder}: is not empty and was not begun by this command; give another DST")
-        if read_json(state) != fingerprint:
-            raise UserError(f"{folder}: was begun from other files or options; delete it, or give another DST")
-    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder, STATE_FILE, fingerprint)
     there = sum(path.stat().st_blocks * 512 for path in folder.iterdir())
     if (free := shutil.disk_usage(folder).free) + there < needed_bytes:
         raise UserError(f"{folder}: needs {describe_bytes(needed_bytes)}, {describe_bytes(free)} are free on its disk")
-    write_text(state, json.dumps(fingerprint, indent=1) + "\n")
 
 
 def _fingerprint(conversion: Conversion, shard_bytes: int) -> dict[str, str]:

@@ -2,17 +2,12 @@
 
 import hashlib
 
-import torch
-
+from avcap.files.hashes import hash_tensors
 from avcap.model.captioning import CaptioningModel
 
 
 def encoder_hash(model: CaptioningModel) -> str:
     """The weights that turn media into features -> 12 hex digits. Features of other encoders are other features."""
-    digest = hashlib.sha256()
-    for part in (model.vision_tower, model.sound_encoder):
-        for name, tensor in sorted(part.state_dict().items()):
-            # as bytes: NumPy has no bfloat16
-            raw = tensor.cpu().contiguous().flatten().view(torch.uint8).numpy()
-            digest.update(name.encode() + raw.tobytes())
-    return digest.hexdigest()[:12]
+    parts = (model.vision_tower, model.sound_encoder)
+    tensors = (named for part in parts for named in sorted(part.state_dict().items()))
+    return hash_tensors(tensors, digest=hashlib.sha256())[:12]

@@ -52,7 +52,7 @@ def _main(path: str, out: str) -> None:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         write_shard(Path(out), {name: Held(tensor=tensor.detach()) for name, tensor in _weights(found).items()})
-    except (pickle.UnpicklingError, RuntimeError, ValueError, OSError, EOFError) as error:
+    except (UserError, pickle.UnpicklingError, RuntimeError, ValueError, OSError, EOFError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         sys.exit(first_line)
 

@@ -16,6 +16,7 @@ from typing import BinaryIO, Protocol
 import torch
 
 from avcap.errors import UserError
+from avcap.files.write import replacing, write_json
 from avcap.model.weight_files import BYTES_OF, SHARD_INDEX, SINGLE_FILE, TensorInfo, read_header
 
 COPY_BYTES = 8 * 2**20
@@ -229,7 +230,7 @@ def write_weights(
             "metadata": {"total_size": sum(num_bytes(value) for value in values.values())},
             "weight_map": {name: file for file, names in shards.items() for name in names},
         }
-        write_text(folder / SHARD_INDEX, json.dumps(index, indent=1) + "\n")
+        write_json(folder / SHARD_INDEX, index)
     return num_kept
 
 
@@ -249,19 +250,15 @@ def write_shard(
     path: Path, values: Mapping[str, Value], *, on_bytes: Callable[[int], None] = lambda count: None
 ) -> None:
     """Tensors -> one safetensors file, written aside and renamed."""
-    aside = path.with_name(path.name + ".partial")
     # wide numbers first, so that every tensor begins where its type of number may
     names = sorted(values, key=lambda name: -BYTES_OF[values[name].dtype])
-    with open(aside, "wb") as out:
+    with replacing(path) as aside, open(aside, "wb") as out:
         header = _header(names, values)
         out.write(header)
         for name in names:
             values[name].write(out)
             on_bytes(num_bytes(values[name]))
         out.truncate(len(header) + sum(num_bytes(value) for value in values.values()))
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(aside, path)
 
 
 def _header(names: list[str], values: Mapping[str, Value]) -> bytes:
@@ -274,10 +271,3 @@ def _header(names: list[str], values: Mapping[str, Value]) -> bytes:
     text = json.dumps(entries, separators=(",", ":"))
     text += " " * (-len(text.encode()) % 8)
     return struct.pack("<Q", len(text.encode())) + text.encode()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Text -> the file, whole or not at all."""
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)

@@ -3,11 +3,11 @@
 Every clip is captioned and asked about four times: with its sound, mute, with another clip's sound, and without its
 picture. `judge/sound_audit.py` says what follows from the texts.
 
+    OUT/run.json       of which model
     OUT/texts.jsonl    an AuditText a line: all that the model wrote
     OUT/metrics.json   the SoundAudit: shares with intervals, what is lost without the sound, the verdict
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,14 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from avcap.errors import MediaError, UserError
+from avcap.files.claim import claim
+from avcap.files.lock import lock_folder
+from avcap.files.write import write_json
 from avcap.infer.answer import Answerer
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
 from avcap.judge.sound_audit import CONDITIONS, AuditClip, AuditError, AuditText, Condition, SoundAudit, judge_sound_use
 from avcap.media.clip import Clip
-from avcap.records import Decoding, Sample, write_jsonl
+from avcap.records import Decoding, Sample, read_jsonl, write_jsonl
 
 ANSWER_TOKENS = 32
+RUN, TEXTS, METRICS = "run.json", "texts.jsonl", "metrics.json"
 
 
 def audit_audio(
@@ -30,6 +34,24 @@ def audit_audio(
     progress: Callable[[int], None] = lambda done: None,
 ) -> SoundAudit:  # fmt: skip
     """A model and clips, at least two -> whether it uses their sound. `progress(done)`: after each clip."""
+    with lock_folder(out_dir):
+        ours = (TEXTS, METRICS) if _is_of_version_0_1(out_dir) else ()
+        claim(out_dir, RUN, {"command": "audit-audio", "model": captioner.checkpoint}, ours=ours)
+        return _audit(captioner, clips, out_dir=out_dir, progress=progress)
+
+
+def _is_of_version_0_1(folder: Path) -> bool:
+    """Whether a folder is an audit without run.json, which version 0.1 did not write."""
+    texts = folder / TEXTS
+    try:
+        return texts.is_file() and all(True for _ in read_jsonl(texts, AuditText))
+    except UserError:
+        return False
+
+
+def _audit(
+    captioner: Captioner, clips: Sequence[AuditClip], *, out_dir: Path, progress: Callable[[int], None]
+) -> SoundAudit:
     auditor = _Auditor(captioner)
     texts: list[AuditText] = []
     errors: list[AuditError] = []
@@ -49,10 +71,8 @@ def audit_audio(
         raise UserError(f"got {len(usable)} usable clips, wanted at least 2, as sounds are swapped between them{why}")
     texts += auditor.write(*usable[0], lent_S=usable[-1][1].waveform_S)
     audit = judge_sound_use(clips, texts, errors=errors, checkpoint=captioner.checkpoint)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    write_jsonl(out_dir / "texts.jsonl", texts)
-    text = json.dumps(asdict(audit), indent=2, ensure_ascii=False)
-    (out_dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    write_jsonl(out_dir / TEXTS, texts)
+    write_json(out_dir / METRICS, asdict(audit))
     return audit
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from avcap.files.write import replacing
 from avcap.model.checkpoints import silence_progress_bars
 from avcap.model.encoder_hash import encoder_hash
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
@@ -38,7 +39,8 @@ def train_base(
     encoders = out_dir / "encoders"
     if not (encoders / "config.json").exists():
         train_encoders(model, config=config, out_dir=out_dir)
-        model.save_pretrained(encoders)
+        with replacing(encoders) as aside:
+            model.save_pretrained(aside)
     model.load_state_dict(Salmonn2ForCaptioning.from_pretrained(encoders).state_dict())
     tracks_dir = out_dir.parent / f"tracks-{encoder_hash(model)}-{config.seed}"
     make_tracks(encoders, tracks_dir, seed=config.seed, config=config.teach.tracks)

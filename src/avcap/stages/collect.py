@@ -3,28 +3,17 @@
 A line is whole or it does not count: what a killed process left of its last one is written again.
 """
 
-import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from avcap.errors import UserError
+from avcap.files.journal import Journal
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
 from avcap.judge.base import Case, EventJudge
 from avcap.model.features import MediaFeatures
-from avcap.records import (
-    Caption,
-    CaptionError,
-    Sample,
-    Unscored,
-    Verdict,
-    from_json,
-    to_json,
-    write_jsonl,
-)
+from avcap.records import Caption, CaptionError, Sample, Unscored, Verdict, journal
 
 
 def collect_captions(
@@ -34,16 +23,13 @@ def collect_captions(
 
     UserError for a video that cannot be captioned: to leave it out would change what is learned or measured.
     """
-    kept = _whole_groups(path, num_answers=num_answers)
-    todo = [sample for sample in samples if sample.sample_id not in kept]
-    found: dict[str, list[Caption]] = dict(kept)
-    with open(path, "a", encoding="utf-8", errors="backslashreplace") as handle:
+    with journal(path, Caption) as lines:
+        found = _whole_groups(lines, num_answers=num_answers)
+        todo = [sample for sample in samples if sample.sample_id not in found]
         for group in _groups(captioner.sample(todo, request, num_answers=num_answers)):
             if isinstance(group, CaptionError):
                 raise UserError(f"{group.error}; leave this sample out, or mend the file, and run it again")
-            handle.write("".join(to_json(caption) + "\n" for caption in group))
-            handle.flush()
-            os.fsync(handle.fileno())
+            lines.append(group)
             found[group[0].sample_id] = group
     return [caption for sample in samples for caption in found[sample.sample_id]]
 
@@ -63,14 +49,14 @@ def _groups(rows: Iterable[Caption | CaptionError]) -> Iterator[list[Caption] | 
         yield group
 
 
-def _whole_groups(path: Path, *, num_answers: int) -> dict[str, list[Caption]]:
+def _whole_groups(lines: Journal[Caption], *, num_answers: int) -> dict[str, list[Caption]]:
     """What a stopped run left -> the samples that have all their captions; the rest of the file is dropped."""
     groups: dict[str, list[Caption]] = {}
-    for line in whole_lines(path):
-        caption = from_json(line, Caption)
+    for caption in lines.read():
         groups.setdefault(caption.sample_id, []).append(caption)
     whole = {sample_id: group for sample_id, group in groups.items() if len(group) == num_answers}
-    write_jsonl(path, (caption for group in whole.values() for caption in group))
+    if len(whole) < len(groups):
+        lines.rewrite(caption for group in whole.values() for caption in group)
     return whole
 
 
@@ -82,19 +68,16 @@ def collect_verdicts(
     UserError if too many have none: the judge is down, and pairs of what is left would be pairs of chance.
     """
     sample_of = {sample.sample_id: sample for sample in samples}
-    kept = {verdict.caption_id: verdict for verdict in (from_json(line, Verdict) for line in whole_lines(path))}
-    write_jsonl(path, kept.values())
-    cases = [
-        Case(caption_id=c.caption_id, sample=sample_of[c.sample_id], text=c.text, finished=c.finished)
-        for c in captions if c.caption_id not in kept
-    ]  # fmt: skip
-    answers: dict[str, Verdict | Unscored] = dict(kept)
-    with open(path, "a", encoding="utf-8", errors="backslashreplace") as handle:
+    with journal(path, Verdict) as lines:
+        answers: dict[str, Verdict | Unscored] = {verdict.caption_id: verdict for verdict in lines.read()}
+        cases = [
+            Case(caption_id=c.caption_id, sample=sample_of[c.sample_id], text=c.text, finished=c.finished)
+            for c in captions if c.caption_id not in answers
+        ]  # fmt: skip
         for answer in judge.judge(cases):
             answers[answer.caption_id] = answer
             if isinstance(answer, Verdict):
-                handle.write(to_json(answer) + "\n")
-                handle.flush()
+                lines.append([answer])
     unscored = [answer for answer in answers.values() if isinstance(answer, Unscored)]
     if len(unscored) > max_unscored * len(captions):
         reasons = Counter(answer.reason for answer in unscored)
@@ -111,17 +94,3 @@ def encoded(captioner: Captioner, sample: Sample, request: Request) -> MediaFeat
     if isinstance(video, CaptionError):
         raise UserError(video.error)
     return video.clip.media
-
-
-def whole_lines(path: Path) -> Iterator[str]:
-    """Lines of a file, if it is there; a torn last one is what a killed process leaves, and is passed over."""
-    if path.exists():
-        with open(path, encoding="utf-8") as handle:
-            yield from (line for line in handle.readlines() if line.endswith("\n") and line.strip())
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Writes a small file that is whole or not there."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)

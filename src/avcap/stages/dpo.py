@@ -13,11 +13,11 @@ from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
 from avcap.model.checkpoints import silence_progress_bars
-from avcap.records import Decoding, Lineage, PreferencePair, Sample, write_jsonl
+from avcap.records import Decoding, Lineage, PreferencePair, Sample
 from avcap.stages.collect import encoded
-from avcap.stages.lineage import code_commit, file_digest, save_child
 from avcap.stages.prefer import PreferConfig, prefer
 from avcap.stages.rounds import CHECKPOINT, PAIRS, TRAIN
+from avcap.stages.run_folder import code_commit, data_hash, records, save_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,8 @@ def run_dpo(
     num_guided = sum(bool(pair.reference_caption) for pair in pairs)
     if num_guided < len(pairs) and config.prefer.loss.guidance_weight:
         say(f"{len(pairs) - num_guided} of {len(pairs)} pairs have no reference caption: no guidance from them")
-    out_dir.mkdir(parents=True, exist_ok=True)
-    write_jsonl(out_dir / PAIRS, pairs)
+    if records(out_dir / PAIRS, PreferencePair, lambda: pairs) != list(pairs):
+        raise UserError(f"{out_dir / PAIRS}: got other pairs than this run was begun with; choose another --out")
     if not (out_dir / CHECKPOINT).exists():
         # a video may have several pairs: they are told apart by their place
         named = {str(place): replace(pair, sample_id=str(place)) for place, pair in enumerate(pairs)}
@@ -55,10 +55,12 @@ def run_dpo(
             media_of=lambda place: encoded(captioner, _sample(named[place]), request), config=config.prefer,
         )  # fmt: skip
         lineage = Lineage(
-            stage="dpo", parent=captioner.checkpoint, recipe="dpo", data_hash=file_digest(out_dir / PAIRS),
+            stage="dpo", parent=captioner.checkpoint, recipe="dpo", data_hash=data_hash(out_dir / PAIRS),
             seed=config.seed, commit=code_commit(),
         )  # fmt: skip
-        save_child(captioner, captioner.model, parent=parent, folder=out_dir / CHECKPOINT, lineage=lineage)
+        save_checkpoint(
+            out_dir / CHECKPOINT, captioner.model, captioner.tokenizer, lineage=lineage, parent=parent
+        )
     return out_dir / CHECKPOINT
 
 

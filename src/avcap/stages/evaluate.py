@@ -13,9 +13,7 @@ Stopped and run again it goes on: a verdict is kept as long as its caption, its 
 """
 
 import dataclasses
-import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from avcap.errors import UserError
+from avcap.files.claim import claim
+from avcap.files.hashes import hash_file
+from avcap.files.journal import Journal
+from avcap.files.lock import lock_folder
+from avcap.files.write import write_json
 from avcap.judge.base import Case, EventJudge
 from avcap.judge.compare import Setting
 from avcap.judge.events import Correction, ExtractionError, apply_corrections, extract
@@ -37,6 +40,7 @@ from avcap.records import (
     Unscored,
     Verdict,
     from_json,
+    journal,
     read_jsonl,
     to_json,
     write_jsonl,
@@ -45,6 +49,8 @@ from avcap.records import (
 PROTOCOL = Avcap1().card.name
 CASES, VERDICTS, UNSCORED = "cases.jsonl", "verdicts.jsonl", "unscored.jsonl"
 METRICS, EVALUATION, SETTING = "metrics.json", "evaluation.json", "setting.json"
+BEFORE = ("captions.jsonl", "answers.jsonl", "replies.sqlite*")
+"""What may stand in a folder before it is judged: captions that its own model wrote, replies that were paid for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,17 +91,13 @@ def evaluate(
     `watch`: wraps the verdicts that are asked for, with their number, for a progress bar.
     """
     out_dir = Path(out_dir)
-    setting = Setting(
-        protocol=PROTOCOL, judge=judge.name, prompt_version=judge.prompt_version, modality=modality
-    )
+    setting = setting_of(judge, modality=modality)
     intake = _corrected(_with_events(intake, extractor=extractor), corrections)
-    _claim(out_dir, setting)
-    kept = _take_up(out_dir, intake)
-    todo = [case for case in intake.cases if case.caption_id not in kept]
-    answers = {**kept, **_judge_rest(todo, judge=judge, out_dir=out_dir, watch=watch)}
-    scored = [*(Scored(case=case, verdict=answers[case.caption_id]) for case in intake.cases), *intake.failures]
-    _write_answers(out_dir, scored)
-
+    with lock_folder(out_dir):
+        claim_evaluation(out_dir, setting)
+        answers = _judged(intake, judge=judge, out_dir=out_dir, watch=watch)
+        scored = [*(Scored(case=case, verdict=answers[case.caption_id]) for case in intake.cases), *intake.failures]
+        _write_answers(out_dir, scored)
     counted = [restrict(one, modality=modality) for one in scored]
     dropped = {part for one in scored if isinstance(one.verdict, Verdict) for part in one.verdict.dropped}
     evaluation = Evaluation(
@@ -105,14 +107,19 @@ def evaluate(
         num_events=len({(one.case.sample.video, e.event_id) for one in counted for e in one.case.sample.events}),
         num_captions=len(counted),
         num_unscored=sum(isinstance(one.verdict, Unscored) for one in counted),
-        files={str(path): _sha256(path) for path in files},
+        files={str(path): hash_file(path) for path in files},
         problems=intake.problems,
         scored=tuple(counted),
         metrics=compute_metrics(counted, durations_s=intake.durations_s),
     )
-    _write_json(out_dir / METRICS, metrics_to_dict(evaluation.metrics))
-    _write_json(out_dir / EVALUATION, describe(evaluation))
+    write_json(out_dir / METRICS, metrics_to_dict(evaluation.metrics))
+    write_json(out_dir / EVALUATION, describe(evaluation))
     return evaluation
+
+
+def setting_of(judge: EventJudge, *, modality: Modality) -> Setting:
+    """What a folder of evaluations is made by."""
+    return Setting(protocol=PROTOCOL, judge=judge.name, prompt_version=judge.prompt_version, modality=modality)
 
 
 def describe(evaluation: Evaluation) -> dict[str, Any]:
@@ -221,74 +228,47 @@ def _corrected(intake: Intake, corrections: Sequence[Correction]) -> Intake:
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
-def _claim(out_dir: Path, setting: Setting) -> None:
-    """Makes the folder one of this setting. UserError if it holds an evaluation made otherwise."""
-    path = out_dir / SETTING
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            _write_json(path, dataclasses.asdict(setting))
-            return
-        found = from_json(path.read_text(encoding="utf-8"), Setting)
-    except OSError as error:
-        raise UserError(f"{out_dir}: cannot be written ({error.strerror}); choose another --out") from None
-    if found != setting:
-        raise UserError(f"{out_dir}: holds an evaluation with {found}, wanted {setting}; choose another --out")
+def claim_evaluation(out_dir: Path, setting: Setting) -> None:
+    """Makes the folder one of this setting. UserError if it holds an evaluation made otherwise, or anything else."""
+    claim(out_dir, SETTING, dataclasses.asdict(setting), ours=BEFORE)
 
 
-def _take_up(out_dir: Path, intake: Intake) -> dict[str, Verdict]:
-    """Cases -> caption id -> the verdict that an earlier run left, if it was about the same text and events."""
-    cases = [*intake.cases, *(failure.case for failure in intake.failures)]
-    lines = [to_json(case) for case in cases]
-    before = list(_whole_lines(out_dir / CASES))
-    known = set(before)
-    same = {case.caption_id for case, line in zip(cases, lines, strict=True) if line in known}
-    old = (from_json(line, Verdict) for line in _whole_lines(out_dir / VERDICTS))
-    kept = {verdict.caption_id: verdict for verdict in old if verdict.caption_id in same}
-    # first the verdicts that still hold, then the cases: killed in between, no verdict is taken for another case's
-    write_jsonl(out_dir / VERDICTS, kept.values())
-    if lines != before:
-        write_jsonl(out_dir / CASES, cases)
-    return kept
-
-
-def _whole_lines(path: Path) -> Iterator[str]:
-    """A file's lines without their ends; a torn last line is what a killed process leaves, and is passed over."""
-    if path.exists():
-        with open(path, encoding="utf-8") as handle:
-            yield from (line[:-1] for line in handle if line.endswith("\n"))
-
-
-def _judge_rest(
-    cases: Sequence[Case], *, judge: EventJudge, out_dir: Path, watch: Callable[[Iterator[Any], int], Iterable[Any]]
+def _judged(
+    intake: Intake, *, judge: EventJudge, out_dir: Path, watch: Callable[[Iterator[Any], int], Iterable[Any]]
 ) -> dict[str, Verdict | Unscored]:
-    """Asks the judge about the cases; a verdict is on the disk before the next is waited for."""
-    answers: dict[str, Verdict | Unscored] = {}
-    if not cases:
-        return answers
-    with open(out_dir / VERDICTS, "a", encoding="utf-8", errors="backslashreplace") as handle:
-        for case, answer in zip(cases, watch(judge.judge(cases), len(cases)), strict=True):
+    """Cases -> caption id -> its verdict: what an earlier run left, and the judge's, each on the disk at once."""
+    with journal(out_dir / VERDICTS, Verdict) as lines:
+        kept = _take_up(lines, intake, path=out_dir / CASES)
+        answers: dict[str, Verdict | Unscored] = dict(kept)
+        todo = [case for case in intake.cases if case.caption_id not in kept]
+        if not todo:
+            return answers
+        for case, answer in zip(todo, watch(judge.judge(todo), len(todo)), strict=True):
             assert answer.caption_id == case.caption_id, f"{judge.name} answered out of order"
             answers[case.caption_id] = answer
             if isinstance(answer, Verdict):
-                handle.write(to_json(answer) + "\n")
-                handle.flush()
+                lines.append([answer])
     return answers
+
+
+def _take_up(lines: Journal[Verdict], intake: Intake, *, path: Path) -> dict[str, Verdict]:
+    """Caption id -> the verdict that an earlier run left, if it was about the same text and events."""
+    cases = [*intake.cases, *(failure.case for failure in intake.failures)]
+    texts = [to_json(case) for case in cases]
+    before = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    known = set(before)
+    same = {case.caption_id for case, text in zip(cases, texts, strict=True) if text in known}
+    old = list(lines.read())
+    kept = {verdict.caption_id: verdict for verdict in old if verdict.caption_id in same}
+    # first the verdicts that still hold, then the cases: killed in between, no verdict is taken for another case's
+    if len(kept) < len(old):
+        lines.rewrite(kept.values())
+    if texts != before:
+        write_jsonl(path, cases)
+    return kept
 
 
 def _write_answers(out_dir: Path, scored: Sequence[Scored]) -> None:
     """The finished files, in the order of the captions whatever the order they were judged in."""
     write_jsonl(out_dir / VERDICTS, (one.verdict for one in scored if isinstance(one.verdict, Verdict)))
     write_jsonl(out_dir / UNSCORED, (one.verdict for one in scored if isinstance(one.verdict, Unscored)))
-
-
-def _write_json(path: Path, data: Any) -> None:
-    partial = path.with_name(path.name + ".partial")
-    text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(partial, path)
-
-
-def _sha256(path: str | Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -5,8 +5,8 @@
     OUT/metrics.json   accuracy by kind with intervals over videos, chance, letter bias, and what has no answer
 """
 
+import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +14,10 @@ from pathlib import Path
 from avcap.data.qa_files import QuestionSet, VideoQuestion
 from avcap.data.tokenizer import unknown_words
 from avcap.errors import MediaError, UserError
+from avcap.files.claim import claim
+from avcap.files.journal import Journal, LineFormat
+from avcap.files.lock import lock_folder
+from avcap.files.write import write_json
 from avcap.infer.answer import Answerer, LookedAt, letters_prompt
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
@@ -30,7 +34,7 @@ from avcap.judge.answers import (
 )
 from avcap.judge.letters import read_letter
 from avcap.media.clip import Clip
-from avcap.records import Decoding, Sample, from_json, to_json, write_jsonl
+from avcap.records import Decoding, Sample, from_json, line_format, to_json
 
 METHODS: tuple[Method, ...] = ("generate", "logprobs")
 
@@ -62,22 +66,21 @@ def evaluate_qa(
             f"got --rotate for {captioner.checkpoint}, which is shown no options (its vocabulary has no letters), so "
             "their order cannot matter; leave it out"
         )
-    out_dir.mkdir(parents=True, exist_ok=True)
-    _check_same_run(out_dir / "run.json", captioner=captioner, questions=questions, config=config)
-    rows = _take_up(out_dir / "answers.jsonl")
-    todo = _without_answer(questions.questions, rows, config=config)
-    with open(out_dir / "answers.jsonl", "a", encoding="utf-8") as handle:
+    run = {"model": captioner.checkpoint, "format": questions.format, **asdict(config)}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock_folder(out_dir))
+        claim(out_dir, "run.json", run)
+        lines = stack.enter_context(Journal(out_dir / "answers.jsonl", ROWS))
+        rows = _take_up(lines)
+        todo = _without_answer(questions.questions, rows, config=config)
         num_done = len(questions.questions) - len(todo)
         for number, found in _ask_all(answerer, todo, config=config, scoring=scoring):
-            handle.write("".join(to_json(row) + "\n" for row in found))
-            handle.flush()
-            os.fsync(handle.fileno())
+            lines.append(found)
             rows += found
             num_done += number
             progress(num_done, len(questions.questions))
-    metrics = _metrics(questions, rows, scoring=scoring)
-    text = json.dumps(qa_metrics_to_dict(metrics), indent=2, ensure_ascii=False)
-    (out_dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
+        metrics = _metrics(questions, rows, scoring=scoring)
+        write_json(out_dir / "metrics.json", qa_metrics_to_dict(metrics))
     return metrics
 
 
@@ -223,30 +226,24 @@ def _choice_answer(
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _check_same_run(path: Path, *, captioner: Captioner, questions: QuestionSet, config: QaConfig) -> None:
-    """Writes what this run is; UserError where the folder holds another one."""
-    run = {"model": captioner.checkpoint, "format": questions.format, **asdict(config)}
-    text = json.dumps(run, indent=2) + "\n"
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise UserError(f"{path}: got a folder with answers of another model or way of asking; choose another --out")
-    path.write_text(text, encoding="utf-8")
+def _row(line: str) -> Row:
+    data = json.loads(line)
+    if isinstance(data, dict) and "error" in data:
+        return from_json(line, AnswerError)
+    return from_json(line, Answer)
 
 
-def _take_up(path: Path) -> list[Row]:
-    """File of a run -> its answers; errors are left out, so that they are tried again, and so is a torn last line."""
-    if not path.exists():
-        return []
-    answers: list[Row] = []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n"):
-            break
-        try:
-            if "error" not in json.loads(line):
-                answers.append(from_json(line, Answer))
-        except (UserError, ValueError, TypeError) as error:
-            raise UserError(f"{path}, line {number}: got no answer ({error}); choose another --out") from None
-    write_jsonl(path, answers)
+ROWS = LineFormat[Row](
+    what="answer", parse=_row, dump=to_json, starts=(*line_format(Answer).starts, *line_format(AnswerError).starts)
+)
+
+
+def _take_up(lines: Journal[Row]) -> list[Row]:
+    """What an earlier run left -> its answers; errors are left out, so that they are tried again."""
+    old = list(lines.read())
+    answers: list[Row] = [row for row in old if isinstance(row, Answer)]
+    if len(answers) < len(old):
+        lines.rewrite(answers)
     return answers
 
 

@@ -9,7 +9,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,9 +26,10 @@ from avcap.judge.base import Case, EventJudge
 from avcap.judge.ingest import Intake
 from avcap.judge.letters import read_letter
 from avcap.judge.metrics import Metrics
-from avcap.records import Caption, CaptionError, Decoding, Sample, from_json
-from avcap.stages.collect import collect_captions, write_json
+from avcap.records import Caption, CaptionError, Decoding, Sample
+from avcap.stages.collect import collect_captions
 from avcap.stages.evaluate import evaluate
+from avcap.stages.run_folder import read_record, record
 from avcap.train.shared_prompt import PairExample, pack, response_logprobs
 
 STANDING, HELD_OUT = "standing.json", "held-out"
@@ -105,6 +106,9 @@ class Gate:
 
     def measure(self, model: Path, *, number: int, folder: Path) -> Standing:
         """A model -> its standing, also in folder/standing.json; goes on with what a stopped run left there."""
+        return record(folder / STANDING, Standing, lambda: self._measure(model, number=number, folder=folder))
+
+    def _measure(self, model: Path, *, number: int, folder: Path) -> Standing:
         held_out = folder / HELD_OUT
         held_out.mkdir(parents=True, exist_ok=True)
         captioner = Captioner(model, batch_size=self.batch_size, feature_cache=self.features)
@@ -118,12 +122,10 @@ class Gate:
             Intake(cases=tuple(cases)), judge=self.judge, out_dir=held_out, captioner=f"round {number}"
         )
         right = self._answered(captioner, path=held_out / "answers.jsonl")
-        standing = standing_of(
+        return standing_of(
             number, evaluation.metrics, distinct=distinct_ngrams([caption.text for caption in captions]),
             perplexity=self._perplexity(captions), right=right,
         )  # fmt: skip
-        write_json(folder / STANDING, asdict(standing))
-        return standing
 
     def _answered(self, captioner: Captioner, *, path: Path) -> list[tuple[str, bool]]:
         """-> kind of each held-out question, and whether the model answers it right."""
@@ -323,7 +325,7 @@ def read_standings(out_dir: Path) -> list[Standing]:
     standings = []
     for folder in sorted(out_dir.glob("round-*"), key=lambda path: int(path.name.removeprefix("round-"))):
         if (folder / STANDING).exists():
-            standings.append(from_json((folder / STANDING).read_text(encoding="utf-8"), Standing))
+            standings.append(read_record(folder / STANDING, Standing))
     if not standings:
         raise UserError(f"{out_dir}: got no measured round, wanted a folder of avcap rounds run")
     return standings

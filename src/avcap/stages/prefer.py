@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.errors import UserError
+from avcap.files.write import replacing
 from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaFeatures, MediaTokens
 from avcap.model.lora import LoraConfig, attach_lora, merge_lora
@@ -165,7 +166,8 @@ def prefer(
         notes={"stage": "prefer", "seed": seed, "num_steps": num_steps, "num_pairs": len(pairs)},
     )  # fmt: skip
     if not config.full:
-        save_file(_lora_tensors(model), out_dir / ADAPTER)
+        with replacing(out_dir / ADAPTER) as aside:
+            save_file(_lora_tensors(model), aside)
         merge_lora(model)
 
 

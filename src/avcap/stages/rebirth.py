@@ -21,6 +21,7 @@ import torch
 
 from avcap.data.feature_cache import FeatureCache
 from avcap.errors import UserError
+from avcap.files.write import write_json
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
 from avcap.judge.base import EventJudge
@@ -29,10 +30,10 @@ from avcap.model.checkpoints import silence_progress_bars
 from avcap.model.lora import LoraConfig, attach_lora, merge_lora
 from avcap.records import Caption, Decoding, Lineage, Sample, write_jsonl
 from avcap.stages.base import freeze_encoders
-from avcap.stages.collect import collect_captions, encoded, write_json
+from avcap.stages.collect import collect_captions, encoded
 from avcap.stages.gate import Gate, Standing, ask_as_it_can, describe
-from avcap.stages.lineage import checkpoint_title, code_commit, file_digest, save_child
 from avcap.stages.rounds import CHECKPOINT, TRAIN, Material, WorldConfig
+from avcap.stages.run_folder import checkpoint_title, code_commit, data_hash, save_checkpoint
 from avcap.train.corpus import UNIFORM
 from avcap.train.language import language_loss
 from avcap.train.lessons import Lesson, LessonBatch, Turn, make_batch
@@ -132,9 +133,11 @@ def rebirth(
         _learn(captioner, lessons, config=config, out_dir=out_dir)
         lineage = Lineage(
             stage="rebirth", parent=f"{checkpoint_title(student)} on captions of {checkpoint_title(teacher)}",
-            recipe="rebirth", data_hash=file_digest(out_dir / KEPT), seed=config.seed, commit=code_commit(),
+            recipe="rebirth", data_hash=data_hash(out_dir / KEPT), seed=config.seed, commit=code_commit(),
         )  # fmt: skip
-        save_child(captioner, captioner.model, parent=student, folder=out_dir / CHECKPOINT, lineage=lineage)
+        save_checkpoint(
+            out_dir / CHECKPOINT, captioner.model, captioner.tokenizer, lineage=lineage, parent=student
+        )
     if judge is not None and material.held_out:
         gate = Gate(
             start=student, samples=material.held_out, questions=material.held_out_questions, judge=judge,

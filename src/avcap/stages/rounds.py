@@ -29,6 +29,7 @@ from typing import Literal
 from avcap.data.feature_cache import FeatureCache
 from avcap.data.qa_files import VideoQuestion
 from avcap.errors import UserError
+from avcap.files.write import write_json, write_text
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
 from avcap.judge.base import EventJudge
@@ -44,14 +45,11 @@ from avcap.records import (
     Sample,
     Unscored,
     Verdict,
-    from_json,
-    read_jsonl,
-    write_jsonl,
 )
-from avcap.stages.collect import collect_captions, collect_verdicts, encoded, write_json
-from avcap.stages.gate import STANDING, Gate, Standing, StopConfig, answer_questions, ask_as_it_can, decide, describe
-from avcap.stages.lineage import code_commit, file_digest, save_child
+from avcap.stages.collect import collect_captions, collect_verdicts, encoded
+from avcap.stages.gate import Gate, StopConfig, answer_questions, ask_as_it_can, decide, describe
 from avcap.stages.prefer import ADAPTER, PreferConfig, ReplayItem, prefer, with_guidance
+from avcap.stages.run_folder import code_commit, data_hash, records, save_checkpoint
 
 CAPTIONS, VERDICTS, ANSWERS = "captions.jsonl", "verdicts.jsonl", "answers.jsonl"
 PAIRS, SELECTION, TRAIN, CHECKPOINT, AVERAGE = "pairs.jsonl", "selection.txt", "train", "checkpoint", "average"
@@ -148,7 +146,7 @@ def run_rounds(
         start=parent, samples=material.held_out, questions=material.held_out_questions, judge=judge, features=features,
         batch_size=config.batch_size,
     )  # fmt: skip
-    models, standings = [parent], [_measure(gate, parent, 0, out_dir=out_dir)]
+    models, standings = [parent], [gate.measure(parent, number=0, folder=out_dir / "round-0")]
     say(describe(standings[0]))
     for number in range(1, config.num_rounds + 1):
         folder = out_dir / f"round-{number}"
@@ -158,7 +156,7 @@ def run_rounds(
         )  # fmt: skip
         one.run()
         models.append(folder / CHECKPOINT)
-        standings.append(_measure(gate, one.measured, number, out_dir=out_dir))
+        standings.append(gate.measure(one.measured, number=number, folder=folder))
         say(describe(standings[-1]))
         decision = decide(standings, config.stop)
         write_json(out_dir / DECISION, asdict(decision))
@@ -167,13 +165,6 @@ def run_rounds(
     decision = decide(standings, config.stop)
     say(f"best: round {decision.best}; {decision.reason}")
     return parent if decision.best == 0 else measured_model(out_dir / f"round-{decision.best}")
-
-
-def _measure(gate: Gate, model: Path, number: int, *, out_dir: Path) -> Standing:
-    folder = out_dir / f"round-{number}"
-    if (folder / STANDING).exists():
-        return from_json((folder / STANDING).read_text(encoding="utf-8"), Standing)
-    return gate.measure(model, number=number, folder=folder)
 
 
 def measured_model(folder: Path) -> Path:
@@ -230,7 +221,9 @@ class _Round:
         verdicts = collect_verdicts(
             captions, prompts, judge=self.judge, path=self.folder / VERDICTS, max_unscored=self.config.max_unscored
         )
-        pairs = self._choose_pairs(captioner, captions, verdicts, prompts)
+        pairs = records(
+            self.folder / PAIRS, PreferencePair, lambda: self._choose_pairs(captioner, captions, verdicts, prompts)
+        )
         self.say(f"round {self.number}: {len(captions)} captions of {len(prompts)} prompts, {len(pairs)} pairs")
         if not (self.folder / CHECKPOINT).exists():
             self._learn(captioner, pairs)
@@ -254,16 +247,12 @@ class _Round:
         self, captioner: Captioner, captions: Sequence[Caption], verdicts: Sequence[Verdict | Unscored],
         prompts: Sequence[Sample],
     ) -> list[PreferencePair]:  # fmt: skip
-        path = self.folder / PAIRS
-        if not path.exists():
-            pairs: list[PreferencePair] = []
-            if prompts:
-                selection = select_pairs(captions, verdicts=verdicts, samples=prompts, config=self.config.pairs)
-                (self.folder / SELECTION).write_text(report_text(selection.report) + "\n", encoding="utf-8")
-                pairs += selection.pairs
-            pairs += self._question_pairs(captioner)
-            write_jsonl(path, pairs)
-        return list(read_jsonl(path, PreferencePair))
+        pairs: list[PreferencePair] = []
+        if prompts:
+            selection = select_pairs(captions, verdicts=verdicts, samples=prompts, config=self.config.pairs)
+            write_text(self.folder / SELECTION, report_text(selection.report) + "\n")
+            pairs += selection.pairs
+        return pairs + self._question_pairs(captioner)
 
     def _question_pairs(self, captioner: Captioner) -> list[PreferencePair]:
         """Questions that the model answers wrong at least once: a right answer against its most frequent wrong one."""
@@ -323,9 +312,11 @@ class _Round:
     def _save(self, captioner: Captioner, model: CaptioningModel) -> None:
         lineage = Lineage(
             stage="rounds", round=self.number, parent=captioner.checkpoint, recipe="rounds",
-            data_hash=file_digest(self.folder / PAIRS), seed=self.config.seed, commit=code_commit(),
+            data_hash=data_hash(self.folder / PAIRS), seed=self.config.seed, commit=code_commit(),
         )  # fmt: skip
-        save_child(captioner, model, parent=self.before, folder=self.folder / CHECKPOINT, lineage=lineage)
+        save_checkpoint(
+            self.folder / CHECKPOINT, model, captioner.tokenizer, lineage=lineage, parent=self.before
+        )
 
 
 def draw_prompts(samples: Sequence[Sample], *, config: RoundsConfig, number: int) -> list[Sample]:

@@ -1,6 +1,5 @@
 """What the language stages share: a model learns from lessons; which lessons and weights is the stage's to say."""
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from avcap.data.prompt import ChatStyle
+from avcap.files.write import write_json
 from avcap.model.captioning import CaptioningModel
 from avcap.model.lora import LoraConfig, attach_lora, merge_lora
 from avcap.train.corpus import CorpusBatches, CorpusConfig
@@ -123,8 +123,7 @@ def teach_corpus(
     if config.lora:
         merge_lora(model)
     if batches.unreadable:
-        report = {"unreadable": batches.unreadable}
-        (out_dir / "unreadable.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(out_dir / "unreadable.json", {"unreadable": batches.unreadable})
 
 
 @torch.no_grad()

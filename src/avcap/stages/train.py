@@ -5,20 +5,17 @@
     OUT/../tracks-*/      encoded tracks, shared by all stages that have the same encoders and data seed
 """
 
-import hashlib
-import os
-import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers import PreTrainedTokenizerFast
 
 from avcap.config import to_dict
 from avcap.data.tokenizer import build_word_tokenizer
 from avcap.errors import UserError
+from avcap.files.claim import claim
+from avcap.files.lock import lock_folder
 from avcap.infer.settings import CaptionerSettings, Prompts, write_settings
 from avcap.infer.world_fit import fit_world_check
 from avcap.model.checkpoints import load, silence_progress_bars
@@ -28,7 +25,7 @@ from avcap.model.tiny import tiny_config
 from avcap.records import Lineage
 from avcap.stages.align import AlignConfig, train_align
 from avcap.stages.base import BaseConfig, train_base
-from avcap.stages.lineage import checkpoint_title, code_commit, write_lineage
+from avcap.stages.run_folder import checkpoint_title, code_commit, config_hash, save_checkpoint
 from avcap.stages.sft import SftConfig, train_sft
 from avcap.stages.teach import TeachConfig
 from avcap.train.tracks import make_tracks
@@ -56,8 +53,12 @@ def run_recipe(name: str, config: StageConfig, *, out_dir: Path, parent: Path | 
         raise UserError(f"{name} starts from nothing: leave out --model {parent}")
     if not isinstance(config, BaseConfig) and parent is None:
         raise UserError(f"{name} goes on from a checkpoint: give --model FOLDER or the name of a shipped model")
-    out_dir.mkdir(parents=True, exist_ok=True)
-    _write_config(out_dir / "config.yaml", name, config)
+    with lock_folder(out_dir):
+        claim(out_dir, "config.yaml", {"recipe": name, **to_dict(config)})
+        return _run(name, config, out_dir=out_dir, parent=parent)
+
+
+def _run(name: str, config: StageConfig, *, out_dir: Path, parent: Path | None) -> Path:
     silence_progress_bars()
     if isinstance(config, BaseConfig) or isinstance(config.teach, TeachConfig):
         torch.set_num_threads(1)  # matrices this small lose more to a second thread's start than it gives
@@ -75,35 +76,22 @@ def run_recipe(name: str, config: StageConfig, *, out_dir: Path, parent: Path | 
     return _save(model, tokenizer, name, config, out_dir=out_dir, parent=parent)
 
 
-def _write_config(path: Path, name: str, config: StageConfig) -> None:
-    text = yaml.safe_dump({"recipe": name, **to_dict(config)}, sort_keys=False)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise UserError(f"{path}: this run was begun with another configuration; use another --out, or delete the run")
-    path.write_text(text, encoding="utf-8")
-
-
 def _save(
     model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, name: str, config: StageConfig,
     *, out_dir: Path, parent: Path | None,
 ) -> Path:  # fmt: skip
-    final = out_dir / "checkpoint"
-    folder = out_dir / "checkpoint.partial"  # renamed when whole: nobody finds half a checkpoint
-    shutil.rmtree(folder, ignore_errors=True)
-    model.requires_grad_(True)
-    model.eval().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    if isinstance(config, BaseConfig) or isinstance(config.teach, TeachConfig):
-        write_settings(folder, world_settings(out_dir.name))
-        fit_world_check(frame_size=model.config.vision_config.image_size).save(folder)
-    data_hash = hashlib.sha256(repr(asdict(config)).encode()).hexdigest()[:12]
+    def tell_world(folder: Path) -> None:
+        if isinstance(config, BaseConfig) or isinstance(config.teach, TeachConfig):
+            write_settings(folder, world_settings(out_dir.name))
+            fit_world_check(frame_size=model.config.vision_config.image_size).save(folder)
+
     lineage = Lineage(
         stage=STAGE_NAMES[type(config)], parent=checkpoint_title(parent) if parent else None, recipe=name,
-        data_hash=data_hash, seed=config.seed, commit=code_commit(),
+        data_hash=config_hash(config), seed=config.seed, commit=code_commit(),
     )  # fmt: skip
-    write_lineage(folder, lineage)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(folder, final)
-    return final
+    return save_checkpoint(
+        out_dir / "checkpoint", model, tokenizer, lineage=lineage, parent=parent, more=tell_world
+    )
 
 
 def world_settings(name: str) -> CaptionerSettings:

@@ -6,7 +6,6 @@ A checkpoint folder is written aside and renamed, so a run that is killed at any
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from avcap.errors import UserError
+from avcap.files.write import replacing
 
 
 def save_state(
@@ -24,16 +24,13 @@ def save_state(
 ) -> Path:  # fmt: skip
     """Everything a run needs to go on after `step` steps -> folder/step-NNNNNN, older ones removed."""
     final = folder / f"step-{step:06d}"
-    partial = folder / f"step-{step:06d}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file({name: param.detach().contiguous() for name, param in params.items()}, partial / "model.safetensors")
     optimizer_state = _optimizer_tensors(params, optimizers)
     optimizer_state["torch_rng"] = torch.get_rng_state()
-    save_file(optimizer_state, partial / "optimizer.safetensors")
-    (partial / "state.json").write_text(json.dumps({"step": step, **notes}, indent=1))
-    _sync_folder(partial)
-    os.replace(partial, final)
+    with replacing(final) as aside:
+        aside.mkdir()
+        save_file({name: param.detach().contiguous() for name, param in params.items()}, aside / "model.safetensors")
+        save_file(optimizer_state, aside / "optimizer.safetensors")
+        (aside / "state.json").write_text(json.dumps({"step": step, **notes}, indent=1))
     for old in folder.glob("step-*"):
         if old != final:
             shutil.rmtree(old, ignore_errors=True)
@@ -84,13 +81,3 @@ def _optimizer_tensors(params: dict[str, nn.Parameter], optimizers: list[torch.o
         for param, state in optimizer.state.items()
         for key, value in state.items()
     }
-
-
-def _sync_folder(folder: Path) -> None:
-    """Forces the folder's files to disk: a rename must not come before the bytes it names."""
-    for path in folder.iterdir():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

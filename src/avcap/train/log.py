@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from avcap.errors import UserError
+from avcap.files.write import write_text
 
 
 class RunLog:
@@ -59,9 +60,9 @@ class RunLog:
         """A resumed run repeats the steps after its checkpoint; their old lines would stand twice."""
         if not self.path.exists():
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        lines = self.path.read_text(encoding="utf-8").split("\n")
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        self.path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_text(self.path, "".join(line + "\n" for line in kept))
 
 
 def _open_tensorboard(folder: Path) -> Any:

@@ -8,7 +8,6 @@ margin against the wrong reference looks like any other number.
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +16,11 @@ import torch
 from torch import nn
 
 from avcap.errors import UserError
+from avcap.files.hashes import hash_tensors
 from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaTokens
 from avcap.model.lora import adapter_off
-from avcap.records import read_jsonl, to_json
+from avcap.records import journal
 from avcap.train.shared_prompt import (
     AnswerLogprobs,
     ExampleLogprobs,
@@ -64,12 +64,11 @@ def reference_policy(model: CaptioningModel) -> ReferencePolicy:
 
 def weights_hash(model: nn.Module) -> str:
     """Model -> hash of names and bytes of its parameters; those of a LoRA, and where it was put in, do not count."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, param in sorted((name.replace(".base_layer.", "."), param) for name, param in model.named_parameters()):
-        if "lora_" not in name:
-            digest.update(f"{name} {param.dtype} {tuple(param.shape)}".encode())
-            digest.update(param.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    named = sorted((name.replace(".base_layer.", "."), param) for name, param in model.named_parameters())
+    labelled = (
+        (f"{name} {param.dtype} {tuple(param.shape)}", param) for name, param in named if "lora_" not in name
+    )
+    return hash_tensors(labelled, digest=hashlib.blake2b(digest_size=16))
 
 
 @torch.no_grad()
@@ -95,10 +94,10 @@ class ReferenceStore:
         self.path, self.policy = Path(path), policy
         self._found: dict[tuple[str, str], ReferenceLogprobs] = {}
         if self.path.exists():
-            _drop_torn_line(self.path)
-            for record in read_jsonl(self.path, ReferenceLogprobs):
-                self._check_policy(record)
-                self._found[record.sample_id, record.tokens] = record
+            with journal(self.path, ReferenceLogprobs) as stored:
+                for record in stored.read():
+                    self._check_policy(record)
+                    self._found[record.sample_id, record.tokens] = record
 
     def missing(self, examples: Sequence[PairExample]) -> list[PairExample]:
         """Examples -> those of them that are pairs and not in the file yet."""
@@ -107,10 +106,8 @@ class ReferenceStore:
     def add(self, examples: Sequence[PairExample], logprobs: Sequence[ExampleLogprobs]) -> None:
         """Writes the log-probs of pairs; they are on the disk when this returns."""
         records = [self._record(*pair) for pair in zip(examples, logprobs, strict=True)]
-        with open(self.path, "a", encoding="utf-8") as handle:
-            handle.writelines(to_json(record) + "\n" for record in records)
-            handle.flush()
-            os.fsync(handle.fileno())
+        with journal(self.path, ReferenceLogprobs) as stored:
+            stored.append(records)
         self._found |= {(record.sample_id, record.tokens): record for record in records}
 
     def lookup(self, examples: Sequence[PairExample]) -> list[ExampleLogprobs]:
@@ -154,12 +151,3 @@ def tokens_hash(example: PairExample) -> str:
     ids = [[*part] for part in (example.prompt_ids, example.chosen_ids or (), example.rejected_ids or ())]
     positions = None if example.prompt_positions is None else example.prompt_positions.tolist()
     return hashlib.blake2b(json.dumps([ids, positions]).encode(), digest_size=16).hexdigest()
-
-
-def _drop_torn_line(path: Path) -> None:
-    """A run that was killed while it wrote leaves half a line at the end; its pairs are then computed again."""
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with open(path, "rb+") as handle:
-            handle.truncate(whole)

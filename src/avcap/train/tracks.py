@@ -5,7 +5,6 @@ of each kind make millions of clips. A track is encoded once and kept on disk, i
 T frames  N vectors a frame  V tower width  K chunks of sound  P positions of a chunk  A width of the sound encoder
 """
 
-import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from avcap.files.write import replacing
 from avcap.media.mel import log_mel
 from avcap.model.checkpoints import silence_progress_bars
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
@@ -130,9 +130,8 @@ def _encode_shard(folder: Path, shard: _Shard) -> None:
         pictures = encode_pictures(_encoders, shard.scene("picture", index))
         sounds = _encoders.encode_sound(mel_chunks(_encoders, shard.scene("sound", index)))
         tensors |= {f"picture.{index}": pictures.half(), f"sound.{index}": sounds.half()}
-    path = shard.path(folder)
-    save_file(tensors, path.with_suffix(".partial"))
-    os.replace(path.with_suffix(".partial"), path)
+    with replacing(shard.path(folder)) as aside:
+        save_file(tensors, aside)
 
 
 def encode_pictures(model: Salmonn2ForCaptioning, scene: Scene) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avcap.errors import UserError
+from avcap.files.write import replacing
 from avcap.judge.bootstrap import Rate
 from avcap.judge.metrics import GroupMetrics, Metrics
 
@@ -20,6 +21,7 @@ RATES = {
     "repetition": "repetition_rate",
 }  # fmt: skip
 COLOURS = ("#0b57d0", "#d9730d", "#1a7f4b", "#7a1fa0", "#a3270f", "#5c6570")
+DRAWN_BY = "avcap plot"
 BAR_SHARE = 0.8  # of the room between two groups of bars
 
 
@@ -36,7 +38,7 @@ def plot_rates(path: str | Path, runs: Mapping[str, Metrics]) -> None:
         axes.set_title(title, loc="left")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(runs)), frameon=False)
-    figure.savefig(path, dpi=150)
+    _save(figure, Path(path))
 
 
 def plot_rounds(path: str | Path, standings: "Sequence[Standing]", *, best: int | None = None) -> None:
@@ -76,7 +78,7 @@ def plot_rounds(path: str | Path, standings: "Sequence[Standing]", *, best: int 
         axes.grid(axis="y", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150)
+    _save(figure, Path(path))
 
 
 def plot_compat(path: str | Path, official: "Fed", default: "Fed", *, title: str) -> None:
@@ -98,7 +100,19 @@ def plot_compat(path: str | Path, official: "Fed", default: "Fed", *, title: str
     for axes in rows.flat:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    _save(figure, Path(path))
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Figure -> a picture file that says who drew it: by that, the next one may take its place."""
+    suffix = path.suffix.lower()
+    name = {".png": "Software", ".pdf": "Creator", ".svg": "Creator", ".ps": "Creator", ".eps": "Creator"}.get(suffix)
+    try:
+        with replacing(path) as aside, open(aside, "wb") as handle:
+            metadata = {name: DRAWN_BY} if name else None
+            figure.savefig(handle, dpi=150, format=suffix.lstrip(".") or "png", metadata=metadata)
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be drawn ({error}); name a file that ends in .png, .pdf or .svg") from None
 
 
 def _draw_order(axes: Any, fed: "Fed") -> None:

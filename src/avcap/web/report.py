@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from avcap.files.write import write_text
 from avcap.judge.metrics import Scored
 from avcap.judge.tables import COLUMNS, closing_line, table_rows
 from avcap.judge.words import count_words
@@ -23,7 +24,7 @@ SCRIPT_TAG = "<script>", "</script>"
 
 def write_report(path: str | Path, evaluation: Evaluation) -> None:
     """Evaluation -> the HTML file."""
-    Path(path).write_text(render_report(evaluation), encoding="utf-8")
+    write_text(path, render_report(evaluation))
 
 
 def render_report(evaluation: Evaluation) -> str:

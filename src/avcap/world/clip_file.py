@@ -5,7 +5,6 @@ Frame i shows the time i / fps, so the frame of a whole second is there as such;
 T frames  H height  W width  3 red, green, blue  S samples of sound
 """
 
-import os
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from avcap.errors import UserError
+from avcap.files.write import replacing
 from avcap.world.domains import Domain, get_domain
 from avcap.world.render import render_frames
 from avcap.world.scene import Scene
@@ -36,19 +35,10 @@ def write_clip(path: str | Path, scene: Scene, *, fps: int = FPS) -> None:
 def write_media(path: str | Path, frames_THW3: np.ndarray, *, waveform_S: np.ndarray, fps: int, domain: Domain) -> None:
     """RGB frames uint8 (T, H, W, 3) and 16 kHz sound float32 (S,) in -1 to 1 -> an mp4 file. Written aside and renamed.
 
-    Raises UserError if the file cannot be written, and leaves none.
+    Raises WriteError if the file cannot be written, and leaves none.
     """
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with av.open(str(partial), "w", format="mp4") as container:
-            _encode(container, frames_THW3, waveform_S=waveform_S, fps=fps, domain=domain)
-        with open(partial, "rb") as handle:
-            os.fsync(handle.fileno())  # else a power cut could leave a whole name with half a file
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot write ({error.strerror}); check the folder and the free disk space") from None
+    with replacing(path) as aside, av.open(str(aside), "w", format="mp4") as container:
+        _encode(container, frames_THW3, waveform_S=waveform_S, fps=fps, domain=domain)
 
 
 def _encode(

@@ -24,14 +24,17 @@ from rich.console import Console
 from rich.progress import track
 
 from avcap.errors import UserError
+from avcap.files.claim import claim
+from avcap.files.lock import lock_folder
 from avcap.processes import end_with_parent
-from avcap.records import WorldTruth, from_json, read_jsonl, write_jsonl
+from avcap.records import WorldTruth, from_json, write_jsonl
 from avcap.world.clip_file import write_clip
 from avcap.world.describe import interval_samples, reference_caption, scene_events
 from avcap.world.domains import get_domain
 from avcap.world.questions import make_questions
 from avcap.world.scene import DIFFICULTIES, Scene, make_scene
 
+SETTINGS = "world.json"
 # Raise it whenever the same seed begins to give another clip: a folder must not be half of one world, half of another.
 WORLD_VERSION = 1
 # Training draws scene seeds below this, `make_world` from it on: no clip of a made world was ever trained on.
@@ -71,15 +74,15 @@ def make_world(
     truth_path = out_dir / "truth.jsonl"
     num_workers = min(num_workers or os.cpu_count() or 1, num_clips)
     try:
-        _claim(out_dir, settings)
-        truths = _make_clips(out_dir, settings, num_workers=num_workers)
-        console = Console(stderr=True)
-        write_jsonl(
-            truth_path,
-            track(truths, total=num_clips, description="making clips", console=console, disable=not progress),
-        )
-    except OSError as error:
-        raise UserError(f"{out_dir}: cannot write ({error.strerror}); check the folder and the disk space") from error
+        with lock_folder(out_dir):
+            claim(out_dir, SETTINGS, dataclasses.asdict(settings))
+            (out_dir / "clips").mkdir(exist_ok=True)
+            truths = _make_clips(out_dir, settings, num_workers=num_workers)
+            console = Console(stderr=True)
+            write_jsonl(
+                truth_path,
+                track(truths, total=num_clips, description="making clips", console=console, disable=not progress),
+            )
     except BrokenProcessPool as error:
         raise UserError(
             f"{out_dir}: a worker process was ended from outside, perhaps for want of memory; run the same command "
@@ -107,21 +110,6 @@ def _check(settings: WorldSettings) -> None:
         raise UserError(f"got {settings.num_clips} clips, wanted 1 to {MAX_CLIPS}; use several worlds with other seeds")
     if settings.seed < 0:
         raise UserError(f"got seed {settings.seed}, wanted 0 or more")
-
-
-def _claim(out_dir: Path, settings: WorldSettings) -> None:
-    """Makes the folder one of these settings; UserError if it already is anything else."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    settings_path = out_dir / "world.json"
-    if settings_path.exists():
-        found = next(read_jsonl(settings_path, WorldSettings), None)
-        if found != settings:
-            raise UserError(f"{out_dir}: holds a world made with {found}, wanted {settings}; choose another folder")
-    else:
-        if strangers := [path.name for path in out_dir.iterdir() if path.suffix != ".partial"]:
-            raise UserError(f"{out_dir}: holds {strangers[0]!r} and is no world; choose a new or an empty folder")
-        write_jsonl(settings_path, [settings])
-    (out_dir / "clips").mkdir(exist_ok=True)
 
 
 def _make_clips(out_dir: Path, settings: WorldSettings, *, num_workers: int) -> Iterator[WorldTruth]:
