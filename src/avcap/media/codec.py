@@ -172,7 +172,7 @@ def _best_decodable(
     if not streams:
         return None
     best = container.streams.best(streams[0].type, related=related)
-    if best in streams and best.codec_context is not None:
+    if best is not None and best in streams and best.codec_context is not None:
         return best
     decodable = [stream for stream in streams if stream.codec_context is not None]
     default = av.stream.Disposition.default
@@ -199,7 +199,7 @@ def _codec_name(container: InputContainer, stream: av.stream.Stream) -> str:
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)  # the description is a message of its log, and nowhere else
     try:
-        text = container.dumps_format()
+        text = container.dumps_format()  # type: ignore[attr-defined]  # PyAV's types leave it out
     finally:
         av.logging.set_level(level)
     found = re.search(rf"Stream #0:{stream.index}\b.*?: (?:Audio|Video): (\w+)(?: \((\w+) /)?", text)
@@ -208,13 +208,14 @@ def _codec_name(container: InputContainer, stream: av.stream.Stream) -> str:
 
 
 def check_pixels(path: str, stream: av.VideoStream) -> None:
-    """Raises MediaError for frames so large that decoding them would take memory that the file does not stand for."""
+    """Raises MediaError for frames so large that decoding them takes memory that the file does not stand for."""
     most = max(UNDOUBTED_PIXELS, min(MAX_PIXELS, PIXELS_PER_BYTE * os.stat(path).st_size))
+    stream.codec_context.options = {"max_pixels": str(most)}  # for frames that grow in the middle of the file
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > most:
         raise MediaError(
-            f"{path}: got frames of {width}x{height} pixels in a file of {os.stat(path).st_size} bytes, expected at most "
-            f"{most} pixels; make it smaller, for example with ffmpeg -vf scale=1920:-2"
+            f"{path}: got frames of {width}x{height} pixels in a file of {os.stat(path).st_size} bytes, expected at "
+            f"most {most} pixels; make it smaller, for example with ffmpeg -vf scale=1920:-2"
         )
 
 
