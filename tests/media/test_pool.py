@@ -53,6 +53,8 @@ def only_worker_id() -> int:
 
 def assert_same(left: Clip, right: Clip) -> None:
     for field in dataclasses.fields(Clip):
+        if field.name == "decoding_s":  # the one thing that a worker adds
+            continue
         np.testing.assert_array_equal(getattr(left, field.name), getattr(right, field.name), err_msg=field.name)
 
 

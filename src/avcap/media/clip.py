@@ -44,6 +44,8 @@ class Clip:
     """Whether the file has such a stream, asked for or not. Cover art is no picture."""
     num_bad_packets: int
     """Packets that could not be read or decoded, and frames that were decoded with errors."""
+    decoding_s: float = 0.0
+    """How long a worker process took for it."""
     notes: tuple[str, ...] = ()
     """What of the file was corrected, or could not be, in words: its clock, its colours, its channels, its streams."""
 

@@ -7,7 +7,7 @@ stays, a pause in the audio), of video and audio together it is a piece that was
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -161,7 +161,8 @@ class _Builder:
         self.duration_s = np.where(durations_s > 0, durations_s, usual_s)
         self._starts: dict[int, float] = {0: 0.0}
         jumps = self._find_jumps()
-        self.jumps, self._spikes = _without_spikes(jumps)
+        kept, self._spikes = _without_spikes(jumps)
+        self.jumps = [self._exact(jump) for jump in kept]
         self.num_spikes = sum(end - start for start, end, _ in self._spikes)
         for start, end, added_s in self._spikes:
             self.show_s[start:end] += added_s
@@ -178,6 +179,16 @@ class _Builder:
             )
             for i in np.flatnonzero(falls | (lengths_s > FORWARD_S))
         ]  # fmt: skip
+
+    def _exact(self, jump: Jump) -> Jump:
+        """A jump of decoding times, some of which are guesses by the demuxer -> where the times of showing jump."""
+        if abs(jump.length_s) < FORWARD_S:
+            return jump
+        first = max(0, jump.index - REORDERED_PACKETS)
+        before_s = self.show_s[first : jump.index]
+        is_after = np.abs(before_s - jump.to_s) < np.abs(before_s - jump.from_s)
+        index = first + int(is_after.argmax()) if is_after.any() else jump.index
+        return replace(jump, index=index, order=self.times.order[index])
 
     def end_before(self, index: int) -> float:
         """Packet number -> where the stream ends before it, on the corrected clock."""

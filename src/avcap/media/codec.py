@@ -199,7 +199,7 @@ def _codec_name(container: InputContainer, stream: av.stream.Stream) -> str:
     level = av.logging.get_level()
     av.logging.set_level(av.logging.INFO)  # the description is a message of its log, and nowhere else
     try:
-        text = container.dumps_format()  # type: ignore[attr-defined]  # PyAV's own types lack it
+        text = container.dumps_format()  # type: ignore[attr-defined]  # PyAV's types leave it out
     finally:
         av.logging.set_level(level)
     found = re.search(rf"Stream #0:{stream.index}\b.*?: (?:Audio|Video): (\w+)(?: \((\w+) /)?", text)
@@ -208,8 +208,9 @@ def _codec_name(container: InputContainer, stream: av.stream.Stream) -> str:
 
 
 def check_pixels(path: str, stream: av.VideoStream) -> None:
-    """Raises MediaError for frames so large that decoding them would take memory that the file does not stand for."""
+    """Raises MediaError for frames so large that decoding them takes memory that the file does not stand for."""
     most = max(UNDOUBTED_PIXELS, min(MAX_PIXELS, PIXELS_PER_BYTE * os.stat(path).st_size))
+    stream.codec_context.options = {"max_pixels": str(most)}  # for frames that grow in the middle of the file
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > most:
         raise MediaError(

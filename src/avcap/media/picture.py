@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 
 # Past this many bytes held back (minutes without a keyframe) packets are decoded rather than held.
 MAX_HELD_BYTES = 32 * 2**20
+MAX_FRAMES_BYTES = 8 * 2**30
 # Codecs whose "non-reference" frames no other frame refers to. In HEVC one of a higher temporal layer may.
 DISCARDABLE_CODECS = frozenset(["h264", "mpeg4", "mpeg2video", "mpeg1video"])
 
 
 class InexactShortcut(Exception):
     """A seek or a skip did not lead where the file said it would: the file has to be read without."""
+
+
+class TooMuch(Exception):
+    """A clip would take more memory than one file may; the message says of what."""
 
 
 class FrameKeeper:
@@ -70,6 +75,13 @@ class FrameKeeper:
                 self.frame_size = self.pixel_budget.frame_size(*self.display.size(frame), num_frames=len(self.ticks_T))
             rgb_HWC = self.display.rgb(frame, frame_size=self.frame_size)
             if self.num_kept == 0:
+                num_bytes = len(self.ticks_T) * rgb_HWC.size
+                if num_bytes > MAX_FRAMES_BYTES:
+                    raise TooMuch(
+                        f"{len(self.ticks_T)} frames of {rgb_HWC.shape[1]}x{rgb_HWC.shape[0]} pixels, "
+                        f"{num_bytes / 2**30:.0f} GiB, expected at most {MAX_FRAMES_BYTES / 2**30:g} GiB; look at "
+                        "fewer or smaller ones"
+                    )
                 # All rows at once: a list of frames and the array made of it would be twice the memory.
                 self.frames_THWC = np.empty((len(self.ticks_T), *rgb_HWC.shape), np.uint8)
                 self.frame_size = rgb_HWC.shape[:2]  # a picture that changes size mid-way keeps its first one

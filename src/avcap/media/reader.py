@@ -25,9 +25,9 @@ from avcap.media.codec import (
     seek_before,
 )
 from avcap.media.frame_times import frame_instants
-from avcap.media.picture import FrameKeeper, InexactShortcut, PictureReader
+from avcap.media.picture import FrameKeeper, InexactShortcut, PictureReader, TooMuch
 from avcap.media.published import read_published
-from avcap.media.sound import MAX_GAPS_S, SoundReader, TooManyGaps
+from avcap.media.sound import SoundReader
 from avcap.media.survey import Survey, survey_file
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ MAX_UNREADABLE_STRETCHES = 100
 MAX_AUDIO_S = 4 * 3600
 # Headers round lengths to a packet of audio.
 SAME_LENGTH_S = 0.1
+# More after the last packet than an index takes.
+UNREAD_SHARE = 0.2
 # Times are floats and clocks tick in whole numbers: this close below a tick is on the tick.
 TICK_TOLERANCE = 1e-4
 
@@ -88,11 +90,8 @@ def read_request(request: ClipRequest) -> Clip:
         except SurveyNeeded:
             assert survey is None, "a file that was surveyed cannot need it again"
             survey = survey_file(request.path)
-        except TooManyGaps:
-            raise MediaError(
-                f"{request.path}: got audio with more than {MAX_GAPS_S} s of gaps in it, expected a recording; "
-                "caption a part of it (--start, --end), or leave the audio out"
-            ) from None
+        except TooMuch as error:
+            raise MediaError(f"{request.path}: got {error}") from None
 
 
 def _read(
@@ -130,7 +129,11 @@ def _read(
             "check it with ffprobe"
         )
     clip = _clip(request, plan=plan, streams=streams, picture=picture, sound=sound, num_bad_packets=num_bad_packets)
-    return replace(clip, notes=_notes(streams, plan=plan, clock=clock, picture=picture, sound=sound))
+    notes = _notes(streams, plan=plan, clock=clock, picture=picture, sound=sound)
+    read_bytes = packets.read_bytes if survey is None else survey.read_bytes
+    if read_bytes and (packets.is_at_end or survey is not None):
+        notes += _unread_tail(container, read_bytes=read_bytes)
+    return replace(clip, notes=notes)
 
 
 def _check_streams(path: str, *, container: "InputContainer", streams: Streams) -> None:
@@ -164,6 +167,7 @@ def _lengths(request: ClipRequest, *, streams: Streams, survey: Survey | None) -
     if request.interval_s is not None and not streams.is_certain:
         # The end of the file, where the header would be found wrong, may never be read.
         is_in_doubt = is_in_doubt or streams.clock_may_jump or (streams.has_others and streams.picture_end_s is None)
+        is_in_doubt = is_in_doubt or request.interval_s[0] >= (streams.duration_s or 0.0)
     if is_in_doubt:
         raise SurveyNeeded
     assert streams.duration_s is not None
@@ -224,13 +228,21 @@ def _confirmed(plan: Plan, *, request: ClipRequest, streams: Streams, packets: "
         return plan
     picture_end_s = longest_s if streams.picture is None else ends_s.get(streams.picture.index, longest_s)
     lengths = Lengths(duration_s=longest_s, picture_end_s=picture_end_s, origin_s=plan.origin_s)
-    wanted_end_s = min(longest_s, (request.interval_s or (0, math.inf))[1])
-    if plan.start_s >= longest_s or plan.end_s + SAME_LENGTH_S < wanted_end_s:
+    wanted_end_s = math.inf if request.interval_s is None else request.interval_s[1]
+    if plan.start_s >= longest_s or plan.end_s + SAME_LENGTH_S < min(longest_s, wanted_end_s):
         raise SurveyNeeded
     right = _plan(request, lengths=lengths)
     if not np.array_equal(right.instants_T, plan.instants_T[: len(right.instants_T)]):
         raise SurveyNeeded
     return replace(plan, duration_s=longest_s, end_s=right.end_s)
+
+
+def _unread_tail(container: "InputContainer", *, read_bytes: int) -> tuple[str, ...]:
+    """Container read to what FFmpeg takes for its end -> a note if much of the file comes after."""
+    unread = container.size - read_bytes
+    if container.format.name not in ("matroska,webm", "flv") or unread < UNREAD_SHARE * container.size:
+        return ()
+    return (f"its last {unread} of {container.size} bytes were not read: another file seems to be joined to it",)
 
 
 def _notes(
@@ -306,6 +318,8 @@ class PacketFeed:
         self.ends_s: dict[int, float] = {}
         """Stream -> where its last packet ends on the file's clock, of those that were read."""
         self.is_at_end = False
+        self.read_bytes = 0
+        """Where in the file the last packet ends."""
 
     def feed(self, container: "InputContainer", *, reads_on: bool) -> int:
         """Give every packet to its reader until all have enough, or to the end -> number of unreadable stretches met.
@@ -344,6 +358,7 @@ class PacketFeed:
         tick_s = float(packet.time_base)
         duration_s = (packet.duration or 0) * tick_s
         show_tick = packet.dts if packet.pts is None else packet.pts
+        self.read_bytes = max(self.read_bytes, (packet.pos or 0) + packet.size)
         if show_tick is not None and not packet.is_discard:
             self.ends_s[index] = max(self.ends_s.get(index, 0.0), show_tick * tick_s + duration_s)
         # Only decoding times rise from packet to packet: times of showing say nothing about the next packet.

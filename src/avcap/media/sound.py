@@ -20,7 +20,7 @@ from avcap.media.codec import (
     readable_frame,
     resampling_grid,
 )
-from avcap.media.picture import InexactShortcut
+from avcap.media.picture import InexactShortcut, TooMuch
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, Packet
@@ -38,10 +38,6 @@ MAX_GAPS_S = 3600
 GROWTH_S = 60
 # Codecs all of whose frames have the same number of samples.
 FIXED_FRAME_CODECS = frozenset(["aac", "ac3", "eac3", "flac", "libopus", "mp2", "mp2float", "mp3", "mp3float", "opus"])
-
-
-class TooManyGaps(Exception):
-    """The audio of the span is mostly silence that no packet stands for."""
 
 
 class SoundReader:
@@ -190,7 +186,10 @@ class SoundReader:
         if gap > 0:
             self._gaps_s += gap / SAMPLE_RATE_HZ
             if self._gaps_s > MAX_GAPS_S:
-                raise TooManyGaps
+                raise TooMuch(
+                    f"audio with more than {MAX_GAPS_S} s of gaps in it, expected a recording; caption a part of it "
+                    "(--start, --end), or leave the audio out"
+                )
             self._grow(gap)
         return drop_first_samples(frame, num_samples=num_dropped) if num_dropped else frame
 

@@ -21,6 +21,8 @@ class Survey:
     origin_s: float
     video_end_s: float | None
     audio_end_s: float | None
+    read_bytes: int
+    """Where in the file the last packet ends."""
 
     @property
     def duration_s(self) -> float:
@@ -40,11 +42,12 @@ def _survey(path: str, size: int, modified_ns: int) -> Survey:
         chosen = [stream for stream in (streams.picture, streams.sound) if stream is not None]
         times = {stream.index: PacketTimes() for stream in chosen}
         read_only(container, chosen)
-        num_untimed = 0
+        num_untimed = read_bytes = 0
         with contextlib.suppress(DecodeError):  # reading comes to the same place, and counts it
             for order, packet in enumerate(container.demux(chosen)):
                 if not packet.size:
                     continue
+                read_bytes = max(read_bytes, (packet.pos or 0) + packet.size)
                 tick_s = float(packet.time_base)
                 times[packet.stream_index].add(
                     order=order,
@@ -56,10 +59,10 @@ def _survey(path: str, size: int, modified_ns: int) -> Survey:
                 is_video = streams.picture is not None and packet.stream_index == streams.picture.index
                 num_untimed += is_video and packet.pts is None
         clock = mend_clock(list(times.values()), closes_alone=streams.clock_may_jump)
-        return _summary(streams, clock, num_untimed=num_untimed)
+        return _summary(streams, clock, num_untimed=num_untimed, read_bytes=read_bytes)
 
 
-def _summary(streams: Streams, clock: MendedClock, *, num_untimed: int) -> Survey:
+def _summary(streams: Streams, clock: MendedClock, *, num_untimed: int, read_bytes: int) -> Survey:
     origin_s = float(streams.origin_s)
     if clock.is_needed:
         origin_s = min((start_s for start_s in clock.starts_s if start_s is not None), default=origin_s)
@@ -68,4 +71,6 @@ def _summary(streams: Streams, clock: MendedClock, *, num_untimed: int) -> Surve
     audio_end_s = ends_s.pop(0) if streams.sound is not None else None
     if streams.picture is not None and num_untimed:
         video_end_s = max(video_end_s or 0.0, float(num_untimed / (streams.picture.average_rate or 25)))
-    return Survey(clock=clock, origin_s=origin_s, video_end_s=video_end_s, audio_end_s=audio_end_s)
+    return Survey(
+        clock=clock, origin_s=origin_s, video_end_s=video_end_s, audio_end_s=audio_end_s, read_bytes=read_bytes
+    )
