@@ -121,7 +121,8 @@ class Captioner:
         `device` None: a GPU if there is one. `dtype` None: float32 on a CPU, bfloat16 elsewhere. `device_map` "auto":
         layers spread over all GPUs. `quantize`: "8bit" or "4bit", which needs bitsandbytes. `deadline_s`: how long one
         file may take to be decoded and encoded. `feature_cache`: where encoded clips are kept, and looked for first.
-        `compat` "official": exactly as the published code runs a released checkpoint, its mistakes included (docs/compat.md).
+        `compat` "official": exactly as the published code runs a released checkpoint, its mistakes included
+        (docs/compat.md).
         """
         check_compat(compat)
         if batch_size < 1 or not deadline_s > 0:
