@@ -57,8 +57,8 @@ def orientation(matrix_33: np.ndarray) -> Orientation:
     if straight == crossed == 0:
         return UPRIGHT
     if straight >= crossed:
-        return Orientation(is_flipped_down=d < 0, is_flipped_across=a < 0)
-    return Orientation(is_transposed=True, is_flipped_down=b < 0, is_flipped_across=c < 0)
+        return Orientation(is_flipped_down=bool(d < 0), is_flipped_across=bool(a < 0))
+    return Orientation(is_transposed=True, is_flipped_down=bool(b < 0), is_flipped_across=bool(c < 0))
 
 
 def square_size(height: int, width: int, *, pixel_aspect: Fraction | None) -> tuple[int, int]:

@@ -14,8 +14,8 @@ import numpy as np
 Curve = Literal["PQ", "HLG"]
 REFERENCE_WHITE_NITS = 203.0
 HLG_PEAK_NITS, HLG_SYSTEM_GAMMA = 1000.0, 1.2
-# Up to here brightness (1: reference white) stays as it is. Reference white itself: 0.7 + 0.3 * (1 - 1 / e) = 0.89.
-KNEE = 0.7
+# Up to here brightness (1: reference white) stays as it is; above, it comes the nearer to 1 the brighter it is.
+KNEE = 0.8
 SDR_GAMMA = 2.4  # BT.1886
 ROWS_AT_ONCE = 128  # float32 copies of a whole 4K frame would be hundreds of megabytes
 # Linear light in these primaries -> in those of BT.709 (BT.2087 for BT.2020; P3 with the white of D65).
@@ -37,8 +37,9 @@ def to_sdr(codes_HWC: np.ndarray, *, curve: Curve, primaries: str = "BT.2020") -
         light_HWC = _light(codes_HWC[rows], curve=curve) @ TO_BT709[primaries].T
         np.maximum(light_HWC, 0.0, out=light_HWC)  # colours that BT.709 does not have
         brightest_HW1 = light_HWC.max(axis=-1, keepdims=True)
-        rolled_HW1 = KNEE + (1 - KNEE) * -np.expm1(np.minimum(0.0, (KNEE - brightest_HW1) / (1 - KNEE)))
-        light_HWC *= np.where(brightest_HW1 > KNEE, rolled_HW1 / np.maximum(brightest_HW1, KNEE), 1.0)
+        over_HW1 = np.maximum(0.0, brightest_HW1 - KNEE) / (1 - KNEE)
+        rolled_HW1 = KNEE + (1 - KNEE) * over_HW1 / (1 + over_HW1)
+        light_HWC *= np.where(over_HW1 > 0, rolled_HW1 / np.maximum(brightest_HW1, KNEE), 1.0)
         sdr_HWC[rows] = np.rint(255.0 * np.minimum(light_HWC, 1.0) ** (1 / SDR_GAMMA))
     return sdr_HWC
 
