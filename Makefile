@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test check train clean
+# Two processes; a file's tests stay together, as they share what they have made.
+WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test check static fast train clean
 
 # What avcap writes about the example videos. Offline, but for pip on the first run.
 demo: .venv/installed
@@ -10,12 +13,18 @@ demo: .venv/installed
 
 # All tests.
 test: .venv/installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest $(WORKERS)
 
-# What a change has to pass besides the tests.
+# What to run before a commit: lint and types, and beside them all tests but the slow ones.
 check: .venv/installed-dev
+	$(MAKE) --no-print-directory --jobs=2 static fast
+
+static: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy src
+
+fast: .venv/installed-dev
+	$(BIN)/pytest $(WORKERS) -m "not slow"
 
 # The shipped models from nothing: more than an hour on two cores. Stopped and started again, it goes on.
 train: .venv/installed-dev
