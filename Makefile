@@ -6,7 +6,10 @@ BIN = $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test check train clean test-newest test-oldest lock
+# Two processes; a file's tests stay together, as they share what they have made.
+WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test check static fast train clean test-newest test-oldest lock
 
 # What avcap writes about the example videos. Offline, but for pip on the first run.
 demo: $(VENV)/installed
@@ -14,7 +17,7 @@ demo: $(VENV)/installed
 
 # All tests.
 test: $(VENV)/installed-dev
-	$(BIN)/pytest $(PYTEST_OPTIONS)
+	$(BIN)/pytest $(strip $(WORKERS) $(PYTEST_OPTIONS))
 
 # All tests with the newest versions that pyproject.toml allows: deprecations are listed, only what is broken fails.
 test-newest:
@@ -32,10 +35,16 @@ lock: $(VENV)/installed-dev
 	$(BIN)/python tools/lock.py $(BIN)/uv > constraints.txt.new
 	mv constraints.txt.new constraints.txt
 
-# What a change has to pass besides the tests.
+# What to run before a commit: lint and types, and beside them all tests but the slow ones.
 check: $(VENV)/installed-dev
+	$(MAKE) --no-print-directory --jobs=2 static fast
+
+static: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy src
+
+fast: $(VENV)/installed-dev
+	$(BIN)/pytest $(WORKERS) -m "not slow"
 
 # The shipped models from nothing: more than an hour on two cores. Stopped and started again, it goes on.
 train: $(VENV)/installed-dev

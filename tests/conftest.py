@@ -17,6 +17,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # models this small lose more to 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: two processes then end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 TINY_PROMPTS = {
     "global_caption": "Describe the video in detail.",
     "interval_caption": "Describe what happens from {start}s to {end}s.",

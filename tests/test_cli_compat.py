@@ -45,6 +45,7 @@ def test_v1_as_published_hears_the_silence_of_the_whole_chunk(video, rows, run, 
     assert code == 2 and "choose another --out" in err
 
 
+@pytest.mark.slow
 def test_plus_as_published_takes_all_frames_of_a_short_file(video, rows):
     # 64 frames at least, and the file has 15; 4 tokens for each of 8 grids of 56 x 56
     seen = rows(video, "--model", PLUS, "--compat", "official")["seen"]

@@ -27,6 +27,7 @@ def pairs(tmp_path: Path) -> Path:
     return tmp_path / "pairs.jsonl"
 
 
+@pytest.mark.slow
 def test_pairs_from_a_file_are_learned(run, pairs, tmp_path):
     words = ("dpo", "tiny_dpo", "--pairs", pairs, "--videos", EXAMPLES, "--out", tmp_path / "dpo", *SMALL)
     code, out, err = run(*words)

@@ -32,6 +32,7 @@ def test_a_judge_that_never_errs_has_no_noise(tmp_path, run):
     assert "accuracy 100.0 %" in out
 
 
+@pytest.mark.slow
 def test_the_noise_that_is_planted_is_the_noise_that_is_found(tmp_path, run):
     run("judge", "calibrate", "--judge", "noisy:0.2", "--videos", 60, "--out", tmp_path / "c.json")
     accuracy = calibrated(tmp_path / "c.json").oracle.accuracy
@@ -55,9 +56,9 @@ def test_a_person_is_compared_with_the_judge(tmp_path, run):
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (("--judge", "noisy:2"), "from 0 to 1"),
+        (("--judge", "noisy:2", "--videos", 2), "from 0 to 1"),
         (("--judge", "oracle", "--videos", 0), "at least 1"),
-        (("--judge", "somebody"), "openai:MODEL@URL"),
+        (("--judge", "somebody", "--videos", 2), "openai:MODEL@URL"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, run, words, wanted):

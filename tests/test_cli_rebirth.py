@@ -9,6 +9,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = ("--set", "loop.num_steps=1", "--set", "batch_size=2", "--set", "mix.modalities=0")
 
 
+@pytest.mark.slow
 def test_rebirth_ends_with_a_checkpoint(run, tmp_path):
     words = ("rebirth", "tiny_rebirth", "--teacher", "tiny-base", "--data", EXAMPLES / "truth.jsonl")
     code, out, err = run(*words, "--out", tmp_path / "r", *SMALL)

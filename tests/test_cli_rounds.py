@@ -26,6 +26,7 @@ def data(tmp_path: Path) -> tuple[str, Path, str, Path]:
     return "--data", tmp_path / "learn.jsonl", "--held-out", tmp_path / "measure.jsonl"
 
 
+@pytest.mark.slow
 def test_rounds_end_with_a_checkpoint_and_tell_how_it_went(run, data, tmp_path):
     out_dir = tmp_path / "rounds"
     code, out, err = run("rounds", "tiny_rounds", *data, "--out", out_dir, *SMALL)

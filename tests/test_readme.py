@@ -121,7 +121,7 @@ def test_make_test_prints_dots_and_a_closing_line(checkout):
 
 def test_ci_runs_the_test_command_of_the_readme():
     script = commands((ROOT / ".ci" / "run").read_text(encoding="utf-8"))
-    assert script[-1] == "exec make test"
+    assert script[-2:] == ["make static", "exec make test"]
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 

@@ -141,6 +141,7 @@ def sampled_by_full_forward(model, prompt, *, seed: int, num_new: int, top_k: in
     return answer
 
 
+@pytest.mark.slow
 def test_many_answers_to_several_videos_are_those_of_full_forwards(model, prompts):
     """Shared prompts of several lengths, rows that end at several times, against rows that share nothing."""
     seeds = list(range(4 * len(prompts)))

@@ -38,7 +38,8 @@ def covers(rate, true_value: float) -> bool:
 
 
 def test_captions_have_errors_of_every_kind_number_and_length(cases):
-    assert cases == make_calibration_cases(num_videos=60, seed=0) != make_calibration_cases(num_videos=60, seed=1)
+    first, again, other = (make_calibration_cases(num_videos=10, seed=seed) for seed in (0, 0, 1))
+    assert first == again != other
     assert {error.kind for one in cases for error in one.planted} == {
         "drop", "change", "shift", "invent", "repeat", "split",
     }  # fmt: skip

@@ -228,6 +228,7 @@ class _Bomb:
         return os.mkdir, (str(self.folder),)
 
 
+@pytest.mark.slow
 def test_a_pickle_that_runs_code_is_not_loaded(released_folder, tmp_path):
     file = tmp_path / "checkpoint-1.bin"
     torch.save({"weight": torch.zeros(1), "bomb": _Bomb(tmp_path / "exploded")}, file)

@@ -95,6 +95,7 @@ def test_captions_are_learned_by_heart(trained, videos):
     assert captions(folder, videos) == LABELS
 
 
+@pytest.mark.slow
 def test_preferences_are_learned_by_heart(trained, videos, tmp_path):
     parent, _ = trained
     captioner = Captioner(parent)
@@ -192,6 +193,7 @@ def material(videos):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_rounds_then_rebirth(trained, material, tmp_path):
     parent, _ = trained
     run_rounds(parent, config=ROUNDS, material=material, judge=Letters(), out_dir=tmp_path / "rounds")

@@ -66,6 +66,7 @@ def weights(out_dir: Path) -> dict:
     return load_file(out_dir / "checkpoint" / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_the_reborn_model_comes_from_the_student_and_its_encoders_stay(whole):
     before, after = load_file(find_checkpoint("tiny-sft") / "model.safetensors"), weights(whole)
     changed = {name for name in before if not before[name].equal(after[name])}
@@ -75,6 +76,7 @@ def test_the_reborn_model_comes_from_the_student_and_its_encoders_stay(whole):
     assert Captioner(whole / "checkpoint").world_check is not None
 
 
+@pytest.mark.slow
 def test_all_three_models_are_measured(whole):
     names = ("student", "teacher", "reborn")
     found = {name: json.loads((whole / name / "standing.json").read_text()) for name in names}
@@ -108,6 +110,7 @@ def test_a_stopped_run_ends_with_the_same_weights(whole, material, tmp_path, mon
     assert first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_bad_captions_are_counted_and_not_learned_from(whole):
     quality = json.loads((whole / "quality.json").read_text())
     kept = list(read_jsonl(whole / "kept.jsonl", Caption))

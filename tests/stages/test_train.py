@@ -101,6 +101,7 @@ def stop_at(module, name: str, *, call: int, monkeypatch) -> None:
     monkeypatch.setattr(module, name, stopping)
 
 
+@pytest.mark.slow
 def test_tiny_base_ends_with_a_checkpoint_that_captions(tiny_base, videos):
     caption = Captioner(tiny_base).caption(videos / "b.mp4", max_new_tokens=4)
     assert caption.seen.frames == 2 and caption.seen.audio_tokens == 4
@@ -110,6 +111,7 @@ def test_tiny_base_ends_with_a_checkpoint_that_captions(tiny_base, videos):
     assert (lineage.stage, lineage.parent, lineage.recipe, lineage.seed) == ("base", None, "tiny_base", 0)
 
 
+@pytest.mark.slow
 def test_tiny_base_trained_its_parts(tiny_base):
     fresh, trained = weights(tiny_base.parent / "start"), weights(tiny_base)
     for part in ("vision_tower.", "sound_encoder.", "vision_aligner.", "sound_aligner.", "language_model."):
@@ -132,6 +134,7 @@ def test_stopped_while_seeing_and_while_learning_words_it_ends_the_same(tiny_bas
     assert are_equal(weights(run("tiny_base", BASE, tmp_path / "base")), weights(tiny_base))
 
 
+@pytest.mark.slow
 def test_another_configuration_in_the_same_folder_is_refused(tiny_base):
     with pytest.raises(UserError, match="begun with another configuration"):
         run("tiny_base", BASE | {"teach.loop.num_steps": 4}, tiny_base.parent)
@@ -139,6 +142,7 @@ def test_another_configuration_in_the_same_folder_is_refused(tiny_base):
         run("tiny_base", BASE | {"seed": 1}, tiny_base.parent)
 
 
+@pytest.mark.slow
 def test_parents_that_are_missing_or_too_many_are_refused(tiny_base, tmp_path):
     with pytest.raises(UserError, match="tiny_base starts from nothing"):
         run("tiny_base", BASE, tmp_path / "base", parent=tiny_base)

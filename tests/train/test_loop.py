@@ -52,6 +52,7 @@ def test_metrics_have_each_step_once_after_a_resumption(tmp_path):
     assert steps == list(range(1, 21))
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing(tmp_path):
     alone, helped = make_net(), make_net()
     train(alone, tmp_path / "alone", num_steps=6)
@@ -94,6 +95,7 @@ KILLED_RUN = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_kill_in_the_middle_of_a_checkpoint_leaves_the_one_before(tmp_path):
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.run([sys.executable, "-c", KILLED_RUN, str(tmp_path)], env=env)

@@ -84,6 +84,7 @@ def test_the_package_reads_back_what_it_wrote(tmp_path, domain):
     assert np.abs(clip.frames_THWC - rendered).mean() < 8
 
 
+@pytest.mark.slow
 def test_files_are_small(tmp_path):
     for domain in LOOKS:
         scene = make_scene(1, difficulty="hard", domain=domain, seconds=(10, 10))

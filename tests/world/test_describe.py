@@ -87,6 +87,7 @@ def test_a_clip_too_short_for_intervals_has_none():
     assert describe.interval_samples(scene, clip_id="c", video="c.mp4", rng=random.Random(0)) == ()
 
 
+@pytest.mark.slow
 def test_no_text_leaves_the_vocabulary():
     words = describe.all_words()
     assert words == sorted(set(words))

@@ -45,6 +45,7 @@ def test_the_same_settings_make_the_same_bytes(world, tmp_path):
     assert files_of(tmp_path) == files_of(world)
 
 
+@pytest.mark.slow
 def test_workers_make_the_same_as_one_process(world, tmp_path):
     make_world(tmp_path, **(SMALL | {"num_workers": 2}))
     assert files_of(tmp_path) == files_of(world)
@@ -57,6 +58,7 @@ def test_a_finished_world_is_left_as_it_is(world):
     assert [clip.stat().st_mtime_ns for clip in clips] == before
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
     settings = SMALL | {"num_clips": 8, "num_workers": 2}
     folder = tmp_path / "killed"

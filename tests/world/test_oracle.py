@@ -49,7 +49,7 @@ def assert_clean(verdict: Verdict) -> None:
 # --- clean captions ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("difficulty", ["standard", "hard"])
+@pytest.mark.parametrize("difficulty", ["standard", pytest.param("hard", marks=pytest.mark.slow)])
 def test_two_thousand_clean_captions_have_no_errors(difficulty):
     num_captions = 0
     for seed in range(400):
@@ -274,7 +274,9 @@ def test_times_after_what_happens():
 # --- planted errors ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("difficulty", ["easy", "standard", "hard"])
+@pytest.mark.parametrize(
+    "difficulty", ["easy", *(pytest.param(d, marks=pytest.mark.slow) for d in ("standard", "hard"))]
+)
 def test_exactly_the_planted_errors_are_found(difficulty):
     kinds = set()
     for seed in range(1000):
@@ -330,6 +332,7 @@ def assert_accounted_for(text: str) -> None:
     assert [event.event_id for event in verdict.events] == ["v1", "s2", "v3", "s3", "b3", "v5", "s6"]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(st.text())
 def test_garbage_gets_a_verdict(text):

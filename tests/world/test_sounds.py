@@ -162,6 +162,7 @@ def test_slot_truth_has_the_first_sound_of_every_second():
     assert slot_truth(scene) == [None, first, None, last]
 
 
+@pytest.mark.slow
 def test_a_second_of_audio_is_rendered_in_a_fraction_of_it():
     for difficulty in ("easy", "standard", "hard"):
         scenes = [make_scene(seed, difficulty=difficulty) for seed in range(20)]
