@@ -80,13 +80,14 @@ def export_pairs(pairs: Iterable[PreferencePair], path: str | Path, *, flavour: 
             rows.append(form.to_row(pair) | {EXTRAS: _extras(pair)})
     if not rows:
         raise UserError(f"got no pair that {flavour} can tell ({_listed(left_out) or 'there was none'}), wanted some")
+    info = _registration(path) if flavour == "llama-factory" else None
     refuse_foreign(path, is_ours=_is_exported, expected="a file of pairs that avcap exported")
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     write_text(path, "[\n" + ",\n".join(lines) + "\n]\n" if form.is_list else "".join(f"{line}\n" for line in lines))
-    files = [path]
-    if flavour == "llama-factory":
-        files.append(_register(path))
-    return Exported(files=tuple(files), num_pairs=len(rows), left_out=dict(left_out), remark=form.remark)
+    if info is not None:
+        write_text(path.with_name(DATASET_INFO), info)
+    files = (path,) if info is None else (path, path.with_name(DATASET_INFO))
+    return Exported(files=files, num_pairs=len(rows), left_out=dict(left_out), remark=form.remark)
 
 
 def import_pairs(path: str | Path, *, flavour: str | None) -> Imported:
@@ -271,8 +272,8 @@ def _from_factory(row: Mapping[str, Any]) -> Row:
     }  # fmt: skip
 
 
-def _register(path: Path) -> Path:
-    """File of rows -> the dataset_info.json beside it, in which it stands under its stem; other entries stay."""
+def _registration(path: Path) -> str:
+    """File of rows -> what the dataset_info.json beside it will hold: it stands there under its stem; others stay."""
     info = path.with_name(DATASET_INFO)
     try:
         entries = json.loads(info.read_text(encoding="utf-8")) if info.exists() else {}
@@ -285,8 +286,7 @@ def _register(path: Path) -> Path:
     if entries.get(path.stem, entry) != entry:
         raise UserError(f"{info}: has another data set called {path.stem!r}, which stays; choose another --out")
     entries[path.stem] = entry
-    write_text(info, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
-    return info
+    return json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
 
 
 # --- video-SALMONN 2 and 2+ -------------------------------------------------------------------------------------------
