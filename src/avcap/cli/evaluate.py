@@ -11,9 +11,9 @@ from typing import Annotated, Any, get_args
 import typer
 from rich.progress import track
 
-from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr
+from avcap.cli.app import EXIT_SOME_FAILED, PrivateCommand, app, say, stderr, tell
 from avcap.cli.caption import start_captioner
-from avcap.cli.judges import JudgeOptions, open_judge, read_calibration
+from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_calibration
 from avcap.cli.outputs import check_text
 from avcap.errors import UserError
 from avcap.files.write import write_json
@@ -55,7 +55,7 @@ TRUTH_FILE = "truth.jsonl"
 NUM_NAMED = 3  # of each kind of problem on the terminal; evaluation.json has them all
 
 
-@app.command("evaluate", no_args_is_help=True)
+@app.command("evaluate", no_args_is_help=True, cls=PrivateCommand)
 def evaluate_captions(
     truth: Annotated[
         Path, typer.Option(metavar="FILE|DIR", help="Events or reference captions of the videos; a world's folder.")
@@ -86,6 +86,7 @@ def evaluate_captions(
     budget: Annotated[float | None, typer.Option(metavar="USD", help="An LLM judge stops before this.")] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models not built in.")] = None,
     concurrency: Annotated[int, typer.Option(help="Calls to an LLM judge at a time.")] = 8,
+    timeout: Timeout = TIMEOUT_S,
     calibration: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Also print rates without this judge's known mistakes.")
     ] = None,
@@ -99,7 +100,7 @@ def evaluate_captions(
     cache = cache or out / CACHE
     options = JudgeOptions(
         spec=judge, cache=cache if cache.exists() or not dry_run else None, budget_usd=budget, prices=prices,
-        concurrency=concurrency,
+        concurrency=concurrency, timeout_s=timeout,
     )  # fmt: skip
     with open_judge(options, truth=known) as opened:
         noise = None if calibration is None else read_calibration(calibration, judge=opened.judge)
@@ -112,7 +113,7 @@ def evaluate_captions(
         intake = match(read_captions(files, text_field=caption_field), known)
         intake = replace(intake, problems=(*intake.problems, *opened.remarks(intake)))
         if dry_run:
-            print(_describe_cost(intake, opened.chat))
+            tell(_describe_cost(intake, opened.chat))
             return 0
         evaluation = evaluate(
             intake, judge=opened.judge, out_dir=out, modality=asked, captioner=captioner, files=[*files, truth_file],
@@ -133,7 +134,7 @@ def _print_corrected(evaluation: Evaluation, calibration: Calibration, *, out: P
         scored = [one for one in evaluation.scored if (one.case.sample.interval_s is None) == (kind == "global")]
         if scored:
             corrected[kind] = correct_rates(scored, noise=calibration.noise)
-            print(corrected_line(kind, corrected[kind]))
+            tell(corrected_line(kind, corrected[kind]))
     write_json(out / CORRECTED, {kind: asdict(rates) for kind, rates in corrected.items()})
 
 
@@ -159,7 +160,7 @@ def compare_evaluations(
     read = {name: read_evaluation(name) for name in names}
     runs = {name: scored for name, (_, scored) in read.items()}
     comparison = compare(runs, settings={name: setting for name, (setting, _) in read.items()}, allow_mixed=allow_mixed)
-    print(comparison_table(comparison))
+    tell(comparison_table(comparison))
     if out is not None:
         write_json(out / COMPARISON, comparison_to_dict(comparison))
         plot_rates(out / PLOT, {name: compute_metrics(scored) for name, scored in runs.items()})
@@ -237,10 +238,10 @@ def _print(evaluation: Evaluation, *, out: Path, table: str, max_unscored: float
         num_videos=evaluation.num_videos, num_events=evaluation.num_events, num_unscored=evaluation.num_unscored,
         judge=evaluation.setting.judge, protocol=evaluation.setting.protocol,
     )  # fmt: skip
-    print(TABLES[table](evaluation.metrics, closing=closing))
+    tell(TABLES[table](evaluation.metrics, closing=closing))
     if evaluation.setting.dropped:
-        parts = ", ".join(evaluation.setting.dropped)
-        say(f"the server refused {parts}, and was asked without; evaluation.json says so")
+        dropped = ", ".join(evaluation.setting.dropped)
+        say(f"the server refused {dropped}, and was asked without; {out / EVALUATION} says so")
     for kind, problems in groupby(sorted(evaluation.problems, key=_kind), key=_kind):
         names = list(dict.fromkeys(problem.name for problem in problems))
         more = ", ..." if len(names) > NUM_NAMED else ""

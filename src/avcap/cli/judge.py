@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from avcap.cli.app import app, say
-from avcap.cli.judges import NOISY, JudgeOptions, noisy_share, open_language_model
+from avcap.cli.app import App, PrivateCommand, app, say, tell
+from avcap.cli.judges import NOISY, TIMEOUT_S, JudgeOptions, Timeout, check_spec, noisy_share, open_language_model
 from avcap.cli.outputs import check_record
 from avcap.errors import UserError
 from avcap.files.write import write_json
@@ -25,11 +25,11 @@ from avcap.world.oracle import JUDGE_NAME
 
 SECOND_ATTEMPT = 1000  # far from the tries that a bad reply costs: those of the first attempt end below it
 
-judge_app = typer.Typer(help="Judges of captions, and how far they can be trusted.", no_args_is_help=True)
+judge_app = App(help="Judges of captions, and how far they can be trusted.", no_args_is_help=True)
 app.add_typer(judge_app, name="judge")
 
 
-@judge_app.command("calibrate", no_args_is_help=True)
+@judge_app.command("calibrate", no_args_is_help=True, cls=PrivateCommand)
 def calibrate_judge(
     judge: Annotated[
         str, typer.Option(help="openai:MODEL@URL, local:PATH, or oracle; noisy:SHARE is an oracle that errs.")
@@ -47,19 +47,24 @@ def calibrate_judge(
     budget: Annotated[float | None, typer.Option(metavar="USD", help="Stop before this.")] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models not built in.")] = None,
     concurrency: Annotated[int, typer.Option(help="Calls at a time.")] = 8,
+    timeout: Timeout = TIMEOUT_S,
 ) -> None:
     """Ask a judge twice about captions with planted errors: what it finds, misses and invents, and its noise."""
     if videos < 1:
         raise UserError(f"got --videos {videos}, wanted at least 1")
+    check_spec(judge)
     check_record(out, Calibration)
     cases = make_calibration_cases(num_videos=videos, seed=seed)
     labelled_by_person = _person_labels(person, of)
     known = [*cases, *labelled_by_person]
-    options = JudgeOptions(spec=judge, cache=cache, budget_usd=budget, prices=prices, concurrency=concurrency)
+    options = JudgeOptions(
+        spec=judge, cache=cache, budget_usd=budget, prices=prices, concurrency=concurrency,
+        timeout_s=timeout,
+    )  # fmt: skip
     with _judge_factory(options, known=known, seed=seed) as make_judge:
         found = calibrate(make_judge, cases=cases, person=labelled_by_person, seed=seed)
     write_json(out, json.loads(to_json(found)))
-    print(calibration_text(found))
+    tell(calibration_text(found))
     say(f"written: {out}; avcap evaluate --calibration {out} corrects rates by it")
 
 

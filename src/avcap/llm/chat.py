@@ -219,9 +219,9 @@ class OpenAIChat:
             for request in requests:
                 pending.append(asyncio.run_coroutine_threadsafe(self._answer(request, stop=stop), self._loop))
                 while pending and (pending[0].done() or len(pending) >= LOOKAHEAD * self._concurrency):
-                    yield pending.popleft().result()
+                    yield _take(pending)
             while pending:
-                yield pending.popleft().result()
+                yield _take(pending)
         finally:
             self._stops.discard(stop)
             if pending and not self._loop.is_closed():
@@ -444,6 +444,13 @@ class Refused:
     plainer: Dialect
     said: str
     is_guess: bool = False
+
+
+def _take(pending: "deque[concurrent.futures.Future[Reply | NoReply]]") -> Reply | NoReply:
+    """Waits for the first answer, and takes it off only then: interrupted, it is among those to be stopped."""
+    answer = pending[0].result()
+    pending.popleft()
+    return answer
 
 
 async def _pause(seconds: float, *, stop: asyncio.Event) -> None:
