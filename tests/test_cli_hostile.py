@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from scripted_server import ScriptedServer
+from support.scripted_server import ScriptedServer
 
 from avcap.cli.app import app
 from avcap.errors import visible, visible_line
