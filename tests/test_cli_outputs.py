@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from support import ASSETS
 
 from avcap.infer.shipped import find_checkpoint
 from avcap.records import Caption, PreferencePair, Sample, WorldTruth, read_jsonl, write_jsonl
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-RELEASED = Path(__file__).parent / "data"
+RELEASED = ASSETS
 COMMAND = [sys.executable, "-m", "avcap"]
 MINE = "my own notes\n"
 

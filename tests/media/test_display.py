@@ -5,7 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from media_files import set_display_matrix, stamped_frame, stored_for, write_media
+from support.media_files import set_display_matrix, stamped_frame, stored_for, write_media
 
 from avcap.media import read_clip
 from avcap.media.display import UPRIGHT, Orientation, orientation, square_size

@@ -26,6 +26,7 @@ from rich.progress import track
 from avcap.errors import UserError
 from avcap.files.claim import claim
 from avcap.files.lock import lock_folder
+from avcap.files.write import clear_leftovers
 from avcap.processes import end_with_parent
 from avcap.records import WorldTruth, from_json, write_jsonl
 from avcap.world.clip_file import write_clip
@@ -83,6 +84,8 @@ def make_world(
                 truth_path,
                 track(truths, total=num_clips, description="making clips", console=console, disable=not progress),
             )
+            # Workers of a run that was killed may have lived on for a moment, and left what they were writing.
+            clear_leftovers(out_dir / "clips")
     except BrokenProcessPool as error:
         raise UserError(
             f"{out_dir}: a worker process was ended from outside, perhaps for want of memory; run the same command "
