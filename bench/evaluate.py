@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent / "tests" / "judge"))
+sys.path.append(str(Path(__file__).parent.parent / "tests" / "llm"))
 from scripted_server import Body, ScriptedServer
 
 from avcap.world.describe import reference_caption

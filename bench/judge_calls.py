@@ -25,13 +25,13 @@ from pathlib import Path
 
 import httpx2
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "judge"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "llm"))
 import scripted_server as play
 
-from avcap.judge import chat as chat_module
-from avcap.judge.base import ChatRequest, Message, Reply
-from avcap.judge.cache import ReplyCache
-from avcap.judge.chat import OpenAIChat, open_chat
+from avcap.llm import chat as chat_module
+from avcap.llm.cache import ReplyCache
+from avcap.llm.chat import OpenAIChat, open_chat
+from avcap.llm.types import ChatRequest, Message, Reply
 
 PROMPT = "Judge each event of the list against the caption. " * 80  # 4,000 characters, as a caption with its events
 FAULTS: dict[str, play.Play] = {

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "judge"))
+sys.path.insert(0, str(ROOT / "tests" / "llm"))
 from scripted_server import ScriptedServer  # noqa: E402
 
 EVENT = re.compile(r"^(\d+)\. \([^)]*\) (.*)$", flags=re.MULTILINE)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from avcap.judge.base import Case, ChatRequest, Message, Reply
+from avcap.judge.base import Case
 from avcap.judge.calibrate import Calibration
+from avcap.llm.types import ChatRequest, Message, Reply
 from avcap.records import EventVerdict, Sample, Verdict, from_json, write_jsonl
 from avcap.world.make import clip_truth
 from avcap.world.scene import make_scene

@@ -20,7 +20,7 @@ ROWS = (
     ("stages",),
     ("train", "infer", "judge"),
     ("data", "world"),
-    ("media", "model"),
+    ("media", "model", "llm"),
     ("config", "records", "processes"),
     ("errors", "processes"),
 )
@@ -40,7 +40,7 @@ DOORS = {
     "wandb": {"stages/track.py"},
     "lmms_eval": {"lmms/manifest.py", "lmms/model.py"},
     "typer": {"cli/"},
-    "httpx2": {"judge/chat.py"},
+    "httpx2": {"llm/chat.py"},
     "matplotlib": {"web/plot.py"},
 }
 
@@ -153,8 +153,9 @@ def test_files_that_say_so_use_the_standard_library_alone():
 
 
 def test_what_promises_no_torch_loads_none():
-    """The judge, and all that a command line needs before its arguments are known to be good."""
-    promised = [path for path in files() if _promises(path, "no torch") or room_of_file(_name(path)) == "judge"]
+    """Judges, chats, and all that a command line needs before its arguments are known to be good."""
+    free = ("judge", "llm")
+    promised = [path for path in files() if _promises(path, "no torch") or room_of_file(_name(path)) in free]
     modules = [_module(path) for path in promised] + ["avcap", "avcap.config", "avcap.records", "avcap.media"]
     code = f"import sys\nfor name in {modules!r}: __import__(name); assert 'torch' not in sys.modules, name"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

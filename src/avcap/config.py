@@ -37,7 +37,11 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UserError(f"--set {text}: wanted NAME=VALUE, for example --set optim.lr=5e-4")
-        result[name.strip()] = yaml.safe_load(value) if value.strip() else ""
+        try:
+            result[name.strip()] = yaml.safe_load(value) if value.strip() else ""
+        except yaml.YAMLError as error:
+            why = " ".join(str(error).split())
+            raise UserError(f"--set {text}: the value is no YAML ({why}); put it in quotation marks") from None
     return result
 
 

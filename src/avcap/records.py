@@ -139,6 +139,8 @@ class Verdict:
     repeated: tuple[str, ...] = ()
     judge: str = ""
     prompt_version: str = ""
+    dropped: tuple[str, ...] = ()
+    """Optional parts of the requests that the judge's server refused, and was asked without: ("temperature",)."""
 
 
 @dataclass(frozen=True, kw_only=True)

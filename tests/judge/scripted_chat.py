@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from avcap.judge.base import Case, ChatRequest, NoReply, Reply
+from avcap.judge.base import Case
+from avcap.llm.types import ChatRequest, NoReply, Reply
 from avcap.records import Event, Sample
 
 
@@ -13,6 +14,7 @@ class ScriptedChat:
 
     script: Callable[[ChatRequest], str | Reply | NoReply]
     name: str = "scripted"
+    dropped: tuple[str, ...] = ()
     asked: list[ChatRequest] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
 

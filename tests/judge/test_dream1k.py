@@ -6,10 +6,10 @@ import pytest
 from scripted_chat import ScriptedChat
 
 from avcap.judge import prompts
-from avcap.judge.base import ChatRequest, NoReply
 from avcap.judge.dream1k import Dream1k, DreamCase, DreamScore, PrecisionRecall, read_events, read_relations
-from avcap.judge.parse import BadReply
 from avcap.judge.protocols import run_protocol
+from avcap.llm.json_reply import BadReply
+from avcap.llm.types import ChatRequest, NoReply
 
 
 def relations(*values: str) -> str:

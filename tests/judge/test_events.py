@@ -9,8 +9,6 @@ from scripted_chat import ScriptedChat, in_turn
 
 from avcap.errors import UserError
 from avcap.judge import prompts
-from avcap.judge.base import NoReply
-from avcap.judge.dialogue import first_requests
 from avcap.judge.events import (
     Correction,
     ExtractionError,
@@ -22,7 +20,9 @@ from avcap.judge.events import (
     read_corrections,
     read_events,
 )
-from avcap.judge.parse import BadReply
+from avcap.llm.dialogue import first_requests
+from avcap.llm.json_reply import BadReply
+from avcap.llm.types import NoReply
 from avcap.records import Event, Sample, write_jsonl
 
 

@@ -20,10 +20,10 @@ from scripted_chat import ScriptedChat, make_case
 from scripted_server import ScriptedServer
 
 from avcap.judge import prompts
-from avcap.judge.base import ChatRequest
-from avcap.judge.chat import open_chat
 from avcap.judge.llm_judge import Avcap1, LLMJudge, event_list, what_is_captioned
-from avcap.judge.untrusted import delimit
+from avcap.llm.chat import open_chat
+from avcap.llm.quoting import delimit
+from avcap.llm.types import ChatRequest
 from avcap.records import Verdict
 
 EVENTS = ["a green bus stops", "a bell rings"]

@@ -93,6 +93,13 @@ def test_own_captions_and_errors(tmp_path, truth):
     assert failure.verdict.reason == "no caption: b.mp4: no picture"
 
 
+def test_captions_are_judged_without_the_thoughts_stored_with_them(tmp_path, truth):
+    captions = {"a": "<think>Maybe a dog?</think>\n\nA tree.", "b": "<think>The user"}
+    intake = take(tmp_path, [{"video": name, "text": text} for name, text in captions.items()], truth)
+    assert [(case.text, case.finished) for case in intake.cases] == [("A tree.", None), ("", False)]
+    assert problems(intake)["caption with thoughts"] == ["a", "b"]
+
+
 def test_an_error_that_was_mended_by_a_later_caption_is_none(tmp_path, truth):
     intake = take(tmp_path, [{"id": "a", "text": None}, {"id": "a", "text": "A."}, {"id": "b", "text": None}], truth)
     assert texts(intake) == {"data/a.mp4": "A."}

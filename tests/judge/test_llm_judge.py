@@ -8,9 +8,10 @@ import pytest
 from scripted_chat import ScriptedChat, in_turn, make_case
 
 from avcap.judge import prompts
-from avcap.judge.base import EventJudge, NoReply, Reply
+from avcap.judge.base import EventJudge
 from avcap.judge.llm_judge import SCHEMA, Avcap1, LLMJudge, omissions_of
 from avcap.judge.protocols import opening_requests, run_protocol
+from avcap.llm.types import NoReply, Reply
 from avcap.records import Event, InventedClaim, Unscored, Verdict
 
 EVENTS = ["a man waves", "a red ball rolls", "a dog barks"]

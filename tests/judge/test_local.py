@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avcap.errors import UserError
-from avcap.judge.base import ChatRequest, Message, NoReply, Reply
-from avcap.judge.cache import ReplyCache
 from avcap.judge.local import LocalChat
+from avcap.llm.cache import ReplyCache
+from avcap.llm.types import ChatRequest, Message, NoReply, Reply
 
 
 class Parrot:

@@ -7,10 +7,10 @@ import pytest
 from scripted_chat import ScriptedChat, in_turn, make_case
 
 from avcap.judge import prompts
-from avcap.judge.base import ChatRequest, NoReply
-from avcap.judge.parse import BadReply
 from avcap.judge.protocols import opening_requests, run_protocol
 from avcap.judge.testset_gpt import GptTestset, RunCounts, SevenRuns, read_counts, read_lists
+from avcap.llm.json_reply import BadReply
+from avcap.llm.types import ChatRequest, NoReply
 from avcap.records import Unscored
 
 EVENTS = ["a man waves", "a ball rolls", "a dog barks", "a bell rings"]

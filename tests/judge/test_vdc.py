@@ -6,11 +6,11 @@ import pytest
 from scripted_chat import ScriptedChat
 
 from avcap.judge import prompts
-from avcap.judge.base import ChatRequest, NoReply, Reply
-from avcap.judge.dialogue import Failed
-from avcap.judge.parse import BadReply
 from avcap.judge.protocols import opening_requests, run_protocol
 from avcap.judge.vdc import AnswerScore, QuestionAnswer, Vdc, VdcCase, VdcScore, read_score
+from avcap.llm.dialogue import Failed
+from avcap.llm.json_reply import BadReply
+from avcap.llm.types import ChatRequest, NoReply, Reply
 
 QUESTIONS = (
     QuestionAnswer(question="Who waves?", answer="A man."),

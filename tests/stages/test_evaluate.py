@@ -10,11 +10,12 @@ import pytest
 from scripted_chat import ScriptedChat
 
 from avcap.errors import UserError
-from avcap.judge.base import Case, ChatRequest
+from avcap.judge.base import Case
 from avcap.judge.events import Correction
 from avcap.judge.ingest import WrittenCaption, match, read_truth, world_samples
 from avcap.judge.metrics import Scored
 from avcap.judge.oracle import OracleJudge
+from avcap.llm.types import ChatRequest
 from avcap.records import (
     Event,
     EventVerdict,

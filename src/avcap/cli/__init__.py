@@ -3,8 +3,13 @@
 One file for each group of commands, registered by being imported here; `--help` lists them in this order.
 """
 
+from avcap.cli.starting import loaded  # first of all
+
+# isort: split
 from avcap.cli import caption, compat, evaluate, events, judge, models, pairs, qa, rebirth, rounds, track, train, world
 from avcap.cli.app import main
+
+loaded()
 
 __all__ = [
     "caption", "compat", "evaluate", "events", "judge", "main", "models", "pairs", "qa", "rebirth", "rounds", "track",

@@ -4,21 +4,79 @@ import errno
 import io
 import logging
 import os
+import signal
 import sys
-from typing import Annotated
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
 import avcap
-from avcap.errors import UserError
+from avcap.errors import UserError, visible
 
 EXIT_SOME_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
-app = typer.Typer(
+LARGEST_NUMBER = 1e9
+"""No option means anything beyond: a deadline of 30 years is a typing error."""
+LONGEST_LINE, LONGEST_NAME = 2000, 120
+"""Characters of a message, and of a file's name in it."""
+
+
+class Command(TyperCommand):
+    """A command that refuses, before it does anything, what no option of any command can mean."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for word in args:
+            if not word or (word.startswith("--") and word.endswith("=")):
+                raise UserError(f"got {word!r} on the command line, expected a value; leave the option out instead")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        for name, value in ctx.params.items():
+            for one in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(one, int | float) and not abs(one) <= (most := _largest(one)):
+                    option = f"--{name.replace('_', '-')}"
+                    raise UserError(f"got {option} {str(one)[:30]}, expected a finite number of at most {most:g}")
+        return super().invoke(ctx)
+
+
+class PrivateCommand(Command):
+    """A command whose files hold replies and captions: nobody but their owner may read them."""
+
+    def invoke(self, ctx: Any) -> Any:
+        before = os.umask(0o077)
+        try:
+            return super().invoke(ctx)
+        finally:
+            os.umask(before)
+
+
+def _largest(number: float) -> float:
+    return LARGEST_NUMBER if isinstance(number, float) else 2**62  # seeds may be large
+
+
+class App(typer.Typer):
+    """A command line all of whose commands are of that kind."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Any:
+        return super().command(name, **{"cls": Command, **settings})
+
+
+class Stopped(BaseException):
+    """Another process wants this one to end; not an Exception, so that nothing takes it for a failure of its own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+app = App(
     help="Detailed audio-visual captions of videos.", no_args_is_help=True, add_completion=False,
     pretty_exceptions_enable=False,
 )  # fmt: skip
@@ -27,7 +85,8 @@ stderr = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlig
 
 
 def main() -> None:
-    """Runs the command line. Exit codes: 0 all well, 1 some files failed, 2 bad input, 130 interrupted."""
+    """Runs the command line. Exit codes: 0 all well, 1 some files failed, 2 bad input, 128 + a signal that ended it."""
+    _end_by_exceptions()
     logger = logging.getLogger("avcap")
     logger.addHandler(_Lines())
     logger.setLevel(logging.INFO)
@@ -41,6 +100,20 @@ def main() -> None:
     except TyperException as error:
         say(_describe_usage_error(error))
         code = EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except Stopped as stopped:
+        say(f"stopped by {signal.Signals(stopped.number).name}; with --out, the same command goes on from here")
+        code = 128 + stopped.number
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            say(_describe_failure(error))
+            code = EXIT_SOME_FAILED
+        elif error.filename is None:
+            raise
+        else:
+            say(f"{_short(error.filename)}: cannot be used ({error.strerror}); name another file or folder")
+            code = EXIT_BAD_INPUT
     except Exception as error:
         if not (failure := _describe_failure(error)):
             raise
@@ -66,9 +139,34 @@ def _describe_failure(error: Exception) -> str:
     return ""
 
 
+def _end_by_exceptions() -> None:
+    """SIGTERM and SIGHUP end the program as Ctrl-C does: what is open is closed, and what is temporary removed."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored, and is right
+            signal.signal(number, stop)
+
+
+def _short(name: object) -> str:
+    text = os.fsdecode(name) if isinstance(name, str | bytes | Path) else str(name)
+    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}... ({len(text):,} characters)"
+
+
 def say(message: str) -> None:
-    """A message -> one line on stderr."""
-    stderr.print(f"avcap: {' '.join(message.split())}")
+    """A message -> one line on stderr, with nothing in it that steers a terminal."""
+    line = visible(" ".join(message.split()))
+    if len(line) > LONGEST_LINE:
+        line = f"{line[: LONGEST_LINE // 2]} ... {line[-LONGEST_LINE // 4 :]}"
+    stderr.print(f"avcap: {line}")
+
+
+def tell(text: object = "", *, end: str = "\n") -> None:
+    """Text -> stdout, with nothing in it that steers a terminal. All that commands print goes through here."""
+    print(visible(str(text)), end=end, flush=True)
 
 
 def _describe_usage_error(error: TyperException) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr
+from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr, tell
+from avcap.errors import visible_line
 from avcap.infer.caption_file import CaptionFile
 from avcap.infer.compat import Compat, name_with_compat, published_decoding, refuse_interval
 from avcap.infer.inputs import find_media
@@ -155,7 +156,7 @@ def _print_captions(rows: Iterable[Caption | CaptionError], request: Request) ->
             continue
         ending = "" if row.finished else " [cut off: --max-new-tokens]"
         gap = "\n" if num_captions else ""
-        print(f"{gap}{_describe_seen(row, request)}\n{row.text}{ending}", flush=True)
+        tell(f"{gap}{_describe_seen(row, request)}\n{row.text}{ending}")
         num_captions += 1
     if num_errors and num_captions + num_errors > 1:
         say(f"{num_captions} captions, {num_errors} errors")
@@ -176,7 +177,7 @@ def _describe_seen(caption: Caption, request: Request) -> str:
     ]
     if seen.bad_packets:
         parts.append(f"{seen.bad_packets} bad packets")
-    return f"{Path(caption.video).name}  {length}: {', '.join(parts)}"
+    return f"{visible_line(Path(caption.video).name)}  {length}: {', '.join(parts)}"
 
 
 def _caption_to_file(
@@ -218,4 +219,4 @@ def _write_captions(
 def list_models() -> None:
     """List the models that are shipped with avcap."""
     for model in shipped_models():
-        print(f"{model.name:10}  {model.headline}")
+        tell(f"{model.name:10}  {model.headline}")

@@ -12,18 +12,16 @@ from typing import Annotated, Any, get_args
 import typer
 from rich.progress import track
 
-from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr
+from avcap.cli.app import EXIT_SOME_FAILED, PrivateCommand, app, say, stderr, tell
 from avcap.cli.caption import start_captioner
-from avcap.cli.judges import JudgeOptions, open_judge, read_calibration
+from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_calibration
 from avcap.errors import UserError
 from avcap.infer.request import Request
 from avcap.infer.settings import checkpoint_name, read_settings
 from avcap.infer.shipped import find_checkpoint
 from avcap.judge.calibrate import Calibration
-from avcap.judge.chat import OpenAIChat
 from avcap.judge.compare import compare, comparison_to_dict
 from avcap.judge.correction import correct_rates
-from avcap.judge.dialogue import first_requests
 from avcap.judge.events import extraction, read_corrections
 from avcap.judge.ingest import Intake, Problem, Truth, match, read_captions, read_truth
 from avcap.judge.llm_judge import Avcap1
@@ -31,6 +29,8 @@ from avcap.judge.local import LocalChat
 from avcap.judge.metrics import compute_metrics
 from avcap.judge.protocols import opening_requests
 from avcap.judge.tables import TABLES, closing_line, comparison_table, corrected_line
+from avcap.llm.chat import OpenAIChat
+from avcap.llm.dialogue import first_requests
 from avcap.records import Caption, CaptionError, Decoding, Modality, Sample, Unscored
 from avcap.stages.caption import caption_samples
 from avcap.stages.evaluate import EVALUATION, UNSCORED, Evaluation, evaluate, read_evaluation
@@ -46,7 +46,7 @@ TRUTH_FILE = "truth.jsonl"
 NUM_NAMED = 3  # of each kind of problem on the terminal; evaluation.json has them all
 
 
-@app.command("evaluate", no_args_is_help=True)
+@app.command("evaluate", no_args_is_help=True, cls=PrivateCommand)
 def evaluate_captions(
     truth: Annotated[
         Path, typer.Option(metavar="FILE|DIR", help="Events or reference captions of the videos; a world's folder.")
@@ -77,6 +77,7 @@ def evaluate_captions(
     budget: Annotated[float | None, typer.Option(metavar="USD", help="An LLM judge stops before this.")] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models not built in.")] = None,
     concurrency: Annotated[int, typer.Option(help="Calls to an LLM judge at a time.")] = 8,
+    timeout: Timeout = TIMEOUT_S,
     calibration: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Also print rates without this judge's known mistakes.")
     ] = None,
@@ -90,7 +91,7 @@ def evaluate_captions(
     cache = cache or out / CACHE
     options = JudgeOptions(
         spec=judge, cache=cache if cache.exists() or not dry_run else None, budget_usd=budget, prices=prices,
-        concurrency=concurrency,
+        concurrency=concurrency, timeout_s=timeout,
     )  # fmt: skip
     with open_judge(options, truth=known) as opened:
         noise = None if calibration is None else read_calibration(calibration, judge=opened.judge)
@@ -102,7 +103,7 @@ def evaluate_captions(
         intake = match(read_captions(files, text_field=caption_field), known)
         intake = replace(intake, problems=(*intake.problems, *opened.remarks(intake)))
         if dry_run:
-            print(_describe_cost(intake, opened.chat))
+            tell(_describe_cost(intake, opened.chat))
             return 0
         evaluation = evaluate(
             intake, judge=opened.judge, out_dir=out, modality=asked, captioner=captioner, files=[*files, truth_file],
@@ -123,7 +124,7 @@ def _print_corrected(evaluation: Evaluation, calibration: Calibration, *, out: P
         scored = [one for one in evaluation.scored if (one.case.sample.interval_s is None) == (kind == "global")]
         if scored:
             corrected[kind] = correct_rates(scored, noise=calibration.noise)
-            print(corrected_line(kind, corrected[kind]))
+            tell(corrected_line(kind, corrected[kind]))
     text = json.dumps({kind: asdict(rates) for kind, rates in corrected.items()}, indent=1)
     (out / CORRECTED).write_text(text + "\n", encoding="utf-8")
 
@@ -147,7 +148,7 @@ def compare_evaluations(
     read = {name: read_evaluation(name) for name in names}
     runs = {name: scored for name, (_, scored) in read.items()}
     comparison = compare(runs, settings={name: setting for name, (setting, _) in read.items()}, allow_mixed=allow_mixed)
-    print(comparison_table(comparison))
+    tell(comparison_table(comparison))
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -230,7 +231,10 @@ def _print(evaluation: Evaluation, *, out: Path, table: str, max_unscored: float
         num_videos=evaluation.num_videos, num_events=evaluation.num_events, num_unscored=evaluation.num_unscored,
         judge=evaluation.setting.judge, protocol=evaluation.setting.protocol,
     )  # fmt: skip
-    print(TABLES[table](evaluation.metrics, closing=closing))
+    tell(TABLES[table](evaluation.metrics, closing=closing))
+    if evaluation.setting.dropped:
+        dropped = ", ".join(evaluation.setting.dropped)
+        say(f"the server refused {dropped}, and was asked without; {out / EVALUATION} says so")
     for kind, problems in groupby(sorted(evaluation.problems, key=_kind), key=_kind):
         names = list(dict.fromkeys(problem.name for problem in problems))
         more = ", ..." if len(names) > NUM_NAMED else ""

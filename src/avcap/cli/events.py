@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from avcap.cli.app import EXIT_SOME_FAILED, app, say
+from avcap.cli.app import EXIT_SOME_FAILED, App, app, say, tell
 from avcap.cli.evaluate import TRUTH_FILE
-from avcap.cli.judges import JudgeOptions, open_language_model
+from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_language_model
 from avcap.errors import UserError
 from avcap.judge.events import (
     Corrected,
@@ -20,7 +20,7 @@ from avcap.judge.events import (
 from avcap.judge.ingest import read_truth
 from avcap.records import Sample, read_jsonl, write_jsonl
 
-events_app = typer.Typer(help="Atomic events of videos: found in reference captions, corrected.", no_args_is_help=True)
+events_app = App(help="Atomic events of videos: found in reference captions, corrected.", no_args_is_help=True)
 app.add_typer(events_app, name="events")
 
 
@@ -33,10 +33,14 @@ def extract_events(
     budget: Annotated[float | None, typer.Option(metavar="USD", help="Stop before this.")] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models not built in.")] = None,
     concurrency: Annotated[int, typer.Option(help="Calls at a time.")] = 8,
+    timeout: Timeout = TIMEOUT_S,
 ) -> int:
     """Take reference captions apart: one event, one fact that can be checked. Samples that have events keep them."""
     truth = read_truth(captions / TRUTH_FILE if captions.is_dir() else captions)
-    options = JudgeOptions(spec=judge, cache=cache, budget_usd=budget, prices=prices, concurrency=concurrency)
+    options = JudgeOptions(
+        spec=judge, cache=cache, budget_usd=budget, prices=prices, concurrency=concurrency,
+        timeout_s=timeout,
+    )  # fmt: skip
     with open_language_model(options) as chat:
         answers = list(extract(truth.samples, chat=chat))
     found = [answer for answer in answers if isinstance(answer, Sample)]
@@ -45,7 +49,7 @@ def extract_events(
     for error in failed:
         say(f"{error.sample_id}: {error.reason}")
     num_events = sum(len(sample.events) for sample in found)
-    print(f"{out}: {num_events} events of {len(found)} samples; {len(failed)} samples without")
+    tell(f"{out}: {num_events} events of {len(found)} samples; {len(failed)} samples without")
     return EXIT_SOME_FAILED if failed else 0
 
 
@@ -66,7 +70,7 @@ def check_events(
     known = read_corrections(corrections)
     done = apply_corrections(samples, corrections=known)
     num_stale = len(done.stale)
-    print(f"{corrections}: {len(known)} corrections, {done.num_applied} fit {events}, {num_stale} do not any more")
+    tell(f"{corrections}: {len(known)} corrections, {done.num_applied} fit {events}, {num_stale} do not any more")
     return _report_stale(done)
 
 

@@ -9,24 +9,25 @@ from typing import Annotated
 
 import typer
 
-from avcap.cli.app import app, say
-from avcap.cli.judges import NOISY, JudgeOptions, noisy_share, open_language_model
+from avcap.cli.app import App, PrivateCommand, app, say, tell
+from avcap.cli.judges import NOISY, TIMEOUT_S, JudgeOptions, Timeout, check_spec, noisy_share, open_language_model
 from avcap.errors import UserError
-from avcap.judge.base import Case, Chat, ChatRequest, EventJudge, NoReply, Reply
+from avcap.judge.base import Case, EventJudge
 from avcap.judge.calibrate import Labelled, calibrate, calibration_text, make_calibration_cases
 from avcap.judge.llm_judge import LLMJudge
 from avcap.judge.noisy_oracle import NoisyOracle, even_noise
+from avcap.llm.types import Chat, ChatRequest, NoReply, Reply
 from avcap.records import Verdict, read_jsonl, to_json
 from avcap.stages.evaluate import CASES
 from avcap.world.oracle import JUDGE_NAME
 
 SECOND_ATTEMPT = 1000  # far from the tries that a bad reply costs: those of the first attempt end below it
 
-judge_app = typer.Typer(help="Judges of captions, and how far they can be trusted.", no_args_is_help=True)
+judge_app = App(help="Judges of captions, and how far they can be trusted.", no_args_is_help=True)
 app.add_typer(judge_app, name="judge")
 
 
-@judge_app.command("calibrate", no_args_is_help=True)
+@judge_app.command("calibrate", no_args_is_help=True, cls=PrivateCommand)
 def calibrate_judge(
     judge: Annotated[
         str, typer.Option(help="openai:MODEL@URL, local:PATH, or oracle; noisy:SHARE is an oracle that errs.")
@@ -44,14 +45,19 @@ def calibrate_judge(
     budget: Annotated[float | None, typer.Option(metavar="USD", help="Stop before this.")] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models not built in.")] = None,
     concurrency: Annotated[int, typer.Option(help="Calls at a time.")] = 8,
+    timeout: Timeout = TIMEOUT_S,
 ) -> None:
     """Ask a judge twice about captions with planted errors: what it finds, misses and invents, and its noise."""
     if videos < 1:
         raise UserError(f"got --videos {videos}, wanted at least 1")
+    check_spec(judge)
     cases = make_calibration_cases(num_videos=videos, seed=seed)
     labelled_by_person = _person_labels(person, of)
     known = [*cases, *labelled_by_person]
-    options = JudgeOptions(spec=judge, cache=cache, budget_usd=budget, prices=prices, concurrency=concurrency)
+    options = JudgeOptions(
+        spec=judge, cache=cache, budget_usd=budget, prices=prices, concurrency=concurrency,
+        timeout_s=timeout,
+    )  # fmt: skip
     with _judge_factory(options, known=known, seed=seed) as make_judge:
         found = calibrate(make_judge, cases=cases, person=labelled_by_person, seed=seed)
     try:
@@ -59,7 +65,7 @@ def calibrate_judge(
         out.write_text(json.dumps(json.loads(to_json(found)), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
-    print(calibration_text(found))
+    tell(calibration_text(found))
     say(f"written: {out}; avcap evaluate --calibration {out} corrects rates by it")
 
 
@@ -87,6 +93,10 @@ class _Again:
     @property
     def name(self) -> str:
         return self.chat.name
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return self.chat.dropped
 
     def ask(self, requests: Iterable[ChatRequest]) -> Iterator[Reply | NoReply]:
         return self.chat.ask(replace(request, attempt=request.attempt + self.attempt_step) for request in requests)

@@ -5,23 +5,30 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from avcap.errors import UserError
 from avcap.judge.base import EventJudge
-from avcap.judge.cache import ReplyCache
 from avcap.judge.calibrate import Calibration
-from avcap.judge.chat import OpenAIChat, open_chat
-from avcap.judge.cost import PRICES, Budget, read_prices
 from avcap.judge.ingest import Intake, Problem, Truth
 from avcap.judge.llm_judge import LLMJudge, omissions_of
 from avcap.judge.local import LocalChat
 from avcap.judge.noisy_oracle import NoisyJudge
 from avcap.judge.oracle import OracleJudge
+from avcap.llm.budget import PRICES, Budget, read_prices
+from avcap.llm.cache import ReplyCache
+from avcap.llm.chat import OpenAIChat, open_chat, read_chat_spec
 from avcap.records import from_json
 from avcap.world.oracle import JUDGE_NAME
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 NOISY = "noisy:"
+TIMEOUT_S = 120.0
+Timeout = Annotated[
+    float, typer.Option("--timeout", metavar="S", help="Seconds that one call to an LLM judge's server may take.")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +41,7 @@ class JudgeOptions:
     budget_usd: float | None = None
     prices: Path | None = None
     concurrency: int = 8
+    timeout_s: float = TIMEOUT_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +78,7 @@ def open_judge(options: JudgeOptions, *, truth: Truth) -> Iterator[OpenedJudge]:
 @contextmanager
 def open_language_model(options: JudgeOptions) -> Iterator[OpenAIChat | LocalChat]:
     """Options -> the language model that --judge names, with its cache; both are closed behind it."""
-    kind, _, place = options.spec.partition(":")
-    if kind not in ("openai", "local") or not place:
-        raise UserError(f"got --judge {options.spec}, wanted oracle, noisy:SHARE, openai:MODEL@URL or local:PATH")
+    kind, place = _kind_and_place(options.spec)
     with ExitStack() as stack:
         cache = None
         if options.cache is not None:
@@ -87,9 +93,25 @@ def open_language_model(options: JudgeOptions) -> Iterator[OpenAIChat | LocalCha
             yield stack.enter_context(_open_server(options, cache))
 
 
+def check_spec(spec: str) -> None:
+    """Raises UserError for a --judge that is none, before anything is prepared for it."""
+    if spec.startswith(NOISY):
+        noisy_share(spec)
+    elif spec != JUDGE_NAME and _kind_and_place(spec)[0] == "openai":
+        read_chat_spec(spec)
+
+
+def _kind_and_place(spec: str) -> tuple[str, str]:
+    kind, _, place = spec.partition(":")
+    if kind not in ("openai", "local") or not place:
+        raise UserError(f"got --judge {spec}, wanted oracle, noisy:SHARE, openai:MODEL@URL or local:PATH")
+    return kind, place
+
+
 def _open_server(options: JudgeOptions, cache: ReplyCache | None) -> OpenAIChat:
     return open_chat(
         options.spec, api_key=os.environ.get(KEY_VARIABLE), cache=cache, concurrency=options.concurrency,
+        timeout_s=options.timeout_s,
         budget=None if options.budget_usd is None else Budget(options.budget_usd),
         prices=PRICES if options.prices is None else read_prices(options.prices),
     )  # fmt: skip

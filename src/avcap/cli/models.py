@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr
+from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr, tell
 from avcap.cli.caption import Device, Dtype, DtypeOption, QuantizeOption
 from avcap.errors import UserError
 from avcap.infer.shipped import find_checkpoint
@@ -63,7 +63,7 @@ def _write(plan: "Conversion", folder: Path, *, shard_size: float) -> None:
             on_bytes=lambda count: progress.update(task, advance=count),
         )  # fmt: skip
     kept = f"; {num_kept} files were there already" if num_kept else ""
-    print(f"{folder}: {len(plan.values)} tensors, {describe_bytes(plan.total_bytes)}{kept}")
+    tell(f"{folder}: {len(plan.values)} tensors, {describe_bytes(plan.total_bytes)}{kept}")
 
 
 @app.command("doctor", no_args_is_help=True)
@@ -75,12 +75,12 @@ def doctor(
     from avcap.model.doctor import examine
 
     report = examine(model, base=base)
-    print(model)
+    tell(model)
     for what, finding in report.lines:
-        print(f"  {what:12}{finding}")
+        tell(f"  {what:12}{finding}")
     for problem in report.problems:
         say(problem)
-    print(f"  {'problems':12}{len(report.problems) or 'none'}")
+    tell(f"  {'problems':12}{len(report.problems) or 'none'}")
     return EXIT_SOME_FAILED if report.problems else 0
 
 
@@ -138,9 +138,9 @@ def plan(
     rows["time"] = f"about {found.seconds:,.1f} s for {what} on this {where}"
     known, extracted = found.judge_calls
     rows["judge"] = f"{known} call a caption where its events are known, {extracted} where they are extracted first"
-    print(f"{model}, {seconds:g} s of video")
+    tell(f"{model}, {seconds:g} s of video")
     for name, value in rows.items():
-        print(f"  {name:14}{value}")
+        tell(f"  {name:14}{value}")
 
 
 def _seconds(text: str) -> float:

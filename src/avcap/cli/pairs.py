@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from avcap.cli.app import app, say
+from avcap.cli.app import App, app, say, tell
 from avcap.cli.evaluate import TRUTH_FILE
-from avcap.cli.judges import JudgeOptions, open_judge, read_calibration
+from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_calibration
 from avcap.cli.material import claim
 from avcap.cli.train import find_recipe, overrides
 from avcap.config import override, parse_assignments
@@ -24,7 +24,7 @@ from avcap.judge.pairs import PairConfig, above_noise, report_text, select_pairs
 from avcap.records import Caption, CaptionError, PreferencePair, Unscored, Verdict, read_jsonl, write_jsonl
 from avcap.world.oracle import JUDGE_NAME
 
-pairs_app = typer.Typer(help="Preference pairs, made of judged captions.", no_args_is_help=True)
+pairs_app = App(help="Preference pairs, made of judged captions.", no_args_is_help=True)
 app.add_typer(pairs_app, name="pairs")
 
 Flavours = ", ".join(FLAVOURS)
@@ -52,6 +52,7 @@ def build_pairs(
     ] = None,
     cache: Annotated[Path, typer.Option(metavar="FILE", help="Replies of an LLM judge.")] = Path("replies.sqlite"),
     budget: Annotated[float | None, typer.Option(metavar="USD", help="Stop the judge before this.")] = None,
+    timeout: Timeout = TIMEOUT_S,
 ) -> None:
     """Choose at most one pair of captions for each prompt, and print what was dropped and why."""
     config = override(PairConfig(), {"rule": rule} | parse_assignments(set_ or []))
@@ -63,13 +64,14 @@ def build_pairs(
     if verdicts:
         answers = [verdict for path in verdicts for verdict in read_jsonl(path, Verdict)]
     else:
-        with open_judge(JudgeOptions(spec=judge, cache=cache, budget_usd=budget), truth=known) as opened:
+        options = JudgeOptions(spec=judge, cache=cache, budget_usd=budget, timeout_s=timeout)
+        with open_judge(options, truth=known) as opened:
             if calibration:
                 config = above_noise(config, read_calibration(calibration, judge=opened.judge).noise_margin)
             answers = list(opened.judge.judge(_cases(found, known)))
     selection = select_pairs(found, verdicts=answers, samples=known.samples, config=config)
     _write_pairs(out, selection.pairs)
-    print(report_text(selection.report))
+    tell(report_text(selection.report))
     say(f"written: {out}")
 
 
@@ -80,7 +82,7 @@ def show_pairs(
 ) -> None:
     """Print pairs: what only the chosen caption says (+), and what only the rejected one says (-)."""
     read = list(read_jsonl(pairs, PreferencePair))
-    print("\n\n".join(_shown(pair) for pair in read[:num]))
+    tell("\n\n".join(_shown(pair) for pair in read[:num]))
     say(f"{min(num, len(read))} of {len(read)} pairs")
 
 
@@ -147,7 +149,7 @@ def learn(
     if not isinstance(resolved, DpoConfig):
         raise UserError(f"got the recipe {recipe}, wanted one for pairs from a file, such as tiny_dpo")
     claim(out, recipe, resolved, models=[parent])
-    print(run_dpo(parent, found, config=resolved, out_dir=out, allow_others=off_policy, say=say))
+    tell(run_dpo(parent, found, config=resolved, out_dir=out, allow_others=off_policy, say=say))
 
 
 def _imported(file: Path, flavour: str | None) -> Sequence[PreferencePair]:

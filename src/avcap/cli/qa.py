@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr
+from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr, tell
 from avcap.cli.caption import start_captioner
 from avcap.data.qa_files import read_questions
-from avcap.errors import UserError
+from avcap.errors import UserError, visible_line
 from avcap.infer.inputs import find_media
 from avcap.infer.shipped import find_checkpoint
 from avcap.records import WorldTruth, read_jsonl
@@ -92,11 +92,11 @@ def _print_metrics(metrics: "QaMetrics") -> None:
         of_methods = [method.by_kind.get(kind) for method in metrics.by_method.values()]
         chances = sorted({f"{found.chance:.2f}" for found in of_methods if found and found.chance is not None})
         cells = [_rate(found.accuracy) if found else "-" for found in of_methods]
-        table.add_row(kind, str(row.num_questions), " / ".join(chances) or "?", *cells)
-    Console(width=120, highlight=False).print(table)
+        table.add_row(visible_line(kind), str(row.num_questions), " / ".join(chances) or "?", *cells)
+    Console(width=120, highlight=False, markup=False).print(table)
     for name, method in metrics.by_method.items():
-        print(f"{name}: {_describe_letters(method)}")
-    print(f"{metrics.num_questions} questions about {metrics.num_videos} videos, {len(metrics.unanswered)} unanswered")
+        tell(f"{name}: {_describe_letters(method)}")
+    tell(f"{metrics.num_questions} questions about {metrics.num_videos} videos, {len(metrics.unanswered)} unanswered")
 
 
 def _describe_letters(method: "MethodMetrics") -> str:
@@ -155,10 +155,10 @@ def audit_sound(
         table.add_column(heading.replace("_", " "), justify="right")
     for name, rates in audit.figures.items():
         table.add_row(name, *(_rate(rates[condition]) for condition in audit.conditions))
-    Console(width=150, highlight=False).print(table)
+    Console(width=150, highlight=False, markup=False).print(table)
     for failure in audit.errors:
         say(f"{failure.video}: {failure.error}")
-    print(f"{audit.verdict} ({audit.num_clips} clips, {len(audit.errors)} could not be used)")
+    tell(f"{audit.verdict} ({audit.num_clips} clips, {len(audit.errors)} could not be used)")
     return 0 if audit.uses_sound else EXIT_SOME_FAILED
 
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from avcap.cli.app import app, say
-from avcap.cli.judges import JudgeOptions, open_judge
+from avcap.cli.app import app, say, tell
+from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge
 from avcap.cli.material import claim, is_video_folder, pool_of, questions_of, read_one, read_truths, samples_of
 from avcap.cli.train import find_recipe, overrides
 from avcap.config import override
@@ -35,6 +35,7 @@ def rebirth(
         Path | None, typer.Option(metavar="FILE", help="Questions about --held-out. A world has its own.")
     ] = None,
     judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
+    timeout: Timeout = TIMEOUT_S,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run, or else out/RECIPE.")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the recipe; repeatable.")
@@ -69,10 +70,11 @@ def rebirth(
         held_out_questions=questions_of(measured, held_out_questions) if measured else (),
     )  # fmt: skip
     if measured is None:
-        print(run(student, final, config=resolved, material=material, judge=None, out_dir=out_dir, say=say))
+        tell(run(student, final, config=resolved, material=material, judge=None, out_dir=out_dir, say=say))
         return
-    with open_judge(JudgeOptions(spec=judge, cache=out_dir / "replies.sqlite"), truth=measured) as opened:
-        print(run(student, final, config=resolved, material=material, judge=opened.judge, out_dir=out_dir, say=say))
+    options = JudgeOptions(spec=judge, cache=out_dir / "replies.sqlite", timeout_s=timeout)
+    with open_judge(options, truth=measured) as opened:
+        tell(run(student, final, config=resolved, material=material, judge=opened.judge, out_dir=out_dir, say=say))
 
 
 @app.command("average", no_args_is_help=True)
@@ -92,4 +94,4 @@ def average(
 
     from avcap.model.average import average_checkpoints
 
-    print(average_checkpoints(folders, out=out, weights=shares))
+    tell(average_checkpoints(folders, out=out, weights=shares))

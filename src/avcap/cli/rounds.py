@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from avcap.cli.app import app, say
-from avcap.cli.judges import JudgeOptions, open_judge, read_calibration
+from avcap.cli.app import App, app, say, tell
+from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_calibration
 from avcap.cli.material import claim, questions_of, read_truths, samples_of
 from avcap.cli.train import find_recipe, overrides
 from avcap.config import override
@@ -28,7 +28,7 @@ class _RunByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-rounds_app = typer.Typer(help="Multi-round preference optimisation.", no_args_is_help=True, cls=_RunByDefault)
+rounds_app = App(help="Multi-round preference optimisation.", no_args_is_help=True, cls=_RunByDefault)
 app.add_typer(rounds_app, name="rounds")
 
 
@@ -56,6 +56,7 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Replies of an LLM judge are kept here; in --out if left out.")
     ] = None,
     budget: Annotated[float | None, typer.Option(metavar="USD", help="An LLM judge stops before this.")] = None,
+    timeout: Timeout = TIMEOUT_S,
     questions: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Questions about --data, to replay or to learn.")
     ] = None,
@@ -85,7 +86,7 @@ def run(
         samples=samples_of(learned), held_out=samples_of(measured), questions=questions_of(learned, questions),
         held_out_questions=questions_of(measured, held_out_questions),
     )  # fmt: skip
-    options = JudgeOptions(spec=judge, cache=cache or out_dir / "replies.sqlite", budget_usd=budget)
+    options = JudgeOptions(spec=judge, cache=cache or out_dir / "replies.sqlite", budget_usd=budget, timeout_s=timeout)
     known = replace(learned, worlds={**learned.worlds, **measured.worlds})
     with open_judge(options, truth=known) as opened:
         if calibration is not None:
@@ -94,7 +95,7 @@ def run(
         best = run_rounds(
             parent, config=resolved, material=material, judge=opened.judge, out_dir=out_dir, say=say
         )
-    print(best)
+    tell(best)
 
 
 @rounds_app.command("status", no_args_is_help=True)
@@ -107,14 +108,14 @@ def status(
 
     standings = read_standings(folder)
     for standing in standings:
-        print(describe(standing))
+        tell(describe(standing))
     best, decision = None, folder / "decision.json"
     if decision.exists():
         found = json.loads(decision.read_text(encoding="utf-8"))
         best = found["best"]
-        print(f"best: round {best}; {found['reason']}")
+        tell(f"best: round {best}; {found['reason']}")
         for number, why in found["refused"].items():
-            print(f"refused: round {number}; {why}")
+            tell(f"refused: round {number}; {why}")
     if plot is not None:
         from avcap.web.plot import plot_rounds
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from avcap.cli.app import app
+from avcap.cli.app import app, tell
 
 
 class Tracker(StrEnum):
@@ -32,4 +32,4 @@ def track(
         log_to_wandb(runs, folder=out, name=name, project=project)
     else:
         log_to_tensorboard(runs, folder=out)
-    print(f"{out}: {len(runs)} steps of {len(set().union(*runs))} figures")
+    tell(f"{out}: {len(runs)} steps of {len(set().union(*runs))} figures")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from avcap.cli.app import app
+from avcap.cli.app import app, tell
 from avcap.errors import UserError
 from avcap.infer.shipped import find_checkpoint
 
@@ -38,13 +38,13 @@ def train(
 
     resolved = override(make_config(), values)
     if not dry_run:
-        print(run_recipe(recipe, resolved, out_dir=out_dir, parent=parent))
+        tell(run_recipe(recipe, resolved, out_dir=out_dir, parent=parent))
         return
     import yaml
 
     verb = "go on in" if (out_dir / "config.yaml").exists() else "train into"
-    print(yaml.safe_dump({"recipe": recipe, **to_dict(resolved)}, sort_keys=False), end="")
-    print(f"# Would {verb} {out_dir}, from {parent or 'nothing'}, and leave the model in {out_dir / 'checkpoint'}")
+    tell(yaml.safe_dump({"recipe": recipe, **to_dict(resolved)}, sort_keys=False), end="")
+    tell(f"# Would {verb} {out_dir}, from {parent or 'nothing'}, and leave the model in {out_dir / 'checkpoint'}")
 
 
 def overrides(recipe: str, *, config: Path | None, assignments: list[str], seed: int | None) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from avcap.cli.app import app
+from avcap.cli.app import App, app, tell
 
-world_app = typer.Typer(help="Videos with exactly known truth, to train and to test on.", no_args_is_help=True)
+world_app = App(help="Videos with exactly known truth, to train and to test on.", no_args_is_help=True)
 app.add_typer(world_app, name="world")
 
 
@@ -28,4 +28,4 @@ def make_world(
         out, num_clips=clips, seed=seed, difficulty=difficulty, domain=domain, num_workers=workers,
         progress=sys.stderr.isatty(),
     )  # fmt: skip
-    print(truth)
+    tell(truth)

@@ -5,7 +5,6 @@
 A question without an answer (no video, a video that cannot be read) is in no accuracy; it is named and counted.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,8 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from avcap.data.qa_files import LETTERS, VideoQuestion, letters_of
+from avcap.data.qa_files import VideoQuestion, letters_of
 from avcap.judge.bootstrap import Rate, ratio_rates
+from avcap.judge.letters import read_letter as read_letter
+from avcap.llm.answer import answer_of
 from avcap.records import Question
 from avcap.world import questions as world_questions
 
@@ -51,35 +52,7 @@ class AnswerError:
     error: str
 
 
-# --- reading a reply --------------------------------------------------------------------------------------------------
-
-_LEADING = re.compile(r"^\W*(?:option\s+)?\(?([A-Z])\)?\s*(?:[.:),\n]|$)")
-_SAID = re.compile(r"\b(?:answer|option|choice)\b(?:\s+is)?\s*:?\s*\(?([A-Z])\)?(?![A-Za-z'’])", re.IGNORECASE)
-_BRACKETED = re.compile(r"\(([A-Z])\)")
-
-
-def read_letter(reply: str, options: Sequence[str]) -> int | None:
-    """A reply to a question with options -> the index of the option that it means; None if that is not clear.
-
-    In this order: a letter at its beginning, "the answer is B", one letter in brackets, an option's text.
-
-    >>> read_letter("B. because", ["a dog", "a cat"]), read_letter("A man walks.", ["a dog", "a cat"])
-    (1, None)
-    """
-    letters = LETTERS[: len(options)]
-    leading = _LEADING.match(reply)
-    said = [match.group(1) for match in _SAID.finditer(reply) if match.group(1).isupper()]
-    for found in ([leading.group(1)] if leading else [], said, _BRACKETED.findall(reply)):
-        meant = {letter for letter in found if letter in letters}
-        if meant:
-            return letters.index(meant.pop()) if len(meant) == 1 else None
-    plain = _plain(reply)
-    told = [index for index, option in enumerate(options) if f" {_plain(option)} " in f" {plain} "]
-    return told[0] if len(told) == 1 else None
-
-
-def _plain(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.lower()))
+# --- reading a reply in words; letters.py reads letters ---------------------------------------------------------------
 
 
 def is_right(reply: str, question: VideoQuestion) -> bool:
@@ -96,7 +69,7 @@ def _says(reply: str, question: VideoQuestion, answer: str) -> bool:
     as_asked = Question(
         question_id=question.question_id, kind=question.kind, text=question.text, answer=answer, needs="both"
     )
-    return world_questions.right(reply, as_asked)
+    return world_questions.right(answer_of(reply).text, as_asked)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ class Setting:
     judge: str
     prompt_version: str
     modality: str
+    dropped: tuple[str, ...] = ()
+    """What the judge's server refused and was asked without; known once it has been asked."""
 
 
 @dataclass(frozen=True, kw_only=True)

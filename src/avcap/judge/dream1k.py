@@ -15,12 +15,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from avcap.judge import parse, prompts
-from avcap.judge.base import ChatRequest
-from avcap.judge.dialogue import RETRY_TEMPERATURE, Dialogue, Failed, ask_until_valid, side_by_side
-from avcap.judge.parse import BadReply
+from avcap.judge import prompts
 from avcap.judge.protocols import Card
-from avcap.judge.untrusted import delimit, one_line
+from avcap.llm import json_reply
+from avcap.llm.dialogue import RETRY_TEMPERATURE, Dialogue, Failed, ask_until_valid, side_by_side
+from avcap.llm.json_reply import BadReply
+from avcap.llm.quoting import delimit, one_line
+from avcap.llm.types import ChatRequest
 from avcap.records import Unscored
 
 MOST_EVENTS = 10
@@ -178,7 +179,7 @@ def relation_request(events: tuple[str, ...], *, description: str) -> ChatReques
 
 def read_events(text: str) -> tuple[str, ...]:
     """A reply -> at most ten events."""
-    events = parse.take_list(parse.parse_object(text), "events", where="the reply")
+    events = json_reply.take_list(json_reply.parse_object(text, schema=EVENTS_SCHEMA), "events", where="the reply")
     if not all(isinstance(event, str) and event.strip() for event in events):
         raise BadReply("an event is not a text")
     if len(events) > MOST_EVENTS:
@@ -189,11 +190,12 @@ def read_events(text: str) -> tuple[str, ...]:
 def read_relations(text: str, *, num_events: int) -> list[str]:
     """A reply -> the relation of each event, in order."""
     relations: dict[int, Any] = {}
-    for item in parse.take_list(parse.parse_object(text), "relations", where="the reply"):
-        number = parse.take_count(item, "id", where="a relation", most=num_events)
+    reply = json_reply.parse_object(text, schema=RELATIONS_SCHEMA)
+    for item in json_reply.take_list(reply, "relations", where="the reply"):
+        number = json_reply.take_count(item, "id", where="a relation", most=num_events)
         if number in relations:
             raise BadReply(f"event {number} has two relations")
-        relations[number] = parse.take_choice(item, "relation", where=f"event {number}", choices=RELATIONS)
+        relations[number] = json_reply.take_choice(item, "relation", where=f"event {number}", choices=RELATIONS)
     if sorted(relations) != list(range(1, num_events + 1)):
         raise BadReply(f"relations of {len(relations)} events, wanted those of 1 to {num_events}")
     return [relations[number] for number in range(1, num_events + 1)]

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from avcap.errors import UserError
-from avcap.judge import parse, prompts
-from avcap.judge.base import Chat, ChatRequest
-from avcap.judge.dialogue import MAX_TRIES, Dialogue, Failed, ask_until_valid, converse
-from avcap.judge.parse import BadReply
-from avcap.judge.untrusted import Block, delimit
+from avcap.judge import prompts
+from avcap.llm import json_reply
+from avcap.llm.dialogue import MAX_TRIES, Dialogue, Failed, ask_until_valid, converse
+from avcap.llm.json_reply import BadReply
+from avcap.llm.quoting import Block, delimit
+from avcap.llm.types import Chat, ChatRequest
 from avcap.records import Event, Modality, Sample, read_jsonl
 
 MAX_REFERENCE_CHARS = 100_000
@@ -80,7 +81,7 @@ def prompt_version() -> str:
 
 def read_events(text: str) -> tuple[Event, ...]:
     """A reply -> events, duplicates merged, numbered e1, e2, ... in the order of the caption. Raises BadReply."""
-    items = parse.take_list(parse.parse_object(text), "events", where="the reply")
+    items = json_reply.take_list(json_reply.parse_object(text, schema=SCHEMA), "events", where="the reply")
     merged = merge_duplicates([_read_event(item, where=f"event {number}") for number, item in enumerate(items, 1)])
     if not merged:
         raise BadReply("no events in a caption that says something")
@@ -88,13 +89,13 @@ def read_events(text: str) -> tuple[Event, ...]:
 
 
 def _read_event(item: Any, *, where: str) -> Event:
-    text = " ".join(parse.take_text(item, "text", where=where).split())
+    text = " ".join(json_reply.take_text(item, "text", where=where).split())
     if len(text) > MAX_EVENT_CHARS or not _key(text):
         raise BadReply(f"{where} is no single fact: {len(text)} characters")
-    start_s, end_s = (parse.take_seconds(item, key, where=where) for key in ("start_s", "end_s"))
+    start_s, end_s = (json_reply.take_seconds(item, key, where=where) for key in ("start_s", "end_s"))
     if start_s is not None and end_s is not None and end_s < start_s:
         raise BadReply(f"{where} ends before it begins")
-    modality = parse.take_choice(item, "modality", where=where, choices=MODALITIES)
+    modality = json_reply.take_choice(item, "modality", where=where, choices=MODALITIES)
     return Event(event_id="", text=text, modality=modality, start_s=start_s, end_s=end_s)
 
 

@@ -13,13 +13,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from avcap.errors import UserError
 from avcap.judge import foreign
 from avcap.judge.base import Case
 from avcap.judge.foreign import Interval, Row
 from avcap.judge.metrics import Scored
+from avcap.llm.answer import answer_of
 from avcap.records import Caption, CaptionError, Event, Modality, Sample, Unscored, WorldTruth, from_json
 
 EVENT_TEXT_FIELDS = ("text", "event", "description")
@@ -69,6 +70,8 @@ class WrittenCaption:
     duration_s: float | None = None
     error: str = ""
     is_padding: bool = False
+    thoughts: Literal["", "cut out", "never ended"] = ""
+    """What the writer thought before the caption, and stored with it, is no part of `text`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,17 @@ def read_captions(paths: Iterable[str | Path], *, text_field: str | None = None)
     """Files of captions, ours or anybody's -> the captions in them."""
     for path in paths:
         for row in foreign.read_rows(path):
-            yield _written_caption(row, text_field)
+            yield _without_thoughts(_written_caption(row, text_field))
+
+
+def _without_thoughts(caption: WrittenCaption) -> WrittenCaption:
+    """A caption -> the same without the thoughts of the model that wrote it."""
+    answer = answer_of(caption.text or "")
+    if caption.text is None or answer.text == caption.text:
+        return caption
+    if answer.is_cut:
+        return dataclasses.replace(caption, text=answer.text, finished=False, thoughts="never ended")
+    return dataclasses.replace(caption, text=answer.text, thoughts="cut out" if answer.has_thoughts else "")
 
 
 def _written_caption(row: Row, text_field: str | None) -> WrittenCaption:
@@ -260,6 +273,9 @@ def match(captions: Iterable[WrittenCaption], truth: Truth) -> Intake:
         else:
             cases[sample.sample_id] = _case(sample, caption, taken=taken)
             taken.add(cases[sample.sample_id].caption_id)
+            if caption.thoughts:
+                detail = f"{caption.where}: thoughts {caption.thoughts}; what is left is judged"
+                problems.append(Problem(kind="caption with thoughts", name=name, detail=detail))
             if caption.duration_s is not None:
                 durations_s.setdefault(sample.video, caption.duration_s)
     failures = [failure for sample_id, failure in failed.items() if sample_id not in cases]

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from avcap.judge import parse, prompts
-from avcap.judge.base import Case, Chat, ChatRequest
-from avcap.judge.dialogue import MAX_TRIES, RETRY_TEMPERATURE, Dialogue, Failed, ask_until_valid, converse
-from avcap.judge.parse import BadReply
+from avcap.judge import prompts
+from avcap.judge.base import Case
 from avcap.judge.protocols import Card, ErrorRates, error_rates
-from avcap.judge.untrusted import Block, delimit, one_line
+from avcap.llm import json_reply
+from avcap.llm.dialogue import MAX_TRIES, RETRY_TEMPERATURE, Dialogue, Failed, ask_until_valid, converse
+from avcap.llm.json_reply import BadReply
+from avcap.llm.quoting import Block, delimit, one_line
+from avcap.llm.types import Chat, ChatRequest
 from avcap.records import Event, EventVerdict, InventedClaim, Sample, Unscored, Verdict
 
 LABELS = ("correct", "missing", "incorrect")
@@ -100,7 +102,7 @@ class LLMJudge:
         prompt_version = self.prompt_version
         for result in converse((self.protocol.dialogue(case) for case in cases), chat=self._chat):
             if isinstance(result, Verdict):
-                yield replace(result, judge=self.name, prompt_version=prompt_version)
+                yield replace(result, judge=self.name, prompt_version=prompt_version, dropped=self._chat.dropped)
             else:
                 yield result
 
@@ -136,18 +138,18 @@ def what_is_captioned(sample: Sample) -> str:
 
 def read_verdict(text: str, *, case: Case, block: Block) -> Verdict:
     """A reply -> the verdict. Raises BadReply for a reply that is not whole, contradicts itself or misquotes."""
-    reply = parse.parse_object(text)
-    labels = _read_labels(parse.take_list(reply, "events", where="the reply"), case=case, block=block)
+    reply = json_reply.parse_object(text, schema=SCHEMA)
+    labels = _read_labels(json_reply.take_list(reply, "events", where="the reply"), case=case, block=block)
     invented = tuple(
         _read_invented(item, block=block, where=f"invented claim {number}")
-        for number, item in enumerate(parse.take_list(reply, "invented", where="the reply"), 1)
+        for number, item in enumerate(json_reply.take_list(reply, "invented", where="the reply"), 1)
     )
     if len({claim.text for claim in invented}) < len(invented):
         raise BadReply("an invented claim is listed twice")
-    said = parse.take(reply, "counts", where="the reply")
+    said = json_reply.take(reply, "counts", where="the reply")
     counted = {label: list(labels.values()).count(label) for label in LABELS} | {"invented": len(invented)}
     for name, count in counted.items():
-        if (got := parse.take_count(said, name, where="the counts")) != count:
+        if (got := json_reply.take_count(said, name, where="the counts")) != count:
             raise BadReply(f"the counts say {got} {name}, the lists {count}")
     ids = [event.event_id for event in case.sample.events]
     events = tuple(EventVerdict(event_id=event_id, label=labels[number]) for number, event_id in enumerate(ids, 1))
@@ -158,15 +160,15 @@ def _read_labels(items: list[Any], *, case: Case, block: Block) -> dict[int, Any
     """The reply's events -> number of an event -> its label."""
     labels: dict[int, Any] = {}
     for position, item in enumerate(items, 1):
-        number = parse.take_count(item, "id", where=f"item {position} of the events")
+        number = json_reply.take_count(item, "id", where=f"item {position} of the events")
         where = f"event {number}"
         if not 1 <= number <= len(case.sample.events):
             raise BadReply(f"{where} is not in the list of {len(case.sample.events)}")
-        label = parse.take_choice(item, "label", where=where, choices=LABELS)
+        label = json_reply.take_choice(item, "label", where=where, choices=LABELS)
         if number in labels:
             raise BadReply(f"{where} is labelled twice: {labels[number]} and {label}")
         labels[number] = label
-        _check_quote(parse.take(item, "quote", where=where), label=label, block=block, where=where)
+        _check_quote(json_reply.take(item, "quote", where=where), label=label, block=block, where=where)
     if lacking := [number for number in range(1, len(case.sample.events) + 1) if number not in labels]:
         raise BadReply(f"{len(lacking)} events without a label, the first being event {lacking[0]}")
     return labels
@@ -177,17 +179,17 @@ def _check_quote(quote: Any, *, label: str, block: Block, where: str) -> None:
         raise BadReply(f"the quotation for {where} is not a text")
     if label == "missing" and quote.strip():
         raise BadReply(f"{where} is missing and yet quoted")
-    if label != "missing" and not parse.is_quoted(quote, source=block.body):
+    if label != "missing" and not json_reply.is_quoted(quote, source=block.body):
         raise BadReply(f"the quotation for {where} ({label}) is not in the caption")
 
 
 def _read_invented(item: Any, *, block: Block, where: str) -> InventedClaim:
     claim = InventedClaim(
-        text=parse.take_text(item, "text", where=where),
-        modality=parse.take_choice(item, "modality", where=where, choices=MODALITIES),
-        start_s=parse.take_seconds(item, "time_s", where=where),
+        text=json_reply.take_text(item, "text", where=where),
+        modality=json_reply.take_choice(item, "modality", where=where, choices=MODALITIES),
+        start_s=json_reply.take_seconds(item, "time_s", where=where),
     )
-    if not parse.is_quoted(claim.text, source=block.body):
+    if not json_reply.is_quoted(claim.text, source=block.body):
         raise BadReply(f"the quotation of {where} is not in the caption")
     return claim
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from avcap.errors import UserError
-from avcap.judge.base import ChatRequest, NoReply, Reply
-from avcap.judge.cache import ReplyCache, reply_key
-from avcap.judge.cost import Estimate, Price, estimate
+from avcap.llm.budget import Estimate, Price, estimate
+from avcap.llm.cache import ReplyCache, reply_key
+from avcap.llm.types import ChatRequest, NoReply, Reply
 
 POLL_S = 0.1
 """How often a reply that another process is computing is looked for."""
@@ -49,6 +49,7 @@ class LocalChat:
 
     def __init__(self, model: TextModel, *, cache: ReplyCache | None = None) -> None:
         self.name = f"local:{model.name}"
+        self.dropped: tuple[str, ...] = ()
         self._model, self._cache = model, cache
 
     def key(self, request: ChatRequest) -> str:

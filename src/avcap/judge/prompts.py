@@ -3,12 +3,11 @@
 All wordings are ours. Where a protocol is somebody else's, its rules are theirs and the sentences are not.
 """
 
-import dataclasses
 import hashlib
 import json
 from typing import Any
 
-from avcap.judge.base import ChatRequest, Message
+from avcap.llm.types import ChatRequest, Message, described
 from avcap.records import Event
 
 UNTRUSTED = """\
@@ -155,5 +154,5 @@ def list_schema(items: dict[str, Any]) -> dict[str, Any]:
 
 def fingerprint(*requests: ChatRequest) -> str:
     """The requests of an example -> ten digits that change with anything that is asked, down to the token limit."""
-    text = json.dumps([dataclasses.asdict(one) for one in requests], sort_keys=True, ensure_ascii=False)
+    text = json.dumps([described(one) for one in requests], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from avcap.judge.base import Chat, ChatRequest
-from avcap.judge.dialogue import Dialogue, converse, first_requests
+from avcap.llm.dialogue import Dialogue, converse, first_requests
+from avcap.llm.types import Chat, ChatRequest
 from avcap.records import Unscored
 
 CaseT = TypeVar("CaseT", contravariant=True)

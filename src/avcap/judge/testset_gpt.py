@@ -12,13 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from avcap.judge import parse, prompts
-from avcap.judge.base import Case, ChatRequest
-from avcap.judge.dialogue import Dialogue, Failed, ask_until_valid, side_by_side
+from avcap.judge import prompts
+from avcap.judge.base import Case
 from avcap.judge.llm_judge import TOKENS_BESIDE_EVENTS, TOKENS_PER_EVENT, event_list, what_is_captioned
-from avcap.judge.parse import BadReply
 from avcap.judge.protocols import Card, ErrorRates, error_rates
-from avcap.judge.untrusted import delimit, shorten_repeats
+from avcap.llm import json_reply
+from avcap.llm.dialogue import Dialogue, Failed, ask_until_valid, side_by_side
+from avcap.llm.json_reply import BadReply
+from avcap.llm.quoting import delimit, shorten_repeats
+from avcap.llm.types import ChatRequest
 from avcap.records import Event, Sample, Unscored
 
 NUM_RUNS = 7
@@ -157,12 +159,12 @@ def requests_of(case: Case) -> tuple[ChatRequest, ChatRequest]:
 
 def read_lists(text: str, *, sample: Sample) -> RunCounts:
     """A reply with lists -> counts. Raises BadReply if a count is not its list's, or an event is in two lists."""
-    reply = parse.parse_object(text)
+    reply = json_reply.parse_object(text, schema=LIST_SCHEMA)
     missed, incorrect = (_read_numbers(reply, kind, num_events=len(sample.events)) for kind in KINDS[:2])
     if both := sorted(set(missed) & set(incorrect)):
         raise BadReply(f"event {both[0]} is both missed and incorrect")
-    hallucination = parse.take(reply, KINDS[2], where="the reply")
-    claims = parse.take_list(hallucination, "claims", where=KINDS[2])
+    hallucination = json_reply.take(reply, KINDS[2], where="the reply")
+    claims = json_reply.take_list(hallucination, "claims", where=KINDS[2])
     if not all(isinstance(claim, str) and claim.strip() for claim in claims):
         raise BadReply("a hallucination is not a text")
     _check_count(hallucination, items=claims, where=KINDS[2])
@@ -175,8 +177,8 @@ def read_lists(text: str, *, sample: Sample) -> RunCounts:
 
 
 def _read_numbers(reply: dict[str, Any], kind: str, *, num_events: int) -> list[int]:
-    part = parse.take(reply, kind, where="the reply")
-    numbers = parse.take_list(part, "events", where=kind)
+    part = json_reply.take(reply, kind, where="the reply")
+    numbers = json_reply.take_list(part, "events", where=kind)
     for number in numbers:
         if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= num_events:
             raise BadReply(f"{kind} lists something that is not the number of one of the {num_events} events")
@@ -187,18 +189,18 @@ def _read_numbers(reply: dict[str, Any], kind: str, *, num_events: int) -> list[
 
 
 def _check_count(part: Any, *, items: list[Any], where: str) -> None:
-    if (count := parse.take_count(part, "count", where=where)) != len(items):
+    if (count := json_reply.take_count(part, "count", where=where)) != len(items):
         raise BadReply(f"{where} counts {count} and lists {len(items)}")
 
 
 def read_counts(text: str, *, num_events: int) -> RunCounts:
     """A reply with counts alone -> counts. Raises BadReply if more events are wrong than there are."""
-    reply = parse.parse_object(text)
-    missed, incorrect = (parse.take_count(reply, kind, where="the reply", most=num_events) for kind in KINDS[:2])
+    reply = json_reply.parse_object(text, schema=COUNT_SCHEMA)
+    missed, incorrect = (json_reply.take_count(reply, kind, where="the reply", most=num_events) for kind in KINDS[:2])
     if missed + incorrect > num_events:
         raise BadReply(f"{missed} missed and {incorrect} incorrect of {num_events} events")
     return RunCounts(
-        missed=missed, incorrect=incorrect, hallucination=parse.take_count(reply, KINDS[2], where="the reply")
+        missed=missed, incorrect=incorrect, hallucination=json_reply.take_count(reply, KINDS[2], where="the reply")
     )
 
 

@@ -9,17 +9,21 @@ the released script; so a caption that answers nothing raises the mean. The *str
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from avcap.judge import parse, prompts
-from avcap.judge.base import ChatRequest, NoReply
-from avcap.judge.dialogue import MAX_TRIES, RETRY_TEMPERATURE, Dialogue, Failed, ask_until_valid, side_by_side
-from avcap.judge.parse import BadReply
+from avcap.judge import prompts
 from avcap.judge.protocols import Card
-from avcap.judge.untrusted import delimit, one_line
+from avcap.llm import json_reply
+from avcap.llm.answer import answer_of
+from avcap.llm.dialogue import MAX_TRIES, RETRY_TEMPERATURE, Dialogue, Failed, ask_until_valid, side_by_side
+from avcap.llm.json_reply import BadReply
+from avcap.llm.quoting import delimit, one_line
+from avcap.llm.types import ChatRequest, NoReply, Reply
 from avcap.records import Unscored
 
 MAX_TOKENS = 256
+THINKING_TOKENS = 4096
+"""The room of a second try, where all of the first went into thoughts."""
 BEST_SCORE = 5
 NO_CAPTION = "The description is empty."
 
@@ -145,12 +149,16 @@ def _judge_question(pair: QuestionAnswer, *, caption: str) -> Dialogue[AnswerSco
     """A question and a caption -> what the caption's answer is worth. An empty caption answers nothing, unasked."""
     if not delimit(caption, name="description").body:
         return AnswerScore(answer=NO_CAPTION, is_correct=False, score=0)
-    (reply,) = yield [answer_request(pair, caption=caption)]
+    request = answer_request(pair, caption=caption)
+    (reply,) = yield [request]
+    if isinstance(reply, Reply) and not reply.finished and not answer_of(reply.text).text.strip():
+        # all of the limit went into thoughts
+        (reply,) = yield [replace(request, max_tokens=THINKING_TOKENS, attempt=request.attempt + 1)]
     if isinstance(reply, NoReply):
         return Failed(reason=reply.reason)
-    if not reply.text.strip():
-        return Failed(reason="the answer from the caption is empty")
-    answer = reply.text.strip()  # one that was cut off is scored as far as it goes
+    answer = answer_of(reply.text).text.strip()  # one that was cut off is scored as far as it goes
+    if not answer:
+        return Failed(reason="the answer from the caption is empty", reply=reply.text)
     request = score_request(pair, answer=answer)
     return (yield from ask_until_valid(request, read=lambda text: read_score(text, answer=answer)))
 
@@ -172,9 +180,9 @@ def score_request(pair: QuestionAnswer, *, answer: str) -> ChatRequest:
 
 def read_score(text: str, *, answer: str) -> AnswerScore:
     """A reply -> the score. "yes" with 0 is a contradiction; "no" with some points is not."""
-    reply = parse.parse_object(text)
-    is_correct = parse.take_choice(reply, "correct", where="the reply", choices=("yes", "no")) == "yes"
-    score = parse.take_count(reply, "score", where="the reply", most=BEST_SCORE)
+    reply = json_reply.parse_object(text, schema=SCORE_SCHEMA)
+    is_correct = json_reply.take_choice(reply, "correct", where="the reply", choices=("yes", "no")) == "yes"
+    score = json_reply.take_count(reply, "score", where="the reply", most=BEST_SCORE)
     if is_correct and score == 0:
         raise BadReply("correct, and yet 0 points")
     return AnswerScore(answer=answer, is_correct=is_correct, score=score)

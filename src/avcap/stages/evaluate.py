@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from avcap.errors import UserError
-from avcap.judge.base import Case, Chat, EventJudge
+from avcap.judge.base import Case, EventJudge
 from avcap.judge.compare import Setting
 from avcap.judge.events import Correction, ExtractionError, apply_corrections, extract
 from avcap.judge.ingest import Intake, Problem
 from avcap.judge.llm_judge import Avcap1
 from avcap.judge.metrics import Metrics, Scored, compute_metrics, metrics_to_dict
+from avcap.llm.types import Chat
 from avcap.records import (
     Event,
     InventedClaim,
@@ -96,8 +97,9 @@ def evaluate(
     _write_answers(out_dir, scored)
 
     counted = [restrict(one, modality=modality) for one in scored]
+    dropped = {part for one in scored if isinstance(one.verdict, Verdict) for part in one.verdict.dropped}
     evaluation = Evaluation(
-        setting=setting,
+        setting=dataclasses.replace(setting, dropped=tuple(sorted(dropped))),
         captioner=captioner,
         num_videos=len({one.case.sample.video for one in counted}),
         num_events=len({(one.case.sample.video, e.event_id) for one in counted for e in one.case.sample.events}),
@@ -117,6 +119,8 @@ def describe(evaluation: Evaluation) -> dict[str, Any]:
     """Evaluation -> what evaluation.json holds: all but what stands in the other files."""
     data = dataclasses.asdict(dataclasses.replace(evaluation, scored=(), metrics=None))  # type: ignore[arg-type]
     del data["scored"], data["metrics"]
+    if not evaluation.setting.dropped:
+        del data["setting"]["dropped"]
     return {**data, "num_problems": dict(Counter(problem.kind for problem in evaluation.problems))}
 
 

@@ -26,9 +26,9 @@ from avcap.judge.answers import (
     compute_qa_metrics,
     is_right,
     qa_metrics_to_dict,
-    read_letter,
     read_text,
 )
+from avcap.judge.letters import read_letter
 from avcap.media.clip import Clip
 from avcap.records import Decoding, Sample, from_json, to_json, write_jsonl
 

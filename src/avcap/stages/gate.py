@@ -21,9 +21,10 @@ from avcap.errors import UserError
 from avcap.infer.answer import Answerer, letters_prompt
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
-from avcap.judge.answers import is_right, read_letter
+from avcap.judge.answers import is_right
 from avcap.judge.base import Case, EventJudge
 from avcap.judge.ingest import Intake
+from avcap.judge.letters import read_letter
 from avcap.judge.metrics import Metrics
 from avcap.records import Caption, CaptionError, Decoding, Sample, from_json
 from avcap.stages.collect import collect_captions, write_json

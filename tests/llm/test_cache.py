@@ -15,9 +15,9 @@ import pytest
 from scripted_server import Body, ScriptedServer
 
 from avcap.errors import UserError
-from avcap.judge.base import ChatRequest, Message, Reply
-from avcap.judge.cache import ReplyCache, reply_key
-from avcap.judge.chat import open_chat
+from avcap.llm.cache import ReplyCache, reply_key
+from avcap.llm.chat import open_chat
+from avcap.llm.types import ChatRequest, Message, Reply
 
 REPLY = Reply(text="ja \x00\n漢", finished=False, input_tokens=7, output_tokens=3)
 REQUEST = ChatRequest(messages=(Message(role="user", content="q"),), max_tokens=10)
@@ -25,9 +25,9 @@ REQUEST = ChatRequest(messages=(Message(role="user", content="q"),), max_tokens=
 # Asks questions FIRST..LAST of a server, and prints each number as soon as its reply is handed on.
 ASKING = """
 import sys
-from avcap.judge.base import ChatRequest, Message
-from avcap.judge.cache import ReplyCache
-from avcap.judge.chat import open_chat
+from avcap.llm.types import ChatRequest, Message
+from avcap.llm.cache import ReplyCache
+from avcap.llm.chat import open_chat
 url, path, count, lease_s = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 requests = [ChatRequest(messages=(Message(role="user", content=f"{n}"),), max_tokens=10) for n in range(count)]
 cache = ReplyCache(path, lease_s=lease_s)

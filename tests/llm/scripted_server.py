@@ -74,7 +74,8 @@ def completion(text: str | None, *, finish: str = "stop", tokens: tuple[Any, Any
 
 
 def reply(stage: Stage) -> None:
-    payload = completion(stage.answer(stage.body))
+    num_chars = sum(len(str(message["content"])) for message in stage.body.get("messages", ()))
+    payload = completion(stage.answer(stage.body), tokens=(max(100, num_chars // 4), 10))
     stage.paid = True
     stage.send(payload)
 

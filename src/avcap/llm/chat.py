@@ -17,7 +17,7 @@ import json
 import random
 import re
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,20 +25,23 @@ from typing import Any
 import httpx2
 
 from avcap.errors import UserError
-from avcap.judge.base import ChatRequest, NoReply, Reply
-from avcap.judge.cache import ReplyCache, reply_key
-from avcap.judge.completion import (
-    Dialect,
+from avcap.llm.budget import PRICES, Budget, Estimate, Price, cost_of, estimate, find_price, most_it_can_cost
+from avcap.llm.cache import ReplyCache, reply_key
+from avcap.llm.dialect import REFUSALS, Dialect, barest, from_text, joined, plainer, request_body, to_text
+from avcap.llm.proxy import proxy_of
+from avcap.llm.types import ChatRequest, NoReply, Reply
+from avcap.llm.wire import (
     Failure,
     error_code,
     error_message,
-    plainer_dialect,
+    fewest_tokens,
+    is_always_so,
+    named_fields,
     read_completion,
-    request_body,
     retry_after_s,
     shown,
+    without_secret,
 )
-from avcap.judge.cost import PRICES, Budget, Estimate, Price, cost_of, estimate, find_price, most_it_can_cost
 
 OPENAI_URL = "https://api.openai.com/v1"
 MOST_REPLY_BYTES = 1_000_000
@@ -59,6 +62,8 @@ FOR_THE_USER = {
 }
 """Answers that every further call would get too: the run ends."""
 AGAIN = {408, 409, 425, 429}
+MOST_UNUSABLE = 3
+"""Calls that are paid for and bring nothing usable, for the same reason: after so many, the next would be like them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,17 +140,22 @@ class OpenAIChat:
         self.model, self.url = spec.model, spec.url
         self.name = f"openai:{spec.model}"
         self.counts = ChatCounts(spent_usd=None if price is None else 0.0)
-        self.schema_refusal: str | None = None
-        """What the server said when it refused structured output; replies are not held to the schema since."""
+        self.refusals: dict[str, str] = {}
+        """Optional part of a request -> what the server said when it refused it; it is asked without that since."""
         self._key, self._cache, self._budget, self._price = api_key, cache, budget, price
         self._concurrency, self._timeout_s, self._max_retries = concurrency, timeout_s, max_retries
-        self._dialect = Dialect()
+        remembered = None if cache is None else cache.dialect(server=self.url, model=self.model)
+        self._dialect = Dialect() if remembered is None else from_text(remembered)
+        self._fruitless: set[str] = set()
+        """What the server said when leaving out all optional parts did not help: that is not what it refuses."""
         self._fatal: UserError | None = None
         self._connected = False
         self._stops: set[asyncio.Event] = set()
         self._jitter = random.Random()
         self._slots = asyncio.Semaphore(concurrency)
+        proxy = proxy_of(self.url)
         self._client = httpx2.AsyncClient(
+            proxy=proxy, trust_env=False, verify=httpx2.create_ssl_context(),  # which heeds SSL_CERT_FILE
             timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s), pool=None),
             limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
             # A compressed body could grow a thousandfold in memory, after its size was checked.
@@ -171,9 +181,22 @@ class OpenAIChat:
             self._thread.join()
             self._loop.close()
 
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Optional parts of requests that the server refuses, and that it is asked without."""
+        return self._dialect.dropped
+
+    @property
+    def schema_refusal(self) -> str | None:
+        """What the server said when it refused to hold replies to a JSON schema."""
+        return next((said for part, said in self.refusals.items() if part.startswith("response_format")), None)
+
     def key(self, request: ChatRequest) -> str:
-        """Request -> its key in the cache."""
-        return reply_key(request, server=self.url, model=self.model)
+        """Request -> its key in the cache, as it would be asked now."""
+        return self._key_in(self._dialect, request)
+
+    def _key_in(self, dialect: Dialect, request: ChatRequest) -> str:
+        return reply_key(request, server=self.url, model=self.model, dropped=dialect.dropped_from(request))
 
     def estimate(self, requests: Iterable[ChatRequest]) -> Estimate:
         """Requests -> what asking them would cost now; nothing is sent."""
@@ -196,9 +219,9 @@ class OpenAIChat:
             for request in requests:
                 pending.append(asyncio.run_coroutine_threadsafe(self._answer(request, stop=stop), self._loop))
                 while pending and (pending[0].done() or len(pending) >= LOOKAHEAD * self._concurrency):
-                    yield pending.popleft().result()
+                    yield _take(pending)
             while pending:
-                yield pending.popleft().result()
+                yield _take(pending)
         finally:
             self._stops.discard(stop)
             if pending and not self._loop.is_closed():
@@ -206,42 +229,74 @@ class OpenAIChat:
                 concurrent.futures.wait(pending)
 
     async def _answer(self, request: ChatRequest, *, stop: asyncio.Event) -> Reply | NoReply:
-        """The cache around the calls; a request that another process is asking is waited for."""
+        """One request, in ever plainer dialects until the server takes it; what it took is remembered."""
         async with self._slots:
-            if self._cache is None:
-                return await self._call_until_answered(request, stop=stop)
-            key = self.key(request)
-            while (kept := self._cache.claim(key)) is False and not stop.is_set():
-                await _pause(POLL_S, stop=stop)
-            if isinstance(kept, Reply):
-                return kept
-            if kept is False:
-                return NoReply(reason="stopped before it was asked")
-            try:
-                answer = await self._call_until_answered(request, stop=stop)
-                if isinstance(answer, Reply):
-                    self._cache.put(key, answer, model=self.model)
-            finally:
-                self._cache.release(key)
-            return answer
+            trial, guessed, told = self._dialect, "", dict[str, str]()
+            while True:
+                trial = joined(self._dialect, trial)
+                outcome = await self._answer_in(trial, request, stop=stop)
+                if isinstance(outcome, Refused):
+                    told |= {part: outcome.said for part in outcome.plainer.dropped if part not in trial.dropped}
+                    guessed = outcome.said if outcome.is_guess else guessed
+                    trial = outcome.plainer
+                    continue
+                if isinstance(outcome, Reply):
+                    self._settle_on(trial, told=told)
+                elif guessed:
+                    self._fruitless.add(guessed)
+                return outcome
 
-    async def _call_until_answered(self, request: ChatRequest, *, stop: asyncio.Event) -> Reply | NoReply:
+    def _settle_on(self, dialect: Dialect, *, told: dict[str, str]) -> None:
+        found = joined(self._dialect, dialect)
+        if found == self._dialect:
+            return
+        self._dialect = found
+        self.refusals |= {part: said for part, said in told.items() if part in found.dropped}
+        if self._cache is not None:
+            self._cache.remember_dialect(to_text(found), server=self.url, model=self.model)
+
+    async def _answer_in(
+        self, dialect: Dialect, request: ChatRequest, *, stop: asyncio.Event
+    ) -> "Reply | NoReply | Refused":
+        """The cache around the calls; a request that another process is asking is waited for."""
+        if self._cache is None:
+            return await self._call_until_answered(request, dialect=dialect, stop=stop)
+        key = self._key_in(dialect, request)
+        while (kept := self._cache.claim(key)) is False and not stop.is_set():
+            await _pause(POLL_S, stop=stop)
+        if isinstance(kept, Reply):
+            return kept
+        if kept is False:
+            return NoReply(reason="stopped before it was asked")
+        try:
+            answer = await self._call_until_answered(request, dialect=dialect, stop=stop)
+            if isinstance(answer, Reply):
+                self._cache.put(key, answer, model=self.model)
+        finally:
+            self._cache.release(key)
+        return answer
+
+    async def _call_until_answered(
+        self, request: ChatRequest, *, dialect: Dialect, stop: asyncio.Event
+    ) -> "Reply | NoReply | Refused":
         """Calls with pauses between them, until there is a reply, or another call is of no use or not affordable."""
         most_usd = most_it_can_cost(request, price=self._price) if self._price else 0.0
-        tries = 0
+        tries, unusable = 0, Counter[str]()
         while not stop.is_set():
             if self._fatal:
                 raise self._fatal
             if not await self._reserve(most_usd, stop=stop):
                 return self._no_reply(f"budget: the call can cost ${most_usd:.4f}, {self._budget}")
-            outcome = await self._call_and_settle(request, most_usd=most_usd)
-            if isinstance(outcome, Reply):
+            # A prompt that was sent before may lie in the server's cache, and then some count only what is new.
+            is_new = tries == 0 and request.attempt == 0
+            outcome = await self._call_and_settle(request, dialect=dialect, most_usd=most_usd, is_new=is_new)
+            if not isinstance(outcome, Failure):
                 return outcome
-            if outcome is None:
-                continue
             tries += 1
+            unusable[outcome.reason] += outcome.is_reply
             pause_s = self._pause_before_next(tries, asked_for_s=outcome.wait_s)
-            if not outcome.again or tries > self._max_retries or pause_s > LONGEST_WAIT_S:
+            is_last = tries > self._max_retries or unusable[outcome.reason] >= MOST_UNUSABLE
+            if not outcome.again or is_last or pause_s > LONGEST_WAIT_S:
                 return self._give_up(outcome, tries=tries)
             self.counts.retries += 1
             await _pause(pause_s, stop=stop)
@@ -255,17 +310,19 @@ class OpenAIChat:
             await _pause(POLL_S, stop=stop)
         return True
 
-    async def _call_and_settle(self, request: ChatRequest, *, most_usd: float) -> Reply | Failure | None:
-        """One call -> its outcome, with what it cost written down; None: to be asked again in the dialect found now."""
+    async def _call_and_settle(
+        self, request: ChatRequest, *, dialect: Dialect, most_usd: float, is_new: bool
+    ) -> "Reply | Failure | Refused":
+        """One call -> its outcome, with what it cost written down."""
         spent_usd = 0.0
         try:
-            outcome = await self._call(request)
+            outcome = await self._call(request, dialect=dialect, is_new=is_new)
             if isinstance(outcome, Reply):
                 self.counts.input_tokens += outcome.input_tokens
                 self.counts.output_tokens += outcome.output_tokens
                 counted = outcome.input_tokens + outcome.output_tokens > 0
                 spent_usd = cost_of(outcome, price=self._price) if self._price and counted else most_usd
-            elif outcome and outcome.billed:
+            elif isinstance(outcome, Failure) and outcome.billed:
                 spent_usd = most_usd
             return outcome
         finally:
@@ -274,9 +331,9 @@ class OpenAIChat:
             if self.counts.spent_usd is not None:
                 self.counts.spent_usd += spent_usd
 
-    async def _call(self, request: ChatRequest) -> Reply | Failure | None:
-        """One call over the network, within the deadline."""
-        sent = request_body(request, model=self.model, dialect=self._dialect)
+    async def _call(self, request: ChatRequest, *, dialect: Dialect, is_new: bool) -> "Reply | Failure | Refused":
+        """One call over the network, within the deadline. `is_new`: the server cannot have seen the prompt before."""
+        sent = request_body(request, model=self.model, dialect=dialect)
         self.counts.calls += 1
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -293,9 +350,9 @@ class OpenAIChat:
             if not response.whole:
                 reason = f"a reply of more than {MOST_REPLY_BYTES:,} bytes, or a compressed one"
                 return Failure(reason=reason, again=True, billed=True)
-            outcome = read_completion(response.body)
+            outcome = read_completion(response.body, sent_tokens=fewest_tokens(request) if is_new else 0)
             return replace(outcome, reason=self._clean(outcome.reason)) if isinstance(outcome, Failure) else outcome
-        return self._refused(response, sent=sent)
+        return self._refused(response, sent=sent, dialect=dialect)
 
     async def _post(self, payload: bytes) -> "Response":
         """Sends a request -> the response, cut off at MOST_REPLY_BYTES while it comes in."""
@@ -307,27 +364,33 @@ class OpenAIChat:
                 if len(body) == MOST_REPLY_BYTES:
                     whole = False
                     break
-            retry_after = response.headers.get("Retry-After")
-        return Response(status=response.status_code, retry_after=retry_after, body=bytes(body), whole=whole)
+            retry_after, location = response.headers.get("Retry-After"), response.headers.get("Location", "")
+        return Response(
+            status=response.status_code, retry_after=retry_after, location=location, body=bytes(body), whole=whole
+        )
 
-    def _refused(self, response: "Response", *, sent: dict[str, Any]) -> Failure | None:
-        """Response that is no success -> why, or None after a change of dialect; UserError if it ends the run."""
-        said = self._clean(error_message(response.body))
+    def _refused(self, response: "Response", *, sent: dict[str, Any], dialect: Dialect) -> "Failure | Refused":
+        """Response that is no success -> why, or what to ask instead; UserError if it ends the run."""
+        message = error_message(response.body)
+        said = self._clean(message) if message.strip() else "without a message"
         reason = f"status {response.status}: {said}"
-        if response.status in (400, 422) and (plainer := plainer_dialect(self._dialect, sent=sent, message=said)):
-            if self._dialect.schema and not plainer.schema:
-                self.schema_refusal = said
-            self._dialect = plainer
-            return None
+        if response.status in REFUSALS:
+            fields, keep_limit = named_fields(response.body), self._budget is not None
+            if found := plainer(dialect, sent=sent, message=message, fields=fields, keep_limit=keep_limit):
+                return Refused(plainer=found, said=said)
+            is_guess = response.status in (400, 422) and said not in self._fruitless
+            if is_guess and (found := barest(dialect, sent=sent, message=message)):
+                return Refused(plainer=found, said=said, is_guess=True)
         todo = FOR_THE_USER.get(response.status)
         if 300 <= response.status < 400:
-            todo = "the server sends calls elsewhere; name that address as the URL"
+            to = f" to {self._clean(response.location)}" if response.location else ""
+            reason, todo = f"status {response.status}, a redirection{to}", "name the address that answers as the URL"
         if response.status == 429 and error_code(response.body) == "insufficient_quota":
             todo = "the account's quota is used up; nothing can be asked before it is raised"
         if todo:
             self._fatal = UserError(f"judge {self.name} at {self.url}: got {reason}, wanted a reply; {todo}")
             raise self._fatal
-        again = response.status in AGAIN or response.status >= 500
+        again = response.status in AGAIN or (response.status >= 500 and not is_always_so(message))
         return Failure(reason=reason, again=again, billed=False, wait_s=retry_after_s(response.retry_after))
 
     def _pause_before_next(self, tries: int, *, asked_for_s: float | None) -> float:
@@ -353,8 +416,7 @@ class OpenAIChat:
 
     def _clean(self, said: object) -> str:
         """What a server or library said -> one short line without the key, which some servers repeat."""
-        text = shown(said) or type(said).__name__
-        return text.replace(self._key, "[key]") if self._key else text
+        return shown(without_secret(str(said), secret=self._key)) or type(said).__name__
 
     async def _finish(self) -> None:
         for stop in self._stops:
@@ -370,8 +432,25 @@ class Response:
 
     status: int
     retry_after: str | None
+    location: str
     body: bytes
     whole: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A refusal, and the plainer dialect to ask in. `is_guess`: the server did not say what it refuses."""
+
+    plainer: Dialect
+    said: str
+    is_guess: bool = False
+
+
+def _take(pending: "deque[concurrent.futures.Future[Reply | NoReply]]") -> Reply | NoReply:
+    """Waits for the first answer, and takes it off only then: interrupted, it is among those to be stopped."""
+    answer = pending[0].result()
+    pending.popleft()
+    return answer
 
 
 async def _pause(seconds: float, *, stop: asyncio.Event) -> None:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from avcap.judge.parse import (
+from avcap.llm.json_reply import (
     BadReply,
     is_quoted,
     parse_object,
@@ -59,6 +59,28 @@ def test_a_string_keeps_its_commas():
 def test_what_is_not(text, reason):
     with pytest.raises(BadReply, match=reason):
         parse_object(text)
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1} {"a": 2}',  # a draft, and what it became
+        '{"a": 2} {"b": {}}',
+        'First {"a": "x"}, so {"a": 2}.',
+        '<think>{"a": 1}</think>{"a": 2}',
+        '{"a": 1}</think>\n{"a": 2}',
+    ],
+)
+def test_the_last_object_that_fits_the_schema_counts(text):
+    assert parse_object(text, schema=SCHEMA) == {"a": 2}
+
+
+def test_objects_of_which_none_fits_are_no_answer():
+    with pytest.raises(BadReply, match="2 different"):
+        parse_object('{"a": "x"} {"a": true}', schema=SCHEMA)
 
 
 def test_a_hostile_megabyte_takes_no_time():

@@ -1,6 +1,7 @@
 """Replies that were paid for, kept in one SQLite file: equal requests are asked once, by however many processes.
 
-A request is known by `reply_key`: sha256 of the server's URL, the model's name and everything in the request. The URL
+A request is known by `reply_key`: sha256 of the server's URL, the model's name and everything in the request, with what
+of it the server refuses (which is remembered here, too: a second run asks as the first did). The URL
 is part of it because the name alone does not say which weights answer ("default", "gpt-3.5-turbo" on a llama.cpp
 server): a needless second call costs money, a verdict of another model would cost the result. Failures are never kept.
 
@@ -12,16 +13,16 @@ logging makes a kill at any moment harmless; a power cut may lose the last repli
 import contextlib
 import hashlib
 import json
+import os
 import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from avcap.errors import UserError
-from avcap.judge.base import ChatRequest, Reply
+from avcap.llm.types import ChatRequest, Reply, described
 
 LEASE_S = 15.0
 LOCK_WAIT_S = 60.0
@@ -35,15 +36,20 @@ CREATE TABLE IF NOT EXISTS replies (
     key TEXT PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL, finished INTEGER NOT NULL,
     input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, replied_at REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dialects (
+    server TEXT NOT NULL, model TEXT NOT NULL, dialect TEXT NOT NULL, PRIMARY KEY (server, model)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (
     key TEXT PRIMARY KEY, owner TEXT NOT NULL, expires_at REAL NOT NULL
 ) WITHOUT ROWID;
 """
 
 
-def reply_key(request: ChatRequest, *, server: str, model: str) -> str:
-    """Request to a model of a server -> its key in the cache."""
-    whole = {"server": server, "model": model, **asdict(request)}
+def reply_key(request: ChatRequest, *, server: str, model: str, dropped: Sequence[str] = ()) -> str:
+    """Request to a model of a server -> its key in the cache. `dropped`: parts of it that are not sent."""
+    whole = {"server": server, "model": model, **described(request)}
+    if dropped:
+        whole["dropped"] = list(dropped)
     return hashlib.sha256(json.dumps(whole, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
@@ -93,6 +99,18 @@ class ReplyCache:
         """Ends the claim on a request that got no reply."""
         with self._transaction() as database:
             database.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._owner))
+
+    def dialect(self, *, server: str, model: str) -> str | None:
+        """What `remember_dialect` was given last for this model of this server."""
+        with self._reported():
+            row = self._database.execute(
+                "SELECT dialect FROM dialects WHERE server = ? AND model = ?", (server, model)
+            ).fetchone()
+        return None if row is None else str(row[0])
+
+    def remember_dialect(self, dialect: str, *, server: str, model: str) -> None:
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO dialects VALUES (?, ?, ?)", (server, model, dialect))
 
     def __len__(self) -> int:
         with self._reported():
@@ -160,6 +178,9 @@ class ReplyCache:
 
 def _open(path: Path) -> sqlite3.Connection:
     """Path -> connection to a cache with its tables, made if there is no file; sqlite3.Error if it is another thing."""
+    if not path.exists():  # replies repeat captions: for their owner's eyes; SQLite gives its side files the same mode
+        with contextlib.suppress(OSError):
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     database = sqlite3.connect(path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
     try:
         _enter_wal(database)

@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from avcap.errors import UserError
-from avcap.judge.base import ChatRequest, Reply
+from avcap.llm.types import ChatRequest, Reply
 
 PRICES_DATE = "2026-04"
 BYTES_PER_TOKEN = 4
@@ -108,6 +108,8 @@ def guess_input_tokens(request: ChatRequest) -> int:
 def most_it_can_cost(request: ChatRequest, *, price: Price) -> float:
     """Request -> US dollars that one call of it cannot exceed: no tokenizer in use makes two tokens of one byte."""
     in_bytes = sum(_num_bytes(m.content) + TOKENS_PER_MESSAGE for m in request.messages)
+    # in a field of its own or, where a server takes none, in the prompt with a sentence, which costs less than counting
+    # a token for every byte is too much
     in_bytes += _num_bytes(json.dumps(request.schema)) if request.schema else 0
     return price.of(input_tokens=in_bytes, output_tokens=request.max_tokens)
 

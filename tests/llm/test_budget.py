@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from avcap.errors import UserError
-from avcap.judge.base import ChatRequest, Message, Reply
-from avcap.judge.cost import (
+from avcap.llm.budget import (
     PRICES,
     Budget,
     Price,
@@ -18,6 +17,7 @@ from avcap.judge.cost import (
     most_it_can_cost,
     read_prices,
 )
+from avcap.llm.types import ChatRequest, Message, Reply
 
 MILLI = Price(input=1000.0, output=4000.0)  # 0.001 and 0.004 US dollars a token
 

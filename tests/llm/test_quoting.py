@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avcap.judge.untrusted import MAX_CHARS, delimit, neutralise, one_line, shorten_repeats
+from avcap.llm.quoting import MAX_CHARS, delimit, neutralise, one_line, shorten_repeats
 
 TAG = r"<caption-[0-9a-f]{16}>"
 

@@ -3,8 +3,8 @@
 import pytest
 from scripted_chat import ScriptedChat
 
-from avcap.judge.base import ChatRequest, Message
-from avcap.judge.dialogue import converse, first_requests, side_by_side
+from avcap.llm.dialogue import converse, first_requests, side_by_side
+from avcap.llm.types import ChatRequest, Message
 
 
 def question(text: str) -> ChatRequest:

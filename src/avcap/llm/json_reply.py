@@ -1,17 +1,19 @@
 """A language model's reply -> JSON, or the reason why not: nothing is run, and nothing guessed. Standard library only.
 
-Tolerated: a section of thoughts before the reply, prose around the JSON, a code fence, a comma before a closing brace.
-Not tolerated, because one would have to guess what was meant: two different objects, a key given twice, NaN.
+Tolerated: thoughts in all their forms (answer.py), prose around the JSON, a code fence, a comma before a closing brace,
+and drafts: of several objects the last one that fits the schema counts. Not tolerated, because one would have to guess
+what was meant: two different objects where no schema tells them apart, a key given twice, NaN.
 """
 
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+from avcap.llm.answer import answer_of
+
 # A string that is never closed is taken to the end: tried again at each of its quotes it would cost a square.
 _STRING_OR_SPARE_COMMA = re.compile(r'("(?:[^"\\]|\\.)*+(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
 MAX_STARTS = 200
@@ -22,18 +24,43 @@ class BadReply(Exception):
     """A reply that cannot be used, and why."""
 
 
-def parse_object(text: str) -> dict[str, Any]:
-    """A reply -> the one JSON object in it. Raises BadReply."""
-    _, brace, rest = _THOUGHTS.sub("", text).partition("{")
+def parse_object(text: str, *, schema: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A reply -> the one JSON object in it, or the last one that fits the schema. Raises BadReply."""
+    _, brace, rest = answer_of(text).text.partition("{")
     found: list[dict[str, Any]] = []
     for item in _objects(_without_spare_commas(brace + rest)):
         if item not in found:
             found.append(item)
     if not found:
         raise BadReply("no JSON object in the reply" if text.strip() else "the reply is empty")
+    if schema is not None and (fitting := [item for item in found if fits(item, schema)]):
+        return fitting[-1]
     if len(found) > 1:
         raise BadReply(f"{len(found)} different JSON objects in the reply, wanted one")
     return found[0]
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool,
+    "null": type(None),
+}  # fmt: skip
+
+
+def fits(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether a value has the form that a JSON schema asks for: types, fields, items and choices."""
+    names = schema.get("type", ())
+    kinds = [_TYPES[name] for name in ([names] if isinstance(names, str) else names)]
+    if kinds and not any(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) for kind in kinds):
+        return False
+    if "enum" in schema and value not in schema["enum"]:
+        return False
+    if isinstance(value, list):
+        return all(fits(item, schema.get("items", {})) for item in value)
+    if isinstance(value, dict):
+        fields = schema.get("properties", {})
+        is_whole = all(name in value for name in schema.get("required", ()))
+        return is_whole and all(fits(value[name], wanted) for name, wanted in fields.items() if name in value)
+    return True
 
 
 def _without_spare_commas(text: str) -> str:

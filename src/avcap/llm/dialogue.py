@@ -13,8 +13,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from avcap.judge.base import Chat, ChatRequest, NoReply, Reply
-from avcap.judge.parse import BadReply
+from avcap.llm.answer import answer_of
+from avcap.llm.json_reply import BadReply
+from avcap.llm.types import Chat, ChatRequest, NoReply, Reply
 
 ResultT = TypeVar("ResultT")
 ValueT = TypeVar("ValueT")
@@ -124,7 +125,11 @@ def ask_until_valid(
     return bad
 
 
-def _whole(answer: Reply) -> str:
-    if not answer.finished:
+def _whole(reply: Reply) -> str:
+    """A reply -> the answer in it, without thoughts. Raises BadReply if it is not whole, or is nothing but thoughts."""
+    if not reply.finished:
         raise BadReply("the reply was cut off at its token limit")
+    answer = answer_of(reply.text)
+    if answer.has_thoughts and not answer.text:
+        raise BadReply("the reply is nothing but thoughts")
     return answer.text
