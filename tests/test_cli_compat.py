@@ -31,7 +31,8 @@ def test_v1_as_published_hears_the_silence_of_the_whole_chunk(video, rows, run, 
     row = rows(video, "--model", V1, "--compat", "official")
     # 3 frames of 13 * 14 tokens; all 60 windows of the padded 30 s
     assert row["seen"] | {"bad_packets": 0} == {
-        "frames": 3, "audio_seconds": 3.0, "visual_tokens": 546, "audio_tokens": 60, "bad_packets": 0
+        "frames": 3, "audio_seconds": 3.0, "visual_tokens": 546, "audio_tokens": 60, "bad_packets": 0,
+        "notes": [],
     }  # fmt: skip
     assert row["checkpoint"].endswith("+official")
     code, _, err = run("caption", video, "--max-new-tokens", 2, "--out", tmp_path / "captions.jsonl", "--model", V1)

@@ -64,6 +64,8 @@ class Seen:
     visual_tokens: int
     audio_tokens: int
     bad_packets: int = 0
+    notes: tuple[str, ...] = ()
+    """What of the file was corrected while it was read, or could not be: its clock, colours, channels, streams."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,10 +57,14 @@ def write_media(
     sound_rate: int = 48000,
     sound_codec: str = "flac",
     layout: str = "stereo",
+    gains: Sequence[float] | None = None,
     shift_s: Fraction | int = 0,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """Frame k at `frame_times[k] * time_base`, sound from `sound_start` s on, all moved by `shift_s` when muxed."""
+    """Frame k at `frame_times[k] * time_base`, sound from `sound_start` s on, all moved by `shift_s` when muxed.
+
+    Every channel has the waveform times its gain: 1 unless `gains` says otherwise.
+    """
     with av.open(str(path), "w", options=container_options or {}) as container:
         packets = []
         video = audio = None
@@ -76,7 +80,9 @@ def write_media(
         if video is not None:
             packets += _encode_video(video, frame_times=frame_times, time_base=time_base, picture=picture)
         if audio is not None:
-            packets += _encode_sound(audio, waveform, start=Fraction(sound_start), rate=sound_rate, layout=layout)
+            packets += _encode_sound(
+                audio, waveform, start=Fraction(sound_start), rate=sound_rate, layout=layout, gains=gains
+            )
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             shift = round(shift_s / packet.time_base)
             packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
@@ -93,14 +99,14 @@ def _encode_video(video, *, frame_times, time_base, picture):
     return packets + video.encode(None)
 
 
-def _encode_sound(audio, waveform, *, start, rate, layout):
+def _encode_sound(audio, waveform, *, start, rate, layout, gains):
     packets = []
-    num_channels = len(av.AudioLayout(layout).channels)
+    num_channels = av.AudioLayout(layout).nb_channels
     fmt = audio.codec_context.format.name
     block_size = audio.codec_context.frame_size or 1024
     for first in range(0, len(waveform), block_size):
         block = waveform[first : first + block_size]
-        samples = np.stack([block] * num_channels)
+        samples = np.stack([block * gain for gain in gains or [1] * num_channels]).astype(np.float32)
         if fmt.startswith("s16"):
             samples = (samples * 32767).round().astype(np.int16)
         elif fmt.startswith("s32"):
@@ -112,3 +118,44 @@ def _encode_sound(audio, waveform, *, start, rate, layout):
         frame.pts = round(start * rate) + first
         packets += audio.encode(frame)
     return packets + audio.encode(None)
+
+
+def steps(*, seconds: float, rate: int = 48000, first_hz: int = 400) -> np.ndarray:
+    """-> float32 sine of amplitude 0.4 that is 200 Hz higher in every second: which second it is can be heard."""
+    time_s = np.arange(round(seconds * rate)) / rate
+    return (0.4 * np.sin(2 * np.pi * (first_hz + 200 * np.floor(time_s)) * time_s)).astype(np.float32)
+
+
+def heard_hz(waveform_S: np.ndarray, *, rate: int = 16000) -> list[int]:
+    """Waveform -> the loudest frequency in the middle of every whole second, to 20 Hz; 0 where it is silent."""
+    found = []
+    for second in range(len(waveform_S) // rate):
+        middle_S = waveform_S[second * rate + rate // 5 : (second + 1) * rate - rate // 5]
+        spectrum = np.abs(np.fft.rfft(middle_S * np.hanning(len(middle_S))))
+        hz = spectrum.argmax() * rate / len(middle_S)
+        found.append(20 * round(hz / 20) if middle_S.std() > 1e-3 else 0)
+    return found
+
+
+def set_display_matrix(path: Path, matrix: Sequence[int]) -> Path:
+    """mp4 file -> the same, its video shown by `matrix`: (a, b, c, d), where a stored pixel (x, y) comes to
+    (a x + c y, b x + d y) on the screen."""
+    data = bytearray(path.read_bytes())
+    a, b, c, d = (int(value * 65536) for value in matrix)
+    place = data.find(b"tkhd")
+    while place >= 0:
+        start = place + 4 + 40  # version and flags, times, number, length, layer, group, volume
+        if int.from_bytes(data[start + 36 : start + 40]):  # a track with a width
+            data[start : start + 36] = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], ">i4").tobytes()
+        place = data.find(b"tkhd", place + 4)
+    path.write_bytes(bytes(data))
+    return path
+
+
+def stored_for(shown_HWC: np.ndarray, matrix: Sequence[int]) -> np.ndarray:
+    """What is to be seen, and the display matrix -> what has to be stored, pixel by pixel as the matrix is defined."""
+    a, b, c, d = matrix
+    height, width = shown_HWC.shape[:2] if a else shown_HWC.shape[1::-1]
+    y_HW, x_HW = np.mgrid[:height, :width]
+    screen_x_HW, screen_y_HW = a * x_HW + c * y_HW, b * x_HW + d * y_HW
+    return np.ascontiguousarray(shown_HWC[screen_y_HW - screen_y_HW.min(), screen_x_HW - screen_x_HW.min()])

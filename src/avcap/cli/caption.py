@@ -69,7 +69,9 @@ def caption(
     top_p: Annotated[float, typer.Option(help="Share of the probability that is sampled from.")] = 1.0,
     seed: Annotated[int, typer.Option(help="What is drawn depends on it and on the file.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Videos captioned side by side.")] = 8,
-    deadline: Annotated[float, typer.Option(metavar="S", help="Seconds that decoding one file may take.")] = 120.0,
+    deadline: Annotated[
+        float, typer.Option(metavar="S", help="Seconds that decoding and encoding one file may take.")
+    ] = 600.0,
     device: Device = None,
     dtype: DtypeOption = None,
     device_map: DeviceMap = None,
@@ -155,7 +157,8 @@ def _print_captions(rows: Iterable[Caption | CaptionError], request: Request) ->
             continue
         ending = "" if row.finished else " [cut off: --max-new-tokens]"
         gap = "\n" if num_captions else ""
-        print(f"{gap}{_describe_seen(row, request)}\n{row.text}{ending}", flush=True)
+        notes = "".join(f"  ({note})\n" for note in row.seen.notes)
+        print(f"{gap}{_describe_seen(row, request)}\n{notes}{row.text}{ending}", flush=True)
         num_captions += 1
     if num_errors and num_captions + num_errors > 1:
         say(f"{num_captions} captions, {num_errors} errors")

@@ -54,7 +54,9 @@ def evaluate_questions(
     no_sound: Annotated[bool, typer.Option("--no-sound", help="Only look.")] = False,
     no_picture: Annotated[bool, typer.Option("--no-picture", help="Only listen.")] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 32,
-    deadline: Annotated[float, typer.Option(metavar="S", help="Seconds that decoding one file may take.")] = 120.0,
+    deadline: Annotated[
+        float, typer.Option(metavar="S", help="Seconds that decoding and encoding one file may take.")
+    ] = 600.0,
 ) -> int:
     """Ask questions about videos: accuracy by kind, with intervals over videos, and chance beside it."""
     if no_sound and no_picture:
@@ -134,7 +136,9 @@ def audit_sound(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Texts and figures.")],
     model: Annotated[str, typer.Option(help="A shipped model (see: avcap models) or a checkpoint folder.")] = "tiny",
     clips: Annotated[int | None, typer.Option(metavar="N", help="Only the first N clips.")] = None,
-    deadline: Annotated[float, typer.Option(metavar="S", help="Seconds that decoding one file may take.")] = 120.0,
+    deadline: Annotated[
+        float, typer.Option(metavar="S", help="Seconds that decoding and encoding one file may take.")
+    ] = 600.0,
 ) -> int:
     """Prove that a model uses the sound: the same clips with it, mute, with another's, and without a picture."""
     if clips is not None and clips < 2:

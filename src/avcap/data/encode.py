@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from avcap.data.plus_inputs import resize_frames
 from avcap.data.prompt import time_text_ids
 from avcap.media.clip import Clip, ClipRequest
+from avcap.media.deadline import Check, no_check
 from avcap.media.frame_size import PixelBudget
 from avcap.media.mel import chunk_waveform, log_mel
 from avcap.model.captioning import CaptioningModel
@@ -20,6 +21,7 @@ from avcap.model.plus_configuration import Salmonn2PlusConfig
 from avcap.model.salmonn2_plus import Salmonn2PlusForCaptioning
 
 CHUNKS_AT_ONCE = 32  # spectra of an hour of sound at once would take gigabytes
+UNITS_AT_ONCE = 32  # frames or temporal grids between two looks at the clock: as many as the towers take at once
 
 
 def clip_request(config: Any, path: str, **options: Any) -> ClipRequest:
@@ -40,8 +42,13 @@ def pixel_budget(config: Salmonn2PlusConfig) -> PixelBudget:
 
 
 @torch.no_grad()
-def encode_clip(model: CaptioningModel, clip: Clip, *, tokenizer: PreTrainedTokenizerBase) -> MediaFeatures:
-    """Clip, decoded as `clip_request` says -> what the encoders make of it. It needs frames or sound."""
+def encode_clip(
+    model: CaptioningModel, clip: Clip, *, tokenizer: PreTrainedTokenizerBase, check: Check = no_check
+) -> MediaFeatures:
+    """Clip, decoded as `clip_request` says -> what the encoders make of it. It needs frames or sound.
+
+    `check` is called between pieces of the work, and may end it.
+    """
     has_sound = len(clip.waveform_S) > 0
     encode_picture = _encode_grids if isinstance(model, Salmonn2PlusForCaptioning) else _encode_frames
     times = None
@@ -50,21 +57,21 @@ def encode_clip(model: CaptioningModel, clip: Clip, *, tokenizer: PreTrainedToke
             tokenizer, num_frames=len(clip.frame_times_T), duration_s=clip.end_s - clip.start_s
         )
     return MediaFeatures(
-        **encode_picture(model, clip),
-        sound_KPA=_encode_sound(model, clip) if has_sound else None,
+        **encode_picture(model, clip, check),
+        sound_KPA=_encode_sound(model, clip, check) if has_sound else None,
         audio_seconds=len(clip.waveform_S) / clip.sample_rate_hz,
         start_s=clip.start_s,
         time_text_ids=times,
     )
 
 
-def _encode_frames(model: CaptioningModel, clip: Clip) -> dict[str, Any]:
+def _encode_frames(model: CaptioningModel, clip: Clip, check: Check) -> dict[str, Any]:
     """Clip -> fields of its features: those of its frames and of the frame before them."""
     if not len(clip.frames_THWC):
         return {}
     lead_in_HWC = clip.lead_in_frame_HWC
     return {
-        "vision_TNV": model.encode_picture(_channels_first(clip)),
+        "vision_TNV": _in_pieces(model, _channels_first(clip), num_frames=UNITS_AT_ONCE, check=check),
         "frame_times_T": clip.frame_times_T.tolist(),
         "lead_in_NV": None
         if lead_in_HWC is None
@@ -72,7 +79,7 @@ def _encode_frames(model: CaptioningModel, clip: Clip) -> dict[str, Any]:
     }
 
 
-def _encode_grids(model: CaptioningModel, clip: Clip) -> dict[str, Any]:
+def _encode_grids(model: CaptioningModel, clip: Clip, check: Check) -> dict[str, Any]:
     """Clip -> fields of its features: those of its temporal grids, and how they lie."""
     num_frames = len(clip.frames_THWC)
     if not num_frames:
@@ -81,7 +88,9 @@ def _encode_grids(model: CaptioningModel, clip: Clip) -> dict[str, Any]:
     frames_TCHW = _channels_first(clip)
     # decoded by `clip_request` they have this size; frames of the size in the file get it as the published code does it
     size = pixel_budget(model.config).frame_size(*frames_TCHW.shape[2:], num_frames=num_frames)
-    vision_TNV = model.encode_picture(resize_frames(frames_TCHW, size))
+    vision_TNV = _in_pieces(
+        model, resize_frames(frames_TCHW, size), num_frames=UNITS_AT_ONCE * sizes.frames, check=check
+    )
     step_s = (times_T[-1] - times_T[0]) / (num_frames - 1) if num_frames > 1 else 1.0
     grid = VisionGrid(
         height=size[0] // sizes.factor,
@@ -92,17 +101,28 @@ def _encode_grids(model: CaptioningModel, clip: Clip) -> dict[str, Any]:
     return {"vision_TNV": vision_TNV, "frame_times_T": times_T[:: sizes.frames].tolist(), "grid": grid}
 
 
+def _in_pieces(
+    model: CaptioningModel, frames_TCHW: torch.Tensor, *, num_frames: int, check: Check
+) -> torch.Tensor:
+    """Frames -> their vision features, so many frames at a time."""
+    parts = []
+    for part_TCHW in frames_TCHW.split(num_frames):
+        check()
+        parts.append(model.encode_picture(part_TCHW))
+    return torch.cat(parts)
+
+
 def _channels_first(clip: Clip) -> torch.Tensor:
     return torch.from_numpy(clip.frames_THWC).permute(0, 3, 1, 2)
 
 
-def _encode_sound(model: CaptioningModel, clip: Clip) -> torch.Tensor:
+def _encode_sound(model: CaptioningModel, clip: Clip, check: Check) -> torch.Tensor:
     """Clip -> sound features (K, P, A)."""
     chunks_KS = chunk_waveform(torch.from_numpy(clip.waveform_S), chunk_s=model.config.chunk_s)
     num_mel_bins = model.config.audio_config.num_mel_bins
-    return torch.cat(
-        [
-            model.encode_sound(log_mel(part_KS, num_mel_bins=num_mel_bins))
-            for part_KS in chunks_KS.split(CHUNKS_AT_ONCE)
-        ]
-    )
+    parts = []
+    for part_KS in chunks_KS.split(CHUNKS_AT_ONCE):
+        check()
+        parts.append(model.encode_sound(log_mel(part_KS, num_mel_bins=num_mel_bins)))
+    check()
+    return torch.cat(parts)

@@ -32,7 +32,7 @@ from avcap.model.features import MediaFeatures, VisionGrid
 
 logger = logging.getLogger("avcap")
 
-FORMAT = 2
+FORMAT = 3
 SUFFIX = ".safetensors"
 STALE_S = 3600.0  # a file still written aside after so long is of a process that was killed
 SHRINK_TO = 0.9  # so that not every further clip has to make room
@@ -53,6 +53,7 @@ class EncodedClip:
     duration_s: float
     num_bad_packets: int = 0
     world_score: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def features_id(model: CaptioningModel, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -201,7 +202,7 @@ def _write(path: Path, clip: EncodedClip, *, dtype: torch.dtype) -> int:
         "frame_times_T": list(media.frame_times_T), "audio_seconds": media.audio_seconds, "start_s": media.start_s,
         "time_text_ids": None if media.time_text_ids is None else [list(ids) for ids in media.time_text_ids],
         "grid": None if media.grid is None else asdict(media.grid), "duration_s": clip.duration_s,
-        "num_bad_packets": clip.num_bad_packets, "world_score": clip.world_score,
+        "num_bad_packets": clip.num_bad_packets, "world_score": clip.world_score, "notes": list(clip.notes),
     }  # fmt: skip
     text = json.dumps(facts)
     return path.write_bytes(save(tensors, metadata={"facts": text, "hash": _content(tensors, text)}))
@@ -219,9 +220,9 @@ def _read(path: Path) -> EncodedClip:
     facts: dict[str, Any] = json.loads(metadata["facts"])
     fields: dict[str, Any] = {name: tensor.float() for name, tensor in tensors.items()}
     fields |= {name: facts.pop(name) for name in ("frame_times_T", "audio_seconds", "start_s", "time_text_ids")}
-    grid = facts.pop("grid")
+    grid, notes = facts.pop("grid"), tuple(facts.pop("notes"))
     fields["grid"] = None if grid is None else VisionGrid(**grid)
-    return EncodedClip(media=MediaFeatures(**fields), **facts)
+    return EncodedClip(media=MediaFeatures(**fields), notes=notes, **facts)
 
 
 def _content(tensors: dict[str, torch.Tensor], facts: str) -> str:

@@ -18,6 +18,7 @@ from avcap.infer.captioner import NUM_DECODERS, Captioner, check_clip
 from avcap.infer.generate import Generated, Prefix, generate_after, next_after, read_prefix, score_after
 from avcap.infer.request import Request
 from avcap.media.clip import Clip
+from avcap.media.deadline import deadline_check
 from avcap.media.pool import DecodePool
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
 from avcap.records import Sample, Seen
@@ -63,7 +64,8 @@ class Answerer:
     def look(self, clip: Clip, *, sample: Sample, request: Request) -> LookedAt:
         """A decoded clip -> the same, read by the model. UserError if it is not what was asked for."""
         check_clip(clip, interval_s=sample.interval_s)
-        media = encode_clip(self.model, clip, tokenizer=self.tokenizer)
+        check = deadline_check(clip.path, seconds=self.captioner.deadline_s, spent_s=clip.decoding_s)
+        media = encode_clip(self.model, clip, tokenizer=self.tokenizer, check=check)
         with torch.no_grad():
             (tokens,) = self.model.align_batch([media])
         if request.use_sound and clip.has_sound and AUDIO_ID not in tokens.ids:
@@ -80,7 +82,7 @@ class Answerer:
         seen = Seen(
             frames=tokens.num_frames,
             audio_seconds=round(media.audio_seconds, 3) if tokens.num_audio else 0.0, visual_tokens=tokens.num_visual,
-            audio_tokens=tokens.num_audio, bad_packets=clip.num_bad_packets,
+            audio_tokens=tokens.num_audio, bad_packets=clip.num_bad_packets, notes=clip.notes,
         )  # fmt: skip
         return LookedAt(clip=clip, prefix=prefix, seen=seen)
 

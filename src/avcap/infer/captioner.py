@@ -6,6 +6,7 @@ While one batch is written, the next files are decoded. Never more than a batch 
 FeatureCache a file that was encoded before is neither decoded nor encoded again.
 """
 
+import contextlib
 import hashlib
 import logging
 import math
@@ -38,6 +39,7 @@ from avcap.infer.settings import checkpoint_name, read_settings
 from avcap.infer.shipped import find_checkpoint
 from avcap.infer.world_check import CHECK_FILE, WorldCheck
 from avcap.media.clip import Clip, ClipRequest
+from avcap.media.deadline import deadline_check
 from avcap.media.pool import DecodePool
 from avcap.model.checkpoints import load
 from avcap.model.features import MediaTokens
@@ -110,16 +112,17 @@ class Captioner:
         device_map: str | None = None,
         quantize: str | None = None,
         batch_size: int = 8,
-        deadline_s: float = 120.0,
+        deadline_s: float = 600.0,
         feature_cache: FeatureCache | None = None,
         compat: Compat = "default",
     ):
         """`model`: the name of a shipped model or the path of a checkpoint folder, released layouts included.
 
         `device` None: a GPU if there is one. `dtype` None: float32 on a CPU, bfloat16 elsewhere. `device_map` "auto":
-        layers spread over all GPUs. `quantize`: "8bit" or "4bit", which needs bitsandbytes. `deadline_s`: how long the
-        decoding of one file may take. `feature_cache`: where encoded clips are kept, and looked for first. `compat`
-        "official": exactly as the published code runs a released checkpoint, its mistakes included (docs/compat.md).
+        layers spread over all GPUs. `quantize`: "8bit" or "4bit", which needs bitsandbytes. `deadline_s`: how long one
+        file may take to be decoded and encoded. `feature_cache`: where encoded clips are kept, and looked for first.
+        `compat` "official": exactly as the published code runs a released checkpoint, its mistakes included
+        (docs/compat.md).
         """
         check_compat(compat)
         if batch_size < 1 or not deadline_s > 0:
@@ -285,7 +288,8 @@ class Captioner:
             try:
                 if isinstance(clip, MediaError):
                     raise clip
-                encoded = self._encode(clip, sample=plan.sample, request=request)
+                with named_memory_error(plan.sample.video):
+                    encoded = self._encode(clip, sample=plan.sample, request=request)
             except UserError as error:
                 yield CaptionError(sample_id=plan.sample.sample_id, video=plan.sample.video, error=str(error))
                 continue
@@ -310,7 +314,8 @@ class Captioner:
     def _encode(self, clip: Clip, *, sample: Sample, request: Request) -> EncodedClip:
         """A decoded clip -> its features; UserError if it is not what was asked for."""
         check_clip(clip, interval_s=sample.interval_s)
-        media = encode_clip(self.model, clip, tokenizer=self.tokenizer)
+        check = deadline_check(clip.path, seconds=self.deadline_s, spent_s=clip.decoding_s)
+        media = encode_clip(self.model, clip, tokenizer=self.tokenizer, check=check)
         if self.compat == "official":
             media = published_features(media, clip)
         if request.use_sound and clip.has_sound and AUDIO_ID not in self.model.placeholders(media):
@@ -318,10 +323,11 @@ class Captioner:
                 f"{clip.path}: got a sound track but no sound from {clip.start_s:g} to {clip.end_s:g} s; choose "
                 "another interval, or leave the sound out (--no-sound)"
             )
-        world_score = None if self.world_check is None else self.world_check.score(clip)
+        world_score = None if self.world_check is None else self.world_check.score(clip, check=check)
         return EncodedClip(
-            media=media, duration_s=clip.duration_s, num_bad_packets=clip.num_bad_packets, world_score=world_score
-        )
+            media=media, duration_s=clip.duration_s, num_bad_packets=clip.num_bad_packets, world_score=world_score,
+            notes=clip.notes,
+        )  # fmt: skip
 
     def _ask_or_error(self, video: EncodedVideo, *, request: Request) -> _Asked | CaptionError:
         try:
@@ -431,6 +437,7 @@ class Captioner:
                 visual_tokens=tokens.num_visual,
                 audio_tokens=tokens.num_audio,
                 bad_packets=asked.clip.num_bad_packets,
+                notes=asked.clip.notes,
             ),
             finished=answer.finished,
             duration_s=round(asked.clip.duration_s, 3),
@@ -438,6 +445,22 @@ class Captioner:
             in_world=None if asked.clip.world_score is None else asked.clip.world_score <= 1,
             world_score=None if asked.clip.world_score is None else round(asked.clip.world_score, 3),
         )
+
+
+@contextlib.contextmanager
+def named_memory_error(path: str) -> Iterator[None]:
+    """Makes memory that ran out over one file that file's error: the others may be smaller."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch has a class of its own for a GPU's memory, and none for that of the machine
+        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not is_memory:
+            raise
+        raise MediaError(
+            f"{path}: memory ran out while it was encoded; caption a part of it (--start, --end), or on a larger "
+            "machine"
+        ) from None
 
 
 def span_asked(interval_s: Interval, *, duration_s: float) -> Interval:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from avcap.errors import UserError
 from avcap.media.clip import Clip
+from avcap.media.deadline import Check, no_check
 from avcap.media.mel import SAMPLE_RATE_HZ, chunk_waveform, log_mel
 
 CHECK_FILE = "world_check.safetensors"
@@ -37,6 +38,7 @@ NUM_MEL_BINS, NUM_BANDS = 80, 20
 EDGE_FRAMES = 3, 4  # mel frames of 10 ms at the beginning and the end of a second
 NUM_PICTURE_STATISTICS = 3 * len(COLOUR_QUANTILES) + NUM_DETAIL_LEVELS * len(DETAIL_QUANTILES)
 NUM_SOUND_STATISTICS = len(EDGE_FRAMES) * NUM_BANDS
+FRAMES_AT_ONCE, SECONDS_AT_ONCE = 64, 600  # of hours of audio at once the spectra would take gigabytes
 REMEDY = "delete it, or fit it again: python -m avcap.infer.world_fit FOLDER"
 
 
@@ -88,14 +90,21 @@ class WorldCheck:
         pictures, sounds = zip(*statistics, strict=True)
         return cls(picture=Familiarity.fit(pictures), sound=Familiarity.fit(sounds))
 
-    def score(self, clip: Clip) -> float:
-        """Clip -> how unlike the world it looks or sounds, whichever is more; above 1 it is not of it."""
+    def score(self, clip: Clip, *, check: Check = no_check) -> float:
+        """Clip -> how unlike the world it looks or sounds, whichever is more; above 1 it is not of it.
+
+        `check` is called between pieces of the work, and may end it.
+        """
         scores = []
         if len(clip.frames_THWC):
-            statistics_TF = picture_statistics(torch.from_numpy(clip.frames_THWC))
+            parts = []
+            for part_THWC in torch.from_numpy(clip.frames_THWC).split(FRAMES_AT_ONCE):
+                check()
+                parts.append(picture_statistics(part_THWC))
+            statistics_TF = torch.cat(parts)
             scores.append(self.picture.strangeness(statistics_TF) / PICTURE_MARGIN)
         if len(clip.waveform_S):
-            statistics_KF = sound_statistics(torch.from_numpy(clip.waveform_S), start_s=clip.start_s)
+            statistics_KF = sound_statistics(torch.from_numpy(clip.waveform_S), start_s=clip.start_s, check=check)
             scores.append(self.sound.strangeness(statistics_KF) / SOUND_MARGIN)
         return max(scores)
 
@@ -151,7 +160,9 @@ def _quantiles(values_T: torch.Tensor, quantiles: tuple[float, ...]) -> torch.Te
     return torch.quantile(values_T.flatten(1), torch.tensor(quantiles), dim=1).T
 
 
-def sound_statistics(waveform_S: torch.Tensor, *, start_s: float = 0.0) -> torch.Tensor:
+def sound_statistics(
+    waveform_S: torch.Tensor, *, start_s: float = 0.0, check: Check = no_check
+) -> torch.Tensor:
     """Waveform that begins at `start_s` -> (K, F): the spectrum at the two edges of every whole second.
 
     A sound of the world begins just after a whole second and is over before the next, so there only the background is
@@ -161,7 +172,11 @@ def sound_statistics(waveform_S: torch.Tensor, *, start_s: float = 0.0) -> torch
     num_whole = (len(waveform_S) - first) // SAMPLE_RATE_HZ
     if num_whole > 0:
         waveform_S = waveform_S[first : first + num_whole * SAMPLE_RATE_HZ]
-    mel_KMF = log_mel(chunk_waveform(waveform_S, chunk_s=1.0), num_mel_bins=NUM_MEL_BINS)
-    bands_KBF = mel_KMF.unflatten(1, (NUM_BANDS, -1)).mean(dim=2)
     head, tail = EDGE_FRAMES
-    return torch.cat([bands_KBF[..., :head].mean(dim=2), bands_KBF[..., -tail:].mean(dim=2)], dim=1)
+    parts = []
+    for part_KS in chunk_waveform(waveform_S, chunk_s=1.0).split(SECONDS_AT_ONCE):
+        check()
+        mel_KMF = log_mel(part_KS, num_mel_bins=NUM_MEL_BINS)
+        bands_KBF = mel_KMF.unflatten(1, (NUM_BANDS, -1)).mean(dim=2)
+        parts.append(torch.cat([bands_KBF[..., :head].mean(dim=2), bands_KBF[..., -tail:].mean(dim=2)], dim=1))
+    return torch.cat(parts)

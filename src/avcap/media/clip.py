@@ -38,12 +38,16 @@ class Clip:
     """`start_s`..`end_s` is the span seen: the interval asked for, cut to the file; of a damaged file, up to where it
     could be read."""
     duration_s: float
-    """Of the whole file, as its header says (measured where it says nothing)."""
+    """Of the whole file: where the last packet of picture or sound ends."""
     has_picture: bool
     has_sound: bool
     """Whether the file has such a stream, asked for or not. Cover art is no picture."""
     num_bad_packets: int
     """Packets that could not be read or decoded, and frames that were decoded with errors."""
+    decoding_s: float = 0.0
+    """How long a worker process took for it."""
+    notes: tuple[str, ...] = ()
+    """What of the file was corrected, or could not be, in words: its clock, its colours, its channels, its streams."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avcap.media.codec import DecodeError, upright_rgb, upright_size
+from avcap.media.codec import DecodeError, Display
 from avcap.media.frame_size import PixelBudget
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Past this many bytes held back (minutes without a keyframe) packets are decoded rather than held.
 MAX_HELD_BYTES = 32 * 2**20
+MAX_FRAMES_BYTES = 8 * 2**30
 # Codecs whose "non-reference" frames no other frame refers to. In HEVC one of a higher temporal layer may.
 DISCARDABLE_CODECS = frozenset(["h264", "mpeg4", "mpeg2video", "mpeg1video"])
 
@@ -29,13 +30,19 @@ class InexactShortcut(Exception):
     """A seek or a skip did not lead where the file said it would: the file has to be read without."""
 
 
+class TooMuch(Exception):
+    """A clip would take more memory than one file may; the message says of what."""
+
+
 class FrameKeeper:
     """Frames in the order shown -> the rows of `frames_THWC`: for every instant the last frame at or before it."""
 
     def __init__(
-        self, *, ticks_T: np.ndarray, frame_size: tuple[int, int] | None, pixel_budget: PixelBudget | None = None
-    ) -> None:
+        self, *, ticks_T: np.ndarray, frame_size: tuple[int, int] | None, pixel_budget: PixelBudget | None = None,
+        display: Display | None = None,
+    ) -> None:  # fmt: skip
         """`ticks_T`: the wanted instants, rising, in ticks of the stream's clock."""
+        self.display = display or Display()
         self.ticks_T = ticks_T
         self.frame_size = frame_size
         self.pixel_budget = pixel_budget
@@ -65,9 +72,16 @@ class FrameKeeper:
             self.frames_THWC[self.num_kept] = self.frames_THWC[self.num_kept - 1]
         else:
             if self.num_kept == 0 and self.pixel_budget is not None:
-                self.frame_size = self.pixel_budget.frame_size(*upright_size(frame), num_frames=len(self.ticks_T))
-            rgb_HWC = upright_rgb(frame, frame_size=self.frame_size)
+                self.frame_size = self.pixel_budget.frame_size(*self.display.size(frame), num_frames=len(self.ticks_T))
+            rgb_HWC = self.display.rgb(frame, frame_size=self.frame_size)
             if self.num_kept == 0:
+                num_bytes = len(self.ticks_T) * rgb_HWC.size
+                if num_bytes > MAX_FRAMES_BYTES:
+                    raise TooMuch(
+                        f"{len(self.ticks_T)} frames of {rgb_HWC.shape[1]}x{rgb_HWC.shape[0]} pixels, "
+                        f"{num_bytes / 2**30:.0f} GiB, expected at most {MAX_FRAMES_BYTES / 2**30:g} GiB; look at "
+                        "fewer or smaller ones"
+                    )
                 # All rows at once: a list of frames and the array made of it would be twice the memory.
                 self.frames_THWC = np.empty((len(self.ticks_T), *rgb_HWC.shape), np.uint8)
                 self.frame_size = rgb_HWC.shape[:2]  # a picture that changes size mid-way keeps its first one

@@ -13,11 +13,11 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from avcap.errors import MediaError
 from avcap.media.clip import Clip, ClipRequest
-from avcap.media.worker import ConnectionClosed, receive_clip, send_header
+from avcap.media.worker import OUT_OF_MEMORY, ConnectionClosed, receive_clip, send_header
 
 # A fresh interpreter, not a fork: a fork of a process with threads and a loaded torch may deadlock. And not
 # multiprocessing's spawn, which runs the caller's script again and so imports torch. It finds avcap where we did.
@@ -87,6 +87,7 @@ def decode(request: ClipRequest, *, deadline_s: float) -> Clip:
     with _lock:
         worker = _idle_workers.pop() if _idle_workers else None
     worker = worker or Worker()
+    start_s = time.monotonic()
     try:
         clip = worker.decode(request, deadline_s=deadline_s)
     except MediaError:
@@ -103,11 +104,14 @@ def decode(request: ClipRequest, *, deadline_s: float) -> Clip:
             f"{request.path}: the decoding process ended with {_exit_name(worker.stop())} on this file, wanted frames "
             "or sound; the file is damaged or hostile, or memory ran out"
         ) from None
+    except MemoryError:
+        worker.stop(grace_s=0.0)  # in the middle of an answer
+        raise MediaError(f"{request.path}: {OUT_OF_MEMORY}") from None
     except BaseException:
         worker.stop(grace_s=0.0)  # interrupted in the middle of an answer: it cannot be asked again
         raise
     _give_back(worker)
-    return clip
+    return replace(clip, decoding_s=time.monotonic() - start_s)
 
 
 def _give_back(worker: Worker) -> None:

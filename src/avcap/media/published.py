@@ -13,7 +13,7 @@ import numpy as np
 
 from avcap.errors import MediaError
 from avcap.media.clip import SAMPLE_RATE_HZ, Clip, ClipRequest
-from avcap.media.codec import DecodeError, Streams, find_streams, open_file, read_only, upright_rgb
+from avcap.media.codec import DecodeError, Streams, find_streams, open_file, read_only, rotated_rgb
 from avcap.media.frame_times import official_plus_frame_index, official_v1_frame_index
 from avcap.media.sound import SoundReader
 
@@ -86,7 +86,7 @@ def _read_picture(request: ClipRequest, *, num_frames: int) -> _Picture:
         try:
             for frame in container.decode(stream):
                 if number == index_T[kept]:
-                    rgb_HWC = upright_rgb(frame, frame_size=request.frame_size)
+                    rgb_HWC = rotated_rgb(frame, frame_size=request.frame_size)
                     rgb_HWC = _sized(rgb_HWC, request, num_frames=len(index_T))
                     if not kept:
                         frames_THWC = np.empty((len(index_T), *rgb_HWC.shape), np.uint8)
@@ -143,7 +143,7 @@ def _read_sound(request: ClipRequest) -> np.ndarray:
         first_s = float((stream.start_time or 0) * (stream.time_base or 1))
         reader = SoundReader(
             stream, origin_s=first_s, start_s=0.0, max_samples=ALL_SAMPLES, after_seek=False,
-            only_first_channel=request.published == "v1",
+            only_first_channel=request.published == "v1", keeps_cancelled=True,
         )  # fmt: skip
         read_only(container, [stream])
         try:

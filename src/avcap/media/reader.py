@@ -3,20 +3,32 @@
 T frames   H height   W width   C = 3 colours (RGB)   S samples of sound
 """
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections import deque
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from avcap.errors import MediaError
 from avcap.media.clip import SAMPLE_RATE_HZ, Clip, ClipRequest
-from avcap.media.codec import DecodeError, Streams, find_streams, open_file, read_only, seek_before
+from avcap.media.clock import JumpWatch, MendedClock
+from avcap.media.codec import (
+    DecodeError,
+    Streams,
+    check_pixels,
+    display_of,
+    find_streams,
+    is_animated_webp,
+    open_file,
+    read_only,
+    seek_before,
+)
 from avcap.media.frame_times import frame_instants
-from avcap.media.picture import FrameKeeper, InexactShortcut, PictureReader
+from avcap.media.picture import FrameKeeper, InexactShortcut, PictureReader, TooMuch
 from avcap.media.published import read_published
 from avcap.media.sound import SoundReader
+from avcap.media.survey import Survey, survey_file
 
 if TYPE_CHECKING:
     from av import Packet
@@ -26,14 +38,34 @@ if TYPE_CHECKING:
 SEEK_MARGINS_S = (2.0, 20.0)
 # A damaged file may go on after an unreadable stretch, but must not keep us for ever.
 MAX_UNREADABLE_STRETCHES = 100
+# A waveform of so many hours takes 230 MB an hour, and as much again on its way to the encoder.
+MAX_AUDIO_S = 4 * 3600
+# Headers round lengths to a packet of audio.
+SAME_LENGTH_S = 0.1
+# More after the last packet than an index takes.
+UNREAD_SHARE = 0.2
 # Times are floats and clocks tick in whole numbers: this close below a tick is on the tick.
 TICK_TOLERANCE = 1e-4
+
+
+class SurveyNeeded(Exception):
+    """What the header or the clock says is in doubt: all packets have to be looked at before going on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """Where a file and its picture end, and where its second 0 is on the file's clock."""
+
+    duration_s: float
+    picture_end_s: float
+    origin_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What to take out of a file, in seconds after its origin."""
 
+    origin_s: float
     duration_s: float
     start_s: float
     end_s: float
@@ -46,25 +78,34 @@ def read_request(request: ClipRequest) -> Clip:
     """Request -> Clip; tries shortcuts first (seeking, skipping frames), and reads plainly where one proves inexact."""
     if request.published is not None:
         return read_published(request)
-    margins_s = SEEK_MARGINS_S if request.interval_s else SEEK_MARGINS_S[:1]
-    for seek_margin_s in (*margins_s, None):
+    margins_s = deque([*(SEEK_MARGINS_S if request.interval_s else SEEK_MARGINS_S[:1]), None])
+    survey = None
+    while True:
         try:
             with open_file(request.path) as container:
-                return _read(container, request=request, seek_margin_s=seek_margin_s)
+                return _read(container, request=request, seek_margin_s=margins_s[0], survey=survey)
         except InexactShortcut:
-            continue
-    raise AssertionError("reading without shortcuts cannot be an inexact shortcut")
+            assert len(margins_s) > 1, "reading without shortcuts cannot be an inexact shortcut"
+            margins_s.popleft()
+        except SurveyNeeded:
+            assert survey is None, "a file that was surveyed cannot need it again"
+            survey = survey_file(request.path)
+        except TooMuch as error:
+            raise MediaError(f"{request.path}: got {error}") from None
 
 
-def _read(container: "InputContainer", *, request: ClipRequest, seek_margin_s: float | None) -> Clip:
+def _read(
+    container: "InputContainer", *, request: ClipRequest, seek_margin_s: float | None, survey: Survey | None
+) -> Clip:
     """Opened container -> Clip; `seek_margin_s` None: from the head of the file, and every frame is decoded."""
     streams = find_streams(container)
-    if streams.picture is None and streams.sound is None:
-        raise MediaError(f"{request.path}: got no picture and no sound stream, wanted one; check it with ffprobe")
-    plan = _plan(request, duration_s=streams.duration_s or _measure_duration_s(request.path), streams=streams)
+    _check_streams(request.path, container=container, streams=streams)
+    plan = _plan(request, lengths=_lengths(request, streams=streams, survey=survey))
+    _check_size(request, plan=plan, streams=streams, is_sure=survey is not None or streams.is_certain)
     if seek_margin_s is not None and not streams.has_display_times and request.want_picture:
         raise InexactShortcut
-    seek_s = 0.0 if seek_margin_s is None else plan.instants_T[0] - seek_margin_s
+    clock = survey.clock if survey is not None and survey.clock.is_needed else None
+    seek_s = 0.0 if seek_margin_s is None or clock else plan.instants_T[0] - seek_margin_s
     shortcuts = seek_margin_s is not None
     picture = _picture_reader(request, plan=plan, streams=streams, shortcuts=shortcuts, after_seek=seek_s > 0)
     sound = _sound_reader(request, plan=plan, streams=streams, after_seek=seek_s > 0)
@@ -73,21 +114,70 @@ def _read(container: "InputContainer", *, request: ClipRequest, seek_margin_s: f
     if seek_s > 0:
         if sound is not None:
             sound.learn_frame_grid(container)
-        seek_before(container, seek_s=seek_s + float(streams.origin_s))
-    num_bad_packets = _feed(container, readers)
+        seek_before(container, seek_s=seek_s + plan.origin_s)
+    packets = PacketFeed(streams, readers=readers, clock=clock, is_watched=survey is None)
+    reads_on = survey is None and request.interval_s is None and not streams.is_certain
+    num_bad_packets = packets.feed(container, reads_on=reads_on)
     for reader in readers:
         reader.finish()
         num_bad_packets += reader.num_bad_packets
+    if survey is None and packets.is_at_end and not streams.is_certain:
+        plan = _confirmed(plan, request=request, streams=streams, packets=packets)
     if picture is not None and picture.keeper.num_kept == 0:
         raise MediaError(
             f"{request.path}: got 0 frames from its video stream ({num_bad_packets} bad packets), wanted at least 1; "
             "check it with ffprobe"
         )
-    return _clip(request, plan=plan, streams=streams, picture=picture, sound=sound, num_bad_packets=num_bad_packets)
+    clip = _clip(request, plan=plan, streams=streams, picture=picture, sound=sound, num_bad_packets=num_bad_packets)
+    notes = _notes(streams, plan=plan, clock=clock, picture=picture, sound=sound)
+    read_bytes = packets.read_bytes if survey is None else survey.read_bytes
+    if read_bytes and (packets.is_at_end or survey is not None):
+        notes += _unread_tail(container, read_bytes=read_bytes)
+    return replace(clip, notes=notes)
 
 
-def _plan(request: ClipRequest, *, duration_s: float, streams: Streams) -> Plan:
+def _check_streams(path: str, *, container: "InputContainer", streams: Streams) -> None:
+    """Raises MediaError where there is nothing to decode, and says why."""
+    if streams.picture is None and streams.sound is None:
+        if streams.undecodable:
+            raise MediaError(
+                f"{path}: got nothing that can be decoded ({'; '.join(streams.undecodable)}); convert it, for example "
+                "to mp4 with H.264 and AAC"
+            )
+        raise MediaError(f"{path}: got no picture and no sound stream, wanted one; check it with ffprobe")
+    if container.format.name == "webp_pipe" and is_animated_webp(path):
+        raise MediaError(
+            f"{path}: got an animated WebP, which FFmpeg cannot decode; make a GIF or an mp4 of it (ImageMagick: "
+            "magick FILE.webp FILE.gif) and caption that"
+        )
+    if streams.picture is not None:
+        check_pixels(path, streams.picture)
+
+
+def _lengths(request: ClipRequest, *, streams: Streams, survey: Survey | None) -> Lengths:
+    """-> how long file and picture are: as surveyed, or as the header has it, which reading to the end confirms."""
+    if survey is not None:
+        if survey.duration_s <= 0:
+            raise MediaError(
+                f"{request.path}: got no packets, wanted a video, sound or picture; check it with ffprobe"
+            )
+        duration_s, picture_end_s, origin_s = survey.duration_s, survey.video_end_s, survey.origin_s
+        return Lengths(duration_s=duration_s, picture_end_s=picture_end_s or duration_s, origin_s=origin_s)
+    is_in_doubt = streams.duration_s is None or streams.duration_s <= 0
+    if request.interval_s is not None and not streams.is_certain:
+        # The end of the file, where the header would be found wrong, may never be read.
+        is_in_doubt = is_in_doubt or streams.clock_may_jump or (streams.has_others and streams.picture_end_s is None)
+        is_in_doubt = is_in_doubt or request.interval_s[0] >= (streams.duration_s or 0.0)
+    if is_in_doubt:
+        raise SurveyNeeded
+    assert streams.duration_s is not None
+    picture_end_s = streams.duration_s if streams.picture_end_s is None else streams.picture_end_s
+    return Lengths(duration_s=streams.duration_s, picture_end_s=picture_end_s, origin_s=float(streams.origin_s))
+
+
+def _plan(request: ClipRequest, *, lengths: Lengths) -> Plan:
     """Request and file -> the span, cut to the file, and the instants in it while the picture lasts."""
+    duration_s = lengths.duration_s
     start_s, end_s = request.interval_s or (0.0, duration_s)
     if not 0 <= start_s < min(end_s, duration_s):
         raise MediaError(
@@ -95,15 +185,83 @@ def _plan(request: ClipRequest, *, duration_s: float, streams: Streams) -> Plan:
             f"length; the file lasts {duration_s:.3f} s"
         )
     end_s = min(end_s, duration_s)
-    picture_end_s = duration_s if streams.picture_end_s is None else streams.picture_end_s
     instants_T = frame_instants(
-        start_s=start_s, end_s=min(end_s, picture_end_s), fps=request.fps, max_frames=request.max_frames
+        start_s=start_s, end_s=min(end_s, lengths.picture_end_s), fps=request.fps, max_frames=request.max_frames
     )
     has_lead_in = request.lead_in and start_s > 0
     if has_lead_in:
         step_s = instants_T[1] - instants_T[0] if len(instants_T) > 1 else 1 / request.fps
         instants_T = np.concatenate([[max(0.0, start_s - step_s)], instants_T])
-    return Plan(duration_s=duration_s, start_s=start_s, end_s=end_s, instants_T=instants_T, has_lead_in=has_lead_in)
+    return Plan(
+        origin_s=lengths.origin_s, duration_s=duration_s, start_s=start_s, end_s=end_s, instants_T=instants_T,
+        has_lead_in=has_lead_in,
+    )  # fmt: skip
+
+
+def _check_size(request: ClipRequest, *, plan: Plan, streams: Streams, is_sure: bool) -> None:
+    """Raises MediaError for more audio than memory should be spent on; an estimated length is looked at first."""
+    length_s = plan.end_s - plan.start_s
+    if streams.sound is None or not request.want_sound or length_s <= MAX_AUDIO_S:
+        return
+    if not is_sure:
+        raise SurveyNeeded
+    raise MediaError(
+        f"{request.path}: got {length_s / 3600:.1f} h of audio, expected at most {MAX_AUDIO_S / 3600:g} h at once; "
+        "caption a part of it (--start, --end), or leave the audio out"
+    )
+
+
+def _confirmed(plan: Plan, *, request: ClipRequest, streams: Streams, packets: "PacketFeed") -> Plan:
+    """A plan by the header, carried out to the end of the file -> the same with the lengths that the packets have.
+
+    SurveyNeeded where another plan would have been right.
+    """
+    ends_s = {index: end_s - plan.origin_s for index, end_s in packets.ends_s.items()}
+    chosen = [stream for stream in (streams.picture, streams.sound) if stream is not None]
+    longest_s = max(ends_s.values(), default=0.0)
+    if len(ends_s) < len(chosen):
+        # A stream that was not read may be the longer one.
+        if abs(longest_s - plan.duration_s) > SAME_LENGTH_S:
+            raise SurveyNeeded
+        longest_s = plan.duration_s
+    if longest_s <= 0:
+        return plan
+    picture_end_s = longest_s if streams.picture is None else ends_s.get(streams.picture.index, longest_s)
+    lengths = Lengths(duration_s=longest_s, picture_end_s=picture_end_s, origin_s=plan.origin_s)
+    wanted_end_s = math.inf if request.interval_s is None else request.interval_s[1]
+    if plan.start_s >= longest_s or plan.end_s + SAME_LENGTH_S < min(longest_s, wanted_end_s):
+        raise SurveyNeeded
+    right = _plan(request, lengths=lengths)
+    if not np.array_equal(right.instants_T, plan.instants_T[: len(right.instants_T)]):
+        raise SurveyNeeded
+    return replace(plan, duration_s=longest_s, end_s=right.end_s)
+
+
+def _unread_tail(container: "InputContainer", *, read_bytes: int) -> tuple[str, ...]:
+    """Container read to what FFmpeg takes for its end -> a note if much of the file comes after."""
+    unread = container.size - read_bytes
+    if container.format.name not in ("matroska,webm", "flv") or unread < UNREAD_SHARE * container.size:
+        return ()
+    return (f"its last {unread} of {container.size} bytes were not read: another file seems to be joined to it",)
+
+
+def _notes(
+    streams: Streams,
+    *,
+    plan: Plan,
+    clock: MendedClock | None,
+    picture: PictureReader | None,
+    sound: SoundReader | None,
+) -> tuple[str, ...]:
+    """-> what was corrected, or could not be, in words for a record."""
+    notes = list(streams.undecodable)
+    if clock is not None:
+        notes += clock.notes(origin_s=plan.origin_s)
+    if picture is not None:
+        notes += sorted(picture.keeper.display.notes)
+    if sound is not None:
+        notes += sound.notes()
+    return tuple(notes)
 
 
 def _picture_reader(
@@ -112,9 +270,12 @@ def _picture_reader(
     """-> the reader of the video stream, if there is one and it is wanted."""
     if streams.picture is None or not request.want_picture:
         return None
-    clock_T = (plan.instants_T + float(streams.origin_s)) / float(streams.picture.time_base)
+    clock_T = (plan.instants_T + plan.origin_s) / float(streams.picture.time_base)
     ticks_T = np.floor(clock_T + TICK_TOLERANCE).astype(np.int64)
-    keeper = FrameKeeper(ticks_T=ticks_T, frame_size=request.frame_size, pixel_budget=request.pixel_budget)
+    keeper = FrameKeeper(
+        ticks_T=ticks_T, frame_size=request.frame_size, pixel_budget=request.pixel_budget,
+        display=display_of(streams.picture),
+    )  # fmt: skip
     return PictureReader(
         streams.picture,
         keeper=keeper,
@@ -130,56 +291,81 @@ def _sound_reader(request: ClipRequest, *, plan: Plan, streams: Streams, after_s
         return None
     return SoundReader(
         streams.sound,
-        origin_s=float(streams.origin_s),
+        origin_s=plan.origin_s,
         start_s=plan.start_s,
         max_samples=int((plan.end_s - plan.start_s) * SAMPLE_RATE_HZ + TICK_TOLERANCE),
         after_seek=after_seek,
     )
 
 
-def _feed(container: "InputContainer", readers: list[PictureReader | SoundReader]) -> int:
-    """Give every packet to its reader until all have enough -> number of unreadable stretches met."""
-    if not readers:  # the file has only what is not wanted, and demuxing no stream would mean demuxing all
-        return 0
-    reader_of = {reader.stream.index: reader for reader in readers}
-    num_unreadable = 0
-    while num_unreadable <= MAX_UNREADABLE_STRETCHES:
-        try:
-            for packet in _packets(container, readers):
-                reader_of[packet.stream_index].push(packet)
-                if all(reader.is_done for reader in readers):
-                    return num_unreadable
-            return num_unreadable
-        except DecodeError:
-            num_unreadable += 1
-    return num_unreadable
+class PacketFeed:
+    """Gives packets to their readers, on the mended clock, and notices where the file is not what its header says."""
 
+    def __init__(
+        self, streams: Streams, *, readers: list[PictureReader | SoundReader], clock: MendedClock | None,
+        is_watched: bool,
+    ) -> None:  # fmt: skip
+        self._readers = readers
+        self._reader_of = {reader.stream.index: reader for reader in readers}
+        chosen = [stream for stream in (streams.picture, streams.sound) if stream is not None]
+        self._corrections = {} if clock is None else {
+            stream.index: correction for stream, correction in zip(chosen, clock.corrections, strict=True)
+        }  # fmt: skip
+        self._num_packets = dict.fromkeys(self._reader_of, 0)
+        self._watch = JumpWatch(
+            num_streams=len(chosen), num_read=len(readers), closes_alone=streams.clock_may_jump
+        ) if is_watched else None  # fmt: skip
+        self.ends_s: dict[int, float] = {}
+        """Stream -> where its last packet ends on the file's clock, of those that were read."""
+        self.is_at_end = False
+        self.read_bytes = 0
+        """Where in the file the last packet ends."""
 
-def _packets(container: "InputContainer", readers: list[PictureReader | SoundReader]) -> Iterator["Packet"]:
-    """Container -> the packets of the readers' streams, without the empty ones PyAV ends with."""
-    for packet in container.demux([reader.stream for reader in readers]):
-        if packet.size:
-            yield packet
+    def feed(self, container: "InputContainer", *, reads_on: bool) -> int:
+        """Give every packet to its reader until all have enough, or to the end -> number of unreadable stretches met.
 
+        `reads_on`: even readers that have enough do not end it, so that the end is seen.
+        """
+        if not self._readers:  # only what is not wanted is there, and demuxing no stream would mean demuxing all
+            return 0
+        num_unreadable = 0
+        while num_unreadable <= MAX_UNREADABLE_STRETCHES:
+            try:
+                for packet in container.demux([reader.stream for reader in self._readers]):
+                    if not packet.size:  # PyAV ends with empty ones
+                        continue
+                    self._take(packet)
+                    self._reader_of[packet.stream_index].push(packet)
+                    if not reads_on and all(reader.is_done for reader in self._readers):
+                        return num_unreadable
+                self.is_at_end = True
+                return num_unreadable
+            except DecodeError:
+                num_unreadable += 1
+        return num_unreadable
 
-def _measure_duration_s(path: str) -> float:
-    """File whose header gives no duration -> where its last packet ends, after the origin; decodes nothing."""
-    end_s, num_untimed = 0.0, 0
-    with open_file(path) as container:
-        streams = find_streams(container)
-        tracks = [stream for stream in (streams.picture, streams.sound) if stream is not None]
-        with contextlib.suppress(DecodeError):  # reading comes to the same place, and counts it
-            for packet in container.demux(tracks):
-                if packet.pts is not None:
-                    packet_end_s = float((packet.pts + (packet.duration or 1)) * packet.time_base - streams.origin_s)
-                    end_s = max(end_s, packet_end_s)
-                elif packet.size:
-                    num_untimed += 1
-        if streams.picture is not None:
-            end_s = max(end_s, float(num_untimed / (streams.picture.average_rate or 25)))
-    if end_s <= 0:
-        raise MediaError(f"{path}: got no packets, wanted a video, sound or picture; check it with ffprobe")
-    return end_s
+    def _take(self, packet: "Packet") -> None:
+        """Looks at the times of a packet, and corrects them."""
+        index = packet.stream_index
+        if self._corrections:
+            added = round(self._corrections[index].at(self._num_packets[index]) / packet.time_base)
+            self._num_packets[index] += 1
+            if added:
+                packet.pts = None if packet.pts is None else packet.pts + added
+                packet.dts = None if packet.dts is None else packet.dts + added
+        if self._watch is None:
+            return
+        tick_s = float(packet.time_base)
+        duration_s = (packet.duration or 0) * tick_s
+        show_tick = packet.dts if packet.pts is None else packet.pts
+        self.read_bytes = max(self.read_bytes, (packet.pos or 0) + packet.size)
+        if show_tick is not None and not packet.is_discard:
+            self.ends_s[index] = max(self.ends_s.get(index, 0.0), show_tick * tick_s + duration_s)
+        # Only decoding times rise from packet to packet: times of showing say nothing about the next packet.
+        if packet.dts is not None and self._watch.is_jump(
+            index, decode_s=packet.dts * tick_s, duration_s=duration_s
+        ):
+            raise SurveyNeeded
 
 
 def _clip(

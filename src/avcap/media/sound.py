@@ -14,9 +14,12 @@ from avcap.media.codec import (
     drop_first_samples,
     first_channel,
     first_frame_samples,
+    has_known_mix,
+    mixed_frame,
+    readable_frame,
     resampling_grid,
 )
-from avcap.media.picture import InexactShortcut
+from avcap.media.picture import InexactShortcut, TooMuch
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, Packet
@@ -29,6 +32,8 @@ MIN_WARM_UP_S = 0.25
 MAX_JITTER_S = 0.04
 # A longer silence than this comes from a damaged time stamp.
 MAX_GAP_S = 3600
+# All gaps of a file together: filled with zeros they take memory that no byte of the file stands for.
+MAX_GAPS_S = 3600
 GROWTH_S = 60
 # Codecs all of whose frames have the same number of samples.
 FIXED_FRAME_CODECS = frozenset(["aac", "ac3", "eac3", "flac", "libopus", "mp2", "mp2float", "mp3", "mp3float", "opus"])
@@ -39,10 +44,10 @@ class SoundReader:
 
     def __init__(
         self, stream: "AudioStream", *, origin_s: float, start_s: float, max_samples: int, after_seek: bool,
-        only_first_channel: bool = False,
+        only_first_channel: bool = False, keeps_cancelled: bool = False,
     ) -> None:  # fmt: skip
         """`start_s`, after the origin: the time of the first sample; `origin_s`: on the stream's clock. All channels
-        are mixed, or only the first is heard."""
+        are mixed, or only the first is heard; `keeps_cancelled`: what they lose by it stays lost."""
         self.stream = stream
         self.max_samples = max_samples
         self.only_first_channel = only_first_channel
@@ -59,6 +64,10 @@ class SoundReader:
         self._num_overlapping = 0  # samples still to come of a time that is filled already
         self._next_s = 0.0  # when the next frame should start, after the origin
         self._first_frame_samples: int | None = None
+        self._keeps_cancelled = keeps_cancelled
+        self._gaps_s = 0.0
+        self._cancelled_s = 0.0
+        self._unplaced_channels = 0
         stream.codec_context.thread_count = 1
 
     def learn_frame_grid(self, container: "InputContainer") -> None:
@@ -91,6 +100,19 @@ class SoundReader:
             self._decode(None)
             self._flush_resampler()
 
+    def notes(self) -> list[str]:
+        """-> what a record says of how the channels were mixed."""
+        notes = []
+        cancelled_s = self._cancelled_s + (self._resampler.cancelled_s if self._resampler else 0.0)
+        if cancelled_s:
+            notes.append(
+                f"its audio channels cancel each other when mixed, for {cancelled_s:.1f} s: the loudest alone was "
+                "taken there"
+            )
+        if self._unplaced_channels:
+            notes.append(f"its {self._unplaced_channels} audio channels have no places that are known: all were mixed")
+        return notes
+
     def take_waveform(self) -> np.ndarray:
         """-> waveform (S,) float32 in [-1, 1]."""
         self._buffer_S.resize(self.num_samples, refcheck=False)
@@ -103,7 +125,16 @@ class SoundReader:
             self.num_bad_packets += 1
             return
         for frame in frames:
-            self._hear(first_channel(frame) if self.only_first_channel else frame)
+            self._hear(self._prepared(readable_frame(frame)))
+
+    def _prepared(self, frame: "AudioFrame") -> "AudioFrame":
+        """A decoded frame -> one whose channels FFmpeg can mix."""
+        if self.only_first_channel:
+            return first_channel(frame)
+        if has_known_mix(frame):
+            return frame
+        self._unplaced_channels = frame.layout.nb_channels
+        return mixed_frame(frame)
 
     def _hear(self, frame: "AudioFrame") -> None:
         """A decoded frame goes to the resampler; where time or format jumps, with a new start."""
@@ -118,7 +149,7 @@ class SoundReader:
                 return
             time_s += (frame.samples - started.samples) / frame.sample_rate
             frame, self._format, self._next_s = started, form, time_s
-            self._resampler = Resampler()
+            self._resampler = Resampler(keeps_cancelled=self._keeps_cancelled)
         self._next_s += frame.samples / frame.sample_rate
         self._append(self._resampler.push(frame))
 
@@ -138,6 +169,12 @@ class SoundReader:
             return None
         self._num_overlapping = max(0, self.num_samples - position)
         if gap > 0:
+            self._gaps_s += gap / SAMPLE_RATE_HZ
+            if self._gaps_s > MAX_GAPS_S:
+                raise TooMuch(
+                    f"audio with more than {MAX_GAPS_S} s of gaps in it, expected a recording; caption a part of it "
+                    "(--start, --end), or leave the audio out"
+                )
             self._grow(gap)
         return drop_first_samples(frame, num_samples=num_dropped) if num_dropped else frame
 
@@ -153,6 +190,7 @@ class SoundReader:
     def _flush_resampler(self) -> None:
         if self._resampler is not None:
             self._append(self._resampler.finish())
+            self._cancelled_s += self._resampler.cancelled_s
             self._resampler = None
             self._format = None
 

@@ -9,6 +9,7 @@ Nothing is pickled: a decoder that a hostile file has taken over must not be abl
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import signal
 import socket
@@ -23,11 +24,22 @@ from avcap.errors import MediaError
 from avcap.media.clip import Clip, ClipRequest
 from avcap.media.frame_size import PixelBudget
 
+logger = logging.getLogger("avcap")
+
 HEADER_SIZE = struct.Struct("!I")
 ARRAY_FIELDS = ("frames_THWC", "frame_times_T", "lead_in_frame_HWC", "waveform_S")
 
 # Fills a buffer with the next bytes of the connection.
 ReceiveInto = Callable[[memoryview], None]
+
+
+OUT_OF_MEMORY = "memory ran out while it was decoded; caption a part of it (--start, --end), or on a larger machine"
+
+
+def unforeseen(path: str, error: Exception) -> str:
+    """File and an exception that nobody thought of -> the line for it."""
+    detail = " ".join(str(error).split())[:200]
+    return f"{path}: {type(error).__name__}{f' ({detail})' if detail else ''} while it was decoded; please report it"
 
 
 class ConnectionClosed(Exception):
@@ -43,13 +55,17 @@ def serve(connection: socket.socket) -> None:
             message = receive_header(lambda view: receive_into(connection, view))
         except ConnectionClosed:
             return
-        os.chdir(message["directory"])
-        fields = message["request"]
-        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        clip = None
         try:
-            clip = read_request(_request(fields))
+            os.chdir(message["directory"])
+            clip = read_request(_request(message["request"]))
         except MediaError as error:
             send_header(connection, {"error": str(error)})
+        except MemoryError:
+            send_header(connection, {"error": f"{message['request']['path']}: {OUT_OF_MEMORY}"})
+        except Exception as error:  # of one file among thousands: said as its error, and the next may be whole
+            logger.debug("unforeseen", exc_info=True)
+            send_header(connection, {"error": unforeseen(message["request"]["path"], error)})
         else:
             send_clip(connection, clip)
 
@@ -101,11 +117,13 @@ def receive_clip(receive: ReceiveInto) -> Clip:
         if array.size:
             receive(array.reshape(-1).view(np.uint8).data)
         arrays[name] = array
-    return Clip(**message["clip"], **arrays)
+    fields = message["clip"]
+    return Clip(**fields | {"notes": tuple(fields["notes"])}, **arrays)
 
 
 def _request(fields: dict[str, Any]) -> ClipRequest:
     """Fields of a ClipRequest as they come out of JSON -> it."""
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
     budget = fields.pop("pixel_budget")
     return ClipRequest(**fields, pixel_budget=None if budget is None else PixelBudget(**budget))
 
