@@ -177,10 +177,13 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def clear_leftovers(folder: Path) -> None:
-    """Deletes what killed processes were writing in a folder; looks once a process, for what comes later is ours."""
+def clear_leftovers(folder: Path, *, again: bool = False) -> None:
+    """Deletes what killed processes were writing in a folder; looks once a process, for what comes later is ours.
+
+    `again`: looks once more, for processes that were still ending at the first look.
+    """
     with _clearing:
-        if folder in _cleared:
+        if folder in _cleared and not again:
             return
         for path in folder.iterdir():
             if (found := PARTIAL.search(path.name)) and _is_left_behind(path, found["host"], int(found["pid"])):

@@ -85,7 +85,7 @@ def make_world(
                 track(truths, total=num_clips, description="making clips", console=console, disable=not progress),
             )
             # Workers of a run that was killed may have lived on for a moment, and left what they were writing.
-            clear_leftovers(out_dir / "clips")
+            clear_leftovers(out_dir / "clips", again=True)
     except BrokenProcessPool as error:
         raise UserError(
             f"{out_dir}: a worker process was ended from outside, perhaps for want of memory; run the same command "
