@@ -115,8 +115,8 @@ def test_a_server_s_message_steers_no_terminal_and_the_files_are_private(run, ju
 def test_a_call_has_a_time_out_of_the_user_s(run, judged, tmp_path):
     truth, captions = judged
     for value in ("0", "-1", "nan"):
-        words = ("--truth", truth, "--judge", "openai:m@http://localhost:9", "--timeout", value)
-        code, _, err = run("evaluate", captions, *words)
+        words = ("--truth", truth, "--judge", "openai:m@http://localhost:9", "--out", tmp_path / "out")
+        code, _, err = run("evaluate", captions, *words, "--timeout", value)
         assert code == 2 and "timeout" in err
 
 

@@ -31,8 +31,9 @@ class Command(TyperCommand):
     """A command that refuses, before it does anything, what no option of any command can mean."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        for word in args:
-            if not word or (word.startswith("--") and word.endswith("=")):
+        for before, word in zip(["", *args], args, strict=False):
+            is_empty = not word or (word.startswith("--") and word.endswith("="))
+            if is_empty and before != "--prompt":  # of an empty prompt there is more to say
                 raise UserError(f"got {word!r} on the command line, expected a value; leave the option out instead")
         return super().parse_args(ctx, args)
 
