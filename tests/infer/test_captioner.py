@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from media_files import set_display_matrix
 
 from avcap import Captioner
 from avcap.data.feature_cache import FeatureCache
