@@ -8,5 +8,5 @@ from avcap.media.deadline import deadline_check
 
 def test_time_spent_on_decoding_counts():
     deadline_check("a.mp4", seconds=100, spent_s=40)()
-    with pytest.raises(MediaError, match="a.mp4: got no features after 100 s of decoding and encoding"):
+    with pytest.raises(MediaError, match=r"a\.mp4: got no features after 100 s of decoding and encoding"):
         deadline_check("a.mp4", seconds=100, spent_s=100.1)()
