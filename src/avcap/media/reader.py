@@ -312,9 +312,12 @@ class PacketFeed:
             stream.index: correction for stream, correction in zip(chosen, clock.corrections, strict=True)
         }  # fmt: skip
         self._num_packets = dict.fromkeys(self._reader_of, 0)
+        # of the streams, not of each packet: fractions are slow
+        self._tick_s = {reader.stream.index: float(reader.stream.time_base or 1) for reader in readers}
         self._watch = JumpWatch(
             num_streams=len(chosen), num_read=len(readers), closes_alone=streams.clock_may_jump
         ) if is_watched else None  # fmt: skip
+        self._is_measured = is_watched and not streams.is_certain
         self.ends_s: dict[int, float] = {}
         """Stream -> where its last packet ends on the file's clock, of those that were read."""
         self.is_at_end = False
@@ -348,23 +351,23 @@ class PacketFeed:
         """Looks at the times of a packet, and corrects them."""
         index = packet.stream_index
         if self._corrections:
-            added = round(self._corrections[index].at(self._num_packets[index]) / packet.time_base)
+            added = round(self._corrections[index].at(self._num_packets[index]) / self._tick_s[index])
             self._num_packets[index] += 1
             if added:
                 packet.pts = None if packet.pts is None else packet.pts + added
                 packet.dts = None if packet.dts is None else packet.dts + added
         if self._watch is None:
             return
-        tick_s = float(packet.time_base)
-        duration_s = (packet.duration or 0) * tick_s
-        show_tick = packet.dts if packet.pts is None else packet.pts
-        self.read_bytes = max(self.read_bytes, (packet.pos or 0) + packet.size)
-        if show_tick is not None and not packet.is_discard:
-            self.ends_s[index] = max(self.ends_s.get(index, 0.0), show_tick * tick_s + duration_s)
+        tick_s = self._tick_s[index]
+        duration = packet.duration or 0
+        dts, pts = packet.dts, packet.pts
+        if self._is_measured:
+            self.read_bytes = max(self.read_bytes, (packet.pos or 0) + packet.size)
+            show_tick = dts if pts is None else pts
+            if show_tick is not None and not packet.is_discard:
+                self.ends_s[index] = max(self.ends_s.get(index, 0.0), (show_tick + duration) * tick_s)
         # Only decoding times rise from packet to packet: times of showing say nothing about the next packet.
-        if packet.dts is not None and self._watch.is_jump(
-            index, decode_s=packet.dts * tick_s, duration_s=duration_s
-        ):
+        if dts is not None and self._watch.is_jump(index, decode_s=dts * tick_s, duration_s=duration * tick_s):
             raise SurveyNeeded
 
 
