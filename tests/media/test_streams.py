@@ -154,3 +154,14 @@ def test_more_audio_than_memory_should_hold_is_refused_before_it_is_decoded(tmp_
         container.mux(audio.encode(None))
     with pytest.raises(MediaError, match=r"5\.0 h of audio, expected at most 4 h at once"):
         read_clip(path)
+
+
+def test_a_file_that_is_cut_off_or_still_written_gives_what_is_there_and_says_so(tmp_path):
+    path = write_media(tmp_path / "growing.mkv", frame_times=[40 * number for number in range(150)])
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    clip = read_clip(path)
+    assert stamps(clip.frames_THWC) == [25 * second for second in range(len(clip.frames_THWC))]
+    assert 3 <= clip.duration_s < 4.5 and len(clip.frames_THWC) >= 3
+    (note,) = clip.notes
+    assert note.startswith("its header says 6.0 s, its packets end at")

@@ -44,6 +44,8 @@ MAX_AUDIO_S = 4 * 3600
 SAME_LENGTH_S = 0.1
 # More after the last packet than an index takes.
 UNREAD_SHARE = 0.2
+# A file that lacks more than this of what its header says was not written or copied to its end.
+CUT_SHARE = 0.02
 # Times are floats and clocks tick in whole numbers: this close below a tick is on the tick.
 TICK_TOLERANCE = 1e-4
 
@@ -257,6 +259,10 @@ def _notes(
     notes = list(streams.undecodable)
     if clock is not None:
         notes += clock.notes(origin_s=plan.origin_s)
+    elif not streams.has_others and streams.duration_s is not None:
+        header_s, duration_s = streams.duration_s, plan.duration_s
+        if header_s - duration_s > max(1.0, CUT_SHARE * duration_s):
+            notes.append(f"its header says {header_s:.1f} s, its packets end at {duration_s:.1f} s: cut off?")
     if picture is not None:
         notes += sorted(picture.keeper.display.notes)
     if sound is not None:
