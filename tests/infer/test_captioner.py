@@ -9,13 +9,17 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
+from support.media_files import set_display_matrix
 
 from avcap import Captioner
 from avcap.data.feature_cache import FeatureCache
 from avcap.errors import UserError
+from avcap.infer.captioner import named_memory_error
 from avcap.infer.request import Request
 from avcap.infer.settings import CaptionerSettings, Prompts, read_settings
 from avcap.infer.shipped import find_checkpoint
+from avcap.media.reader import read_request
 from avcap.records import Caption, CaptionError, Decoding, Sample
 
 SOUND_TOKENS_PER_S = 2  # windows of half a second
@@ -81,6 +85,36 @@ def test_a_bad_file_is_an_error_in_its_place(captioner, videos, tmp_path):
     assert str(broken) in bad.error
     with pytest.raises(UserError, match=r"broken\.mp4"):
         captioner.caption(broken)
+
+
+def test_the_deadline_covers_what_comes_after_decoding(captioner, videos):
+    request = Request(decoding=Decoding(max_new_tokens=4))
+    sample = request.sample(videos / "a.mp4")
+    clip = read_request(captioner.clip_request(sample, request))
+    captioner._encode(clip, sample=sample, request=request)
+    late = replace(clip, decoding_s=captioner.deadline_s + 1)
+    with pytest.raises(UserError, match="got no features after 600 s of decoding and encoding"):
+        captioner._encode(late, sample=sample, request=request)
+
+
+def test_memory_that_runs_out_over_one_file_is_its_error():
+    for allocate in (lambda: torch.empty(2**60), lambda: bytearray(2**62)):
+        with pytest.raises(UserError, match=r"a\.mp4: memory ran out"), named_memory_error("a.mp4"):
+            allocate()
+    with pytest.raises(RuntimeError, match=r"size mismatch|shapes"), named_memory_error("a.mp4"):
+        torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+def test_what_was_corrected_stands_in_the_record(random_checkpoint, captioner, videos, tmp_path):
+    path = tmp_path / "mirrored.mp4"
+    path.write_bytes((videos / "a.mp4").read_bytes())
+    set_display_matrix(path, (-1, 0, 0, 1))
+    caption = captioner.caption(path)
+    assert caption.seen.notes == ("shown mirrored, as its display matrix says",)
+    assert captioner.caption(videos / "a.mp4").seen.notes == ()
+    cached = Captioner(random_checkpoint, feature_cache=FeatureCache(tmp_path / "features"))
+    assert [cached.caption(path).seen.notes for _ in range(2)] == [caption.seen.notes] * 2
+    assert cached.feature_cache.hits == 1
 
 
 def test_a_silent_video_is_legal_and_says_so(captioner, videos):

@@ -68,6 +68,20 @@ def test_joined_recordings_are_one(tmp_path, suffix, starts_s, word):
     assert any(word in note for note in clip.notes)
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [("ogg", "libopus"), ("flac", "flac"), ("aac", "aac"), ("mp3", "mp3")])
+def test_joined_audio_is_one(tmp_path, suffix, codec):
+    parts = [
+        write_media(tmp_path / f"{hz}.{suffix}", waveform=steps(seconds=3, first_hz=hz), sound_codec=codec)
+        for hz in (400, 1000)
+    ]
+    path = tmp_path / f"joined.{suffix}"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    clip = read_clip(path)
+    lost_s = 0.4 if suffix == "flac" else 0.0  # FFmpeg's parser of FLAC loses three packets at the joint
+    assert heard_hz(clip.waveform_S) == [400, 600, 800, 1000, 1200, 1400][: 5 if lost_s else 6]
+    assert clip.duration_s == pytest.approx(6 - lost_s, abs=0.15)
+
+
 @pytest.mark.parametrize("suffix", ["ts", "mpg", "mkv"])
 def test_an_interval_is_one_of_the_mended_clock(tmp_path, suffix):
     clip = read_clip(joined(tmp_path, suffix, starts_s=[0, 0]), interval_s=(3.5, 5.5))

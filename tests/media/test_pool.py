@@ -185,3 +185,27 @@ def test_decoding_imports_no_torch_and_leaves_no_process(film):
     assert done.stderr == ""
     with pytest.raises(ProcessLookupError):
         os.kill(int(done.stdout), 0)
+
+
+def test_an_exception_that_nobody_foresaw_is_one_line_and_the_worker_lives_on(film, capfd):
+    load_clip(film)
+    first = only_worker_id()
+    with pytest.raises(MediaError, match=r"^\S+film\.mp4: TypeError \(.*\) while it was decoded; please report it$"):
+        pool.decode(ClipRequest(path=str(film), frame_size=("a", "b")), deadline_s=60)
+    assert len(load_clip(film).frames_THWC) == 4
+    assert only_worker_id() == first
+    assert capfd.readouterr().err == ""
+
+
+def test_memory_that_runs_out_over_a_file_is_its_error(film):
+    # 4 s * 2**60 instants, thinned to 2**58: 2 EiB for their times alone
+    with pytest.raises(MediaError, match="memory ran out while it was decoded"):
+        pool.decode(ClipRequest(path=str(film), fps=2.0**60, max_frames=2**58), deadline_s=60)
+    assert len(load_clip(film).frames_THWC) == 4
+
+
+def test_notes_come_through(tmp_path):
+    path = write_media(tmp_path / "inverted.mkv", waveform=tone(seconds=2, rate=48000), gains=[1, -1])
+    clip = load_clip(path)
+    assert clip.notes == read_clip(path).notes and len(clip.notes) == 1
+    assert 0 < clip.decoding_s < 60

@@ -18,7 +18,7 @@ def split_channels(samples: np.ndarray, *, num_channels: int, is_planar: bool) -
         return (samples_NS.astype(np.float32) - 128) / 128
     if np.issubdtype(samples.dtype, np.integer):
         return samples_NS * np.float32(1 / -float(np.iinfo(samples.dtype).min))
-    return samples_NS.astype(np.float32)
+    return samples_NS.astype(np.float32, copy=False)
 
 
 def mix_to_int16(samples_NS: np.ndarray) -> np.ndarray:
@@ -28,7 +28,12 @@ def mix_to_int16(samples_NS: np.ndarray) -> np.ndarray:
 
 def powers(samples_NS: np.ndarray) -> np.ndarray:
     """(N, S) -> (N,) mean square of each channel."""
-    return np.einsum("ns,ns->n", samples_NS, samples_NS) / max(1, samples_NS.shape[1])
+    return np.array([power(samples_S) for samples_S in samples_NS])
+
+
+def power(samples_S: np.ndarray) -> float:
+    """(S,) -> mean square."""
+    return float(np.vdot(samples_S, samples_S)) / max(1, len(samples_S))
 
 
 def is_cancelled(*, mix_power: float, channel_powers_N: np.ndarray) -> bool:

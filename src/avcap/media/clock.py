@@ -184,10 +184,11 @@ class _Builder:
         """A jump of decoding times, some of which are guesses by the demuxer -> where the times of showing jump."""
         if abs(jump.length_s) < FORWARD_S:
             return jump
-        first = max(0, jump.index - REORDERED_PACKETS)
-        before_s = self.show_s[first : jump.index]
-        is_after = np.abs(before_s - jump.to_s) < np.abs(before_s - jump.from_s)
-        index = first + int(is_after.argmax()) if is_after.any() else jump.index
+        index = jump.index
+        while index > 1 and abs(self.show_s[index - 1] - jump.to_s) < abs(self.show_s[index - 1] - jump.from_s):
+            index -= 1
+            if jump.index - index > REORDERED_PACKETS:
+                return jump
         return replace(jump, index=index, order=self.times.order[index])
 
     def end_before(self, index: int) -> float:

@@ -20,7 +20,7 @@ from av.container import InputContainer
 from PIL import Image
 
 from avcap.errors import MediaError
-from avcap.media.channels import is_cancelled, mix_to_int16, powers, split_channels
+from avcap.media.channels import is_cancelled, mix_to_int16, power, powers, split_channels
 from avcap.media.clip import SAMPLE_RATE_HZ
 from avcap.media.display import UPRIGHT, Orientation, orientation, square_size
 from avcap.media.tone_mapping import Curve, to_sdr
@@ -250,24 +250,38 @@ class Display:
 
     pixel_aspect: Fraction | None = None
     notes: set[str] = field(default_factory=set)
+    _orientations: dict[int, Orientation] = field(default_factory=dict)
 
     def size(self, frame: av.VideoFrame) -> tuple[int, int]:
         """Decoded frame -> (height, width) as a viewer sees it."""
         square = square_size(frame.height, frame.width, pixel_aspect=self.pixel_aspect)
         if self.pixel_aspect and square != (frame.height, frame.width):
             self.notes.add(f"pixels of {self.pixel_aspect.numerator}:{self.pixel_aspect.denominator} made square")
-        return _orientation(frame).size(*square)
+        return self._orientation(frame).size(*square)
 
     def rgb(self, frame: av.VideoFrame, *, frame_size: tuple[int, int] | None) -> np.ndarray:
         """Decoded frame -> (H, W, C) uint8 RGB as a viewer sees it, squashed to `frame_size` (height, width) if given.
 
         A frame of non-square pixels is resized once, from its stored shape.
         """
-        turned = _orientation(frame)
+        turned = self._orientation(frame)
         if turned.is_mirrored:
             self.notes.add("shown mirrored, as its display matrix says")
         size = frame_size or self.size(frame)
         return _resized(turned.apply(self._colours(frame, smallest=min(size))), size)
+
+    def _orientation(self, frame: av.VideoFrame) -> Orientation:
+        """Decoded frame -> how it is to be laid down; its matrix is only read where its rotation is a new one.
+
+        In PyAV a frame whose side data was looked at refers to itself and stays in memory.
+        """
+        rotation = frame.rotation
+        if rotation not in self._orientations:
+            matrix = frame.side_data.get(DISPLAY_MATRIX)
+            self._orientations[rotation] = (
+                UPRIGHT if matrix is None else orientation(np.frombuffer(matrix, np.int32).reshape(3, 3))
+            )
+        return self._orientations[rotation]
 
     def _colours(self, frame: av.VideoFrame, *, smallest: int) -> np.ndarray:
         """Decoded frame -> its colours on an SDR screen, as it lies in the file."""
@@ -288,11 +302,6 @@ class Display:
 def display_of(stream: av.VideoStream) -> Display:
     """Video stream -> how its frames come on screen."""
     return Display(pixel_aspect=stream.sample_aspect_ratio)
-
-
-def _orientation(frame: av.VideoFrame) -> Orientation:
-    matrix = frame.side_data.get(DISPLAY_MATRIX)
-    return UPRIGHT if matrix is None else orientation(np.frombuffer(matrix, np.int32).reshape(3, 3))
 
 
 def _is_high_definition(frame: av.VideoFrame) -> bool:
@@ -347,7 +356,7 @@ class Resampler:
         samples_NS = split_frame(block)
         powers_N = powers(samples_NS)
         weights_N = _mix_weights(block.layout.name)
-        mix_power = float(np.mean((weights_N @ samples_NS) ** 2))
+        mix_power = power(weights_N @ samples_NS)
         if is_cancelled(mix_power=mix_power, channel_powers_N=powers_N):
             self.cancelled_s += block.samples / block.sample_rate
             block = _with_one_channel(block, channel=int(powers_N.argmax()))
@@ -420,7 +429,7 @@ def mixed_frame(frame: av.AudioFrame) -> av.AudioFrame:
     if frame.layout.name.startswith("ambisonic"):
         samples_NS = samples_NS[:1]
     powers_N = powers(samples_NS)
-    if is_cancelled(mix_power=float(np.mean(samples_NS.mean(axis=0) ** 2)), channel_powers_N=powers_N):
+    if is_cancelled(mix_power=power(samples_NS.mean(axis=0)), channel_powers_N=powers_N):
         loudest = int(powers_N.argmax())
         samples_NS = samples_NS[loudest : loudest + 1]
     mono = av.AudioFrame.from_ndarray(mix_to_int16(samples_NS), format="s16", layout="mono")

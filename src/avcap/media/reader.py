@@ -44,6 +44,8 @@ MAX_AUDIO_S = 4 * 3600
 SAME_LENGTH_S = 0.1
 # More after the last packet than an index takes.
 UNREAD_SHARE = 0.2
+# A file that lacks more than this of what its header says was not written or copied to its end.
+CUT_SHARE = 0.02
 # Times are floats and clocks tick in whole numbers: this close below a tick is on the tick.
 TICK_TOLERANCE = 1e-4
 
@@ -257,6 +259,10 @@ def _notes(
     notes = list(streams.undecodable)
     if clock is not None:
         notes += clock.notes(origin_s=plan.origin_s)
+    elif not streams.has_others and streams.duration_s is not None:
+        header_s, duration_s = streams.duration_s, plan.duration_s
+        if header_s - duration_s > max(1.0, CUT_SHARE * duration_s):
+            notes.append(f"its header says {header_s:.1f} s, its packets end at {duration_s:.1f} s: cut off?")
     if picture is not None:
         notes += sorted(picture.keeper.display.notes)
     if sound is not None:
@@ -312,9 +318,12 @@ class PacketFeed:
             stream.index: correction for stream, correction in zip(chosen, clock.corrections, strict=True)
         }  # fmt: skip
         self._num_packets = dict.fromkeys(self._reader_of, 0)
+        # of the streams, not of each packet: fractions are slow
+        self._tick_s = {reader.stream.index: float(reader.stream.time_base or 1) for reader in readers}
         self._watch = JumpWatch(
             num_streams=len(chosen), num_read=len(readers), closes_alone=streams.clock_may_jump
         ) if is_watched else None  # fmt: skip
+        self._is_measured = is_watched and not streams.is_certain
         self.ends_s: dict[int, float] = {}
         """Stream -> where its last packet ends on the file's clock, of those that were read."""
         self.is_at_end = False
@@ -348,23 +357,23 @@ class PacketFeed:
         """Looks at the times of a packet, and corrects them."""
         index = packet.stream_index
         if self._corrections:
-            added = round(self._corrections[index].at(self._num_packets[index]) / packet.time_base)
+            added = round(self._corrections[index].at(self._num_packets[index]) / self._tick_s[index])
             self._num_packets[index] += 1
             if added:
                 packet.pts = None if packet.pts is None else packet.pts + added
                 packet.dts = None if packet.dts is None else packet.dts + added
         if self._watch is None:
             return
-        tick_s = float(packet.time_base)
-        duration_s = (packet.duration or 0) * tick_s
-        show_tick = packet.dts if packet.pts is None else packet.pts
-        self.read_bytes = max(self.read_bytes, (packet.pos or 0) + packet.size)
-        if show_tick is not None and not packet.is_discard:
-            self.ends_s[index] = max(self.ends_s.get(index, 0.0), show_tick * tick_s + duration_s)
+        tick_s = self._tick_s[index]
+        duration = packet.duration or 0
+        dts, pts = packet.dts, packet.pts
+        if self._is_measured:
+            self.read_bytes = max(self.read_bytes, (packet.pos or 0) + packet.size)
+            show_tick = dts if pts is None else pts
+            if show_tick is not None and not packet.is_discard:
+                self.ends_s[index] = max(self.ends_s.get(index, 0.0), (show_tick + duration) * tick_s)
         # Only decoding times rise from packet to packet: times of showing say nothing about the next packet.
-        if packet.dts is not None and self._watch.is_jump(
-            index, decode_s=packet.dts * tick_s, duration_s=duration_s
-        ):
+        if dts is not None and self._watch.is_jump(index, decode_s=dts * tick_s, duration_s=duration * tick_s):
             raise SurveyNeeded
 
 
