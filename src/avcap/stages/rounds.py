@@ -52,6 +52,7 @@ from avcap.stages.collect import collect_captions, collect_verdicts, encoded, wr
 from avcap.stages.gate import STANDING, Gate, Standing, StopConfig, answer_questions, ask_as_it_can, decide, describe
 from avcap.stages.lineage import code_commit, file_digest, save_child
 from avcap.stages.prefer import ADAPTER, PreferConfig, ReplayItem, prefer, with_guidance
+from avcap.train.compute import choose_device, choose_dtype
 
 CAPTIONS, VERDICTS, ANSWERS = "captions.jsonl", "verdicts.jsonl", "answers.jsonl"
 PAIRS, SELECTION, TRAIN, CHECKPOINT, AVERAGE = "pairs.jsonl", "selection.txt", "train", "checkpoint", "average"
@@ -106,6 +107,10 @@ class RoundsConfig:
     """Videos captioned side by side."""
     feature_bytes: int = 20 * 2**30
     """Room for encoded videos on disk, shared by all rounds."""
+    device: str | None = None
+    """cpu, cuda or cuda:N; None: a GPU if there is one."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of the weights that do not learn, and of what is computed. None: bfloat16 on a GPU, float32 on a CPU."""
 
     def guidance_of(self, number: int) -> float:
         """Round, from 1 -> its guidance weight."""
@@ -141,7 +146,7 @@ def run_rounds(
     features = FeatureCache(out_dir / "features", max_bytes=config.feature_bytes)
     gate = Gate(
         start=parent, samples=material.held_out, questions=material.held_out_questions, judge=judge, features=features,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size, device=config.device, dtype=config.dtype,
     )  # fmt: skip
     models, standings = [parent], [_measure(gate, parent, 0, out_dir=out_dir)]
     say(describe(standings[0]))
@@ -216,7 +221,11 @@ class _Round:
         if (self.folder / DONE).exists():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        captioner = Captioner(self.before, batch_size=self.config.batch_size, feature_cache=self.features)
+        device = choose_device(self.config.device)
+        captioner = Captioner(
+            self.before, device=device, dtype=choose_dtype(self.config.dtype, device=device),
+            batch_size=self.config.batch_size, feature_cache=self.features,
+        )  # fmt: skip
         prompts = draw_prompts(self.material.samples, config=self.config, number=self.number)
         captions = collect_captions(
             captioner, prompts, self._request(captioner), path=self.folder / CAPTIONS,
