@@ -17,6 +17,7 @@ from support.toy_stages import (
     corpus_values,
     material_of,
     stop_after,
+    teach_by_heart,
     toy_dpo,
     toy_rebirth,
     toy_rounds,
@@ -36,13 +37,16 @@ from avcap.train import loop
 
 
 @pytest.fixture(scope="module")
-def plus_checkpoint(tmp_path_factory) -> Path:
-    return write_tiny_plus(tmp_path_factory.mktemp("plus") / "untrained")
+def parents(random_checkpoint, videos, tmp_path_factory) -> dict[str, Path]:
+    """Family -> a checkpoint that ends most of its captions."""
+    folder = tmp_path_factory.mktemp("parents")
+    untrained = {"salmonn2": random_checkpoint, "salmonn2_plus": write_tiny_plus(folder / "untrained")}
+    return {name: teach_by_heart(path, folder / name, videos=videos) for name, path in untrained.items()}
 
 
 @pytest.fixture(params=["salmonn2", "salmonn2_plus"])
-def parent(request, random_checkpoint, plus_checkpoint) -> Path:
-    return random_checkpoint if request.param == "salmonn2" else plus_checkpoint
+def parent(request, parents) -> Path:
+    return parents[request.param]
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:

@@ -1,22 +1,31 @@
 """Stages of both families at toy size: a corpus of three videos, a judge that any text can please, a few steps each."""
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from avcap.data.qa_files import VideoQuestion
+from avcap.infer.settings import read_settings, write_settings
 from avcap.judge.pairs import PairConfig
 from avcap.judge.quality import QualityConfig
+from avcap.model.checkpoints import load
 from avcap.model.lora import LoraConfig
 from avcap.records import Event, EventVerdict, Sample, Verdict, write_jsonl
+from avcap.stages.base import freeze_encoders
 from avcap.stages.dpo import DpoConfig
 from avcap.stages.prefer import PreferConfig, ReplayConfig
 from avcap.stages.rebirth import RebirthConfig
 from avcap.stages.rounds import Material, RoundsConfig, SamplingConfig
+from avcap.train.answer_loss import answer_loss
+from avcap.train.corpus import Corpus, CorpusConfig
 from avcap.train.loop import LoopConfig
 from avcap.train.optim import OptimConfig
 
-LABELS = {"a": "a red cat sits", "b": "two dogs bark", "silent": "the sea"}
+LABELS = {"a": "a red circle appears", "b": "a bell rings twice", "silent": "a blue square moves"}
 EVENTS = tuple(Event(event_id=str(i), text=f"letter {letter}", modality="visual") for i, letter in enumerate("aeiou"))
 LORA = LoraConfig(rank=4, alpha=8, dropout=0.0)
 OPTIM = OptimConfig(lr=1e-3, muon_lr=None, warmup_steps=1)
@@ -71,6 +80,24 @@ def write_corpus(path: Path, videos: Path) -> Path:
     return path
 
 
+def teach_by_heart(parent: Path, folder: Path, *, videos: Path, num_steps: int = 40) -> Path:
+    """A checkpoint -> one that has learned the captions of the corpus, and to end them."""
+    model, tokenizer = load(parent)
+    file = write_corpus(folder.parent / "corpus.jsonl", videos)
+    config = CorpusConfig(files=(str(file),), fps=2.0)
+    (batch,) = Corpus(model=model, tokenizer=tokenizer, config=config, batch_size=3, seed=0).step(0)
+    freeze_encoders(model)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    for _ in range(num_steps):
+        optimizer.zero_grad()
+        answer_loss(model, batch).loss.backward()
+        optimizer.step()
+    shutil.copytree(parent, folder)
+    model.requires_grad_(True).save_pretrained(folder)
+    write_settings(folder, replace(read_settings(parent), max_new_tokens=30))
+    return folder
+
+
 def corpus_values(corpus: Path, **loop: Any) -> dict[str, Any]:
     """-> overrides of a recipe on real videos: three steps in microbatches, the layers computed twice."""
     values = {"num_steps": 3, "checkpoint_every": 1, "max_tokens": 60, "checkpoint_activations": True} | loop
@@ -89,7 +116,7 @@ def toy_rounds(*, num_rounds: int = 1, **fields: Any) -> RoundsConfig:
 
 
 def toy_dpo(**fields: Any) -> DpoConfig:
-    return DpoConfig(prefer=PREFER, **fields)
+    return DpoConfig(prefer=replace(PREFER, replay=ReplayConfig()), **fields)
 
 
 def toy_rebirth(**loop: Any) -> RebirthConfig:
