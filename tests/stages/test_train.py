@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.pretended_device import pretended_gpu
 from torch import Tensor
 
 from avcap.config import override
@@ -221,3 +222,17 @@ def test_held_out_videos_that_cannot_be_read_end_no_run(random_checkpoint, video
     assert rows[-1]["held_out/num_samples"] == 0 and "held_out/loss" not in rows[-1]
     report = json.loads((tmp_path / "sft" / "unreadable.json").read_text())
     assert [Path(path).name for path in report["unreadable"]] == ["broken.mp4"]
+
+
+def test_the_world_is_taught_on_a_gpu_as_on_a_cpu(tiny_base, tmp_path):
+    values = LESSONS | {"teach.loop.evaluate_every": 1, "teach.loop.max_tokens": 200, "teach.loop.dtype": "float32"}
+    on_cpu = weights(run("tiny_sft", values, tmp_path / "cpu", parent=tiny_base))
+    with pretended_gpu():
+        on_gpu = weights(run("tiny_sft", values, tmp_path / "gpu", parent=tiny_base))  # device: the GPU that is there
+        run("tiny_base", BASE, tmp_path / "base")  # perceive included
+    for name, value in on_cpu.items():
+        # Muon and AdamW take steps of about their rates, 1e-3 and 3e-3, also where a gradient is nearly nothing
+        assert torch.allclose(value, on_gpu[name], rtol=0, atol=2e-2), name
+        assert (value - on_gpu[name]).abs().mean() < 1e-3, name
+    figures = [json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1]) for name in ("cpu", "gpu")]
+    assert figures[0]["held_out/heard/answer_loss"] == pytest.approx(figures[1]["held_out/heard/answer_loss"], rel=1e-2)
