@@ -23,6 +23,7 @@ from avcap.curriculum.lessons import Lesson, TokenWeights, make_batches
 from avcap.curriculum.loss import answer_logits, kind_accuracy
 from avcap.data.encode import encode_clip
 from avcap.infer.captioner import Captioner
+from avcap.judge.error_counts import count_errors
 from avcap.judge.words import count_words
 from avcap.media.clip import Clip, load_clip
 from avcap.model.features import MediaFeatures
@@ -30,7 +31,7 @@ from avcap.records import Sample, WorldTruth, read_jsonl
 from avcap.train.examples import ExampleEncoder
 from avcap.world import describe
 from avcap.world.make import scene_from_dict
-from avcap.world.oracle import count_errors, judge_caption
+from avcap.world.oracle import judge_caption
 from avcap.world.questions import chance, right
 from avcap.world.scene import Scene
 

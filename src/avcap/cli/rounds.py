@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from avcap.cli.app import app, say
 from avcap.cli.judges import JudgeOptions, open_judge, read_calibration
-from avcap.cli.material import claim, questions_of, read_truths, samples_of
+from avcap.cli.material import claim, clause_reader, questions_of, read_truths, samples_of
 from avcap.cli.train import find_recipe, overrides
 from avcap.config import override
 from avcap.errors import UserError
@@ -83,7 +83,7 @@ def run(
     claim(out_dir, recipe, resolved, models=[parent])
     material = Material(
         samples=samples_of(learned), held_out=samples_of(measured), questions=questions_of(learned, questions),
-        held_out_questions=questions_of(measured, held_out_questions),
+        held_out_questions=questions_of(measured, held_out_questions), read_clauses=clause_reader(learned),
     )  # fmt: skip
     options = JudgeOptions(spec=judge, cache=cache or out_dir / "replies.sqlite", budget_usd=budget)
     known = replace(learned, worlds={**learned.worlds, **measured.worlds})

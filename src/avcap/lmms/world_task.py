@@ -11,10 +11,10 @@ from typing import Any
 
 from avcap.errors import UserError
 from avcap.judge.base import Case
+from avcap.judge.error_counts import count_errors
 from avcap.judge.oracle import OracleJudge
-from avcap.records import Sample, Unscored, WorldTruth, from_json
+from avcap.records import ErrorCounts, Sample, Unscored, WorldTruth, from_json
 from avcap.world import describe
-from avcap.world.oracle import ErrorCounts, count_errors
 
 TASK_NAME = "avcap_world"
 METRICS = ("missing_rate", "hallucination_rate", "total_error_rate")

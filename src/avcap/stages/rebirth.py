@@ -24,6 +24,7 @@ from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
 from avcap.judge.base import EventJudge
+from avcap.judge.clauses import ReadClauses
 from avcap.judge.quality import QualityConfig, keep_good
 from avcap.model.captioning import CaptioningModel
 from avcap.model.checkpoints import silence_progress_bars
@@ -127,7 +128,9 @@ def rebirth(
     out_dir.mkdir(parents=True, exist_ok=True)
     features = FeatureCache(out_dir / "features", max_bytes=config.feature_bytes)
     pool = material.samples
-    kept = _taught(teacher, config=config, pool=pool, out_dir=out_dir, features=features, say=say)
+    kept = _taught(
+        teacher, config=config, pool=pool, read=material.read_clauses, out_dir=out_dir, features=features, say=say
+    )
     captioner = _open(student, config, features)
     examples = {"captions": _caption_examples(captioner, kept, pool, _request(captioner))}
     if config.mix.modalities:
@@ -175,13 +178,13 @@ def _open(model: Path, config: RebirthConfig, features: FeatureCache) -> Caption
 
 
 def _taught(
-    teacher: Path, *, config: RebirthConfig, pool: Sequence[Sample], out_dir: Path, features: FeatureCache,
-    say: Callable[[str], None],
+    teacher: Path, *, config: RebirthConfig, pool: Sequence[Sample], read: ReadClauses, out_dir: Path,
+    features: FeatureCache, say: Callable[[str], None],
 ) -> Sequence[Caption]:  # fmt: skip
     """The teacher's good captions of the pool."""
     captioner = _open(teacher, config, features)
     captions = collect_captions(captioner, pool, _request(captioner), path=out_dir / POOL)
-    kept = keep_good(captions, config.quality)
+    kept = keep_good(captions, config.quality, read=read)
     write_jsonl(out_dir / KEPT, kept.captions)
     write_json(out_dir / QUALITY, {"asked": kept.num_asked, "kept": len(kept.captions), "dropped": kept.dropped})
     say(f"captions of the pool: {len(kept.captions)} of {kept.num_asked} are good enough; dropped: {kept.dropped}")

@@ -32,6 +32,7 @@ from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
 from avcap.judge.base import EventJudge
+from avcap.judge.clauses import ReadClauses, read_clauses
 from avcap.judge.pairs import PairConfig, report_text, select_pairs
 from avcap.model.average import average_checkpoints
 from avcap.model.captioning import CaptioningModel
@@ -130,6 +131,8 @@ class Material:
     held_out: Sequence[Sample]
     questions: Sequence[VideoQuestion] = ()
     held_out_questions: Sequence[VideoQuestion] = ()
+    read_clauses: ReadClauses = read_clauses
+    """How captions of these videos are read as clauses."""
 
 
 def run_rounds(
@@ -262,7 +265,10 @@ class _Round:
         if not path.exists():
             pairs: list[PreferencePair] = []
             if prompts:
-                selection = select_pairs(captions, verdicts=verdicts, samples=prompts, config=self.config.pairs)
+                selection = select_pairs(
+                    captions, verdicts=verdicts, samples=prompts, config=self.config.pairs,
+                    read=self.material.read_clauses,
+                )  # fmt: skip
                 (self.folder / SELECTION).write_text(report_text(selection.report) + "\n", encoding="utf-8")
                 pairs += selection.pairs
             pairs += self._question_pairs(captioner)
