@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from avcap.train.losses import PreferenceConfig, preference_loss
-from avcap.train.shared_prompt import (
+from avcap.train.packing import (
     ExampleLogprobs,
     PackedBatch,
     PairExample,

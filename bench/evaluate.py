@@ -21,8 +21,9 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from support.scripted_server import Body, ScriptedServer
 
+from avcap.judge.error_counts import count_errors
 from avcap.world.describe import reference_caption
-from avcap.world.oracle import PlantedError, corrupt, count_errors, judge_caption
+from avcap.world.oracle import PlantedError, corrupt, judge_caption
 from avcap.world.scene import Scene, make_scene
 
 NUM_EVENTS, NUM_VIDEOS, WORDS_PER_CAPTION = 16_541, 483, 605

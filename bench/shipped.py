@@ -19,18 +19,19 @@ from pathlib import Path
 
 import torch
 
+from avcap.curriculum.lessons import Lesson, TokenWeights, make_batches
+from avcap.curriculum.loss import answer_logits, kind_accuracy
 from avcap.data.encode import encode_clip
-from avcap.data.prompt import ChatStyle
 from avcap.infer.captioner import Captioner
+from avcap.judge.error_counts import count_errors
 from avcap.judge.words import count_words
 from avcap.media.clip import Clip, load_clip
 from avcap.model.features import MediaFeatures
 from avcap.records import Sample, WorldTruth, read_jsonl
-from avcap.train.language import answer_logits, kind_accuracy
-from avcap.train.lessons import Lesson, TokenWeights, make_batch
+from avcap.train.examples import ExampleEncoder
 from avcap.world import describe
 from avcap.world.make import scene_from_dict
-from avcap.world.oracle import count_errors, judge_caption
+from avcap.world.oracle import judge_caption
 from avcap.world.questions import chance, right
 from avcap.world.scene import Scene
 
@@ -79,14 +80,12 @@ def accuracy(captioner: Captioner, lessons: Sequence[Lesson], *, batch_size: int
     """Teacher-forced accuracy by kind of word, over all lessons together."""
     hits: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
+    encoder = ExampleEncoder(model=captioner.model, tokenizer=captioner.tokenizer)
     for first in range(0, len(lessons), batch_size):
-        batch = make_batch(
-            list(lessons[first : first + batch_size]), place_tokens=captioner.model.placeholders,
-            tokenizer=captioner.tokenizer, chat=ChatStyle(**captioner.model.config.chat), weights=TokenWeights(),
-        )  # fmt: skip
-        logits_ZV, target_Z, _ = answer_logits(captioner.model, batch, captioner.model.align_batch(batch.media))
-        kinds = [kind for row in batch.kinds_BL for kind in row if kind]
-        for name, value in kind_accuracy(batch, logits_ZV, target_Z).items():
+        (batch,) = make_batches(lessons[first : first + batch_size], encoder=encoder, weights=TokenWeights())
+        logits_TV = answer_logits(captioner.model, batch, captioner.model.align_batch(batch.answers.media))
+        kinds = [kind for kind in batch.kinds_T if kind]
+        for name, value in kind_accuracy(batch, logits_TV).items():
             kind = name.removeprefix("accuracy/")
             number = sum(kind in (found, "content" if found != "time" else "time") for found in kinds)
             hits[kind] += value * number

@@ -18,6 +18,7 @@ ROWS = (
     ("web", "lmms"),
     ("recipes",),
     ("stages",),
+    ("curriculum",),
     ("train", "infer", "judge"),
     ("data", "world"),
     ("media", "model", "llm"),
@@ -129,6 +130,7 @@ def test_no_import_points_upwards_or_sideways():
 def test_the_rule_finds_what_it_forbids():
     assert forbidden("media", "infer") == "upwards"
     assert forbidden("media", "model") == forbidden("data", "world") == forbidden("train", "infer") == "sideways"
+    assert forbidden("train", "curriculum") == "upwards"
     assert forbidden("stages", "infer") is None and forbidden("infer", "world") is None
     assert room_of_module("avcap.world.make") == room_of_module("avcap.world") == "world"
     assert room_of_module("avcap.Captioner") == FACE

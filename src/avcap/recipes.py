@@ -4,6 +4,8 @@ tiny_base -> tiny_align -> tiny_sft make the embedded model from nothing. A vari
 `dataclasses.replace` here or by `--set` and `--config` on the command line.
 """
 
+from avcap.curriculum.lessons import LessonMix, QuestionMix
+from avcap.curriculum.source import TeachConfig
 from avcap.model.lora import BLOCK_OF, LoraConfig
 from avcap.stages.align import AlignConfig
 from avcap.stages.base import BaseConfig
@@ -13,9 +15,8 @@ from avcap.stages.prefer import PreferConfig
 from avcap.stages.rebirth import RebirthConfig, RebirthMix
 from avcap.stages.rounds import RoundsConfig, SamplingConfig, WorldConfig
 from avcap.stages.sft import SftConfig
-from avcap.stages.teach import CorpusTeachConfig, TeachConfig
+from avcap.stages.teach import CorpusTeachConfig
 from avcap.train.corpus import CorpusConfig
-from avcap.train.lessons import LessonMix, QuestionMix
 from avcap.train.loop import LoopConfig
 from avcap.train.optim import OptimConfig
 
@@ -63,6 +64,7 @@ def tiny_align() -> AlignConfig:
 def tiny_sft() -> SftConfig:
     """Audio-visual fine-tuning on imperfect labels, with questions, intervals and some clean single modalities."""
     return SftConfig(
+        full=True,
         teach=TeachConfig(
             mix=IMPERFECT,
             alignment_weight=0.0,

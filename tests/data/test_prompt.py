@@ -1,13 +1,11 @@
 
 import pytest
-import torch
 from support import ASSETS
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from avcap.data.prompt import (
     CHAT_TINY,
     CHATML_V1,
-    branch_mask,
     encode_branches,
     encode_chat,
     released_targets,
@@ -105,30 +103,14 @@ def test_branches_share_the_media_and_nothing_else(words):
     turns = [("what is", "a cat ."), ("what", "cat")]
     row = encode_branches(words, turns, MEDIA, CHAT_TINY)
     alone = [encode_chat(words, [turn], MEDIA, CHAT_TINY) for turn in turns]
-    num_shared = row.branches.count(0)
-    assert row.ids[num_shared - len(MEDIA) : num_shared] == MEDIA  # what is shared ends with the media
-    for number, (ids, is_target) in enumerate(alone, start=1):
-        mine = [place for place, branch in enumerate(row.branches) if branch in (0, number)]
-        assert [row.ids[place] for place in mine] == ids
-        assert [row.is_target[place] for place in mine] == is_target
-        assert [row.positions[place] for place in mine] == list(range(len(ids)))
+    assert row.shared_ids[-len(MEDIA) :] == MEDIA  # what is shared ends with the media
+    for (ids, is_target), (own_ids, own_is_target) in zip(alone, row.branches, strict=True):
+        assert row.shared_ids + own_ids == ids
+        assert [False] * len(row.shared_ids) + own_is_target == is_target
 
 
-def test_branches_without_media_share_nothing(words):
-    turns = [("what is", "a cat ."), ("what", "cat")]
-    row = encode_branches(words, turns, [], CHAT_TINY)
-    first, second = (encode_chat(words, [turn], [], CHAT_TINY) for turn in turns)
-    assert row.ids == first[0] + second[0] and row.is_target == first[1] + second[1]
-    assert row.branches == [1] * len(first[0]) + [2] * len(second[0])
-    assert row.positions == [*range(len(first[0])), *range(len(second[0]))]
-
-
-def test_a_branch_sees_the_shared_part_and_its_own_past():
-    seen = branch_mask(torch.tensor([[0, 0, 1, 1, 2]]))[0, 0].int().tolist()
-    assert seen == [
-        [1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 0],
-        [1, 1, 0, 0, 1],  # the second branch: what is shared, itself, and nothing of the first
-    ]
+def test_the_only_question_is_shared_and_its_answer_is_the_branch(words):
+    row = encode_branches(words, [("what is", "a cat .")], MEDIA, CHAT_TINY)
+    ids, is_target = encode_chat(words, [("what is", "a cat .")], MEDIA, CHAT_TINY)
+    ((answer_ids, is_answer),) = row.branches
+    assert row.shared_ids + answer_ids == ids and all(is_answer) and sum(is_answer) == sum(is_target)

@@ -8,10 +8,10 @@ import pytest
 
 from avcap.errors import UserError
 from avcap.judge.calibrate import Calibration, Labelled, calibrate, calibration_text, make_calibration_cases
+from avcap.judge.error_counts import total_error
 from avcap.judge.metrics import Scored, compute_metrics
 from avcap.judge.noisy_oracle import JudgeNoise, NoisyOracle
 from avcap.records import from_json, to_json
-from avcap.world.oracle import total_error
 
 EXACT = JudgeNoise(labels=((1, 0, 0), (0, 1, 0), (0, 0, 1)))
 NOISE = JudgeNoise(

@@ -7,6 +7,7 @@ import pytest
 
 from avcap.errors import UserError
 from avcap.judge.calibrate import NoiseMargin
+from avcap.judge.oracle import read_world_clauses
 from avcap.judge.pairs import PairConfig, Selection, above_noise, check_model, report_text, select_pairs
 from avcap.records import (
     Caption,
@@ -76,7 +77,7 @@ def texts(*, told: tuple[int, ...], invented: bool = False) -> str:
 def select(captions: list[Caption], config: PairConfig = BEST_VS_WORST, samples=None, verdicts=None) -> Selection:
     samples = samples or [sample(name) for name in sorted({written.sample_id for written in captions})]
     verdicts = verdicts or [verdict(written) for written in captions]
-    return select_pairs(captions, verdicts=verdicts, samples=samples, config=config)
+    return select_pairs(captions, verdicts=verdicts, samples=samples, config=config, read=read_world_clauses)
 
 
 def nothing_left(captions: list[Caption], config: PairConfig = BEST_VS_WORST, **more) -> str:

@@ -5,7 +5,7 @@ import torch
 from support.tiny_plus import QWEN3, tiny_plus_model
 
 from avcap.model.features import MediaFeatures, VisionGrid
-from avcap.train.shared_prompt import PairExample, pack, response_logprobs
+from avcap.train.packing import PairExample, pack, response_logprobs
 
 
 @pytest.fixture

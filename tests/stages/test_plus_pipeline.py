@@ -28,9 +28,9 @@ from avcap.stages.prefer import PreferConfig, ReplayConfig, prefer
 from avcap.stages.rebirth import RebirthConfig, RebirthMix, rebirth
 from avcap.stages.rounds import Material, RoundsConfig, SamplingConfig, run_rounds
 from avcap.stages.sft import SftConfig, train_sft
-from avcap.stages.teach import CorpusTeachConfig
-from avcap.train.corpus import CorpusBatches, CorpusConfig
-from avcap.train.language import language_loss
+from avcap.stages.teach import CorpusTeachConfig, Run
+from avcap.train.answer_loss import answer_loss
+from avcap.train.corpus import Corpus, CorpusConfig
 from avcap.train.loop import LoopConfig
 from avcap.train.losses import PreferenceConfig
 from avcap.train.optim import OptimConfig
@@ -63,12 +63,12 @@ def trained(tmp_path_factory, untrained, corpus):
     """A checkpoint that has learned the corpus by heart, and the losses on the way."""
     model, tokenizer = load(untrained)
     config = CorpusConfig(files=(str(corpus),), **FRAMES)
-    batch = CorpusBatches(model=model, tokenizer=tokenizer, config=config, batch_size=3, seed=0)(0)
+    (batch,) = Corpus(model=model, tokenizer=tokenizer, config=config, batch_size=3, seed=0).step(0)
     model.vision_tower.requires_grad_(False)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     losses = []
     for _ in range(60):
-        loss = language_loss(model, batch, tokenizer=tokenizer, alignment_weight=0.0).loss
+        loss = answer_loss(model, batch).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -133,7 +133,8 @@ def test_fine_tuning_on_a_corpus_moves_aligners_and_the_lora_alone(untrained, co
         lora=LoraConfig(rank=4, alpha=8, dropout=0.0),
         optim=OptimConfig(lr=1e-3, muon_lr=None, warmup_steps=0),
     )  # fmt: skip
-    train_sft(model, tokenizer, config=SftConfig(teach=teach), tracks_dir=tmp_path, out_dir=tmp_path / "out")
+    run = Run(model=model, tokenizer=tokenizer, out_dir=tmp_path / "out", parent=untrained)
+    train_sft(run, SftConfig(teach=teach))
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     frozen = ("vision_tower.", "sound_encoder.")
     assert not {name for name in moved if name.startswith(frozen)}

@@ -9,16 +9,16 @@ from safetensors.torch import load_file
 
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
-from avcap.infer.request import Request
 from avcap.infer.shipped import find_checkpoint
 from avcap.judge.ingest import read_truth
 from avcap.judge.oracle import OracleJudge
 from avcap.model.average import average_checkpoints
-from avcap.records import Caption, Decoding, Sample, read_jsonl
+from avcap.records import Caption, read_jsonl
 from avcap.stages import rebirth as stage
 from avcap.stages.gate import Standing
-from avcap.stages.rebirth import RebirthBatches, RebirthConfig, RebirthLesson, RebirthMix, rebirth
+from avcap.stages.rebirth import RebirthConfig, RebirthExamples, RebirthMix, rebirth
 from avcap.stages.rounds import Material
+from avcap.train.examples import Example
 from avcap.train.loop import LoopConfig
 from avcap.train.optim import OptimConfig
 
@@ -100,7 +100,7 @@ def test_a_stopped_run_ends_with_the_same_weights(whole, material, tmp_path, mon
 
         return wrapped
 
-    for place, number in (("keep_good", 0), ("language_loss", 3)):
+    for place, number in (("keep_good", 0), ("answer_loss", 3)):
         with monkeypatch.context() as patch:
             patch.setattr(stage, place, stop_after(number, getattr(stage, place)))
             with pytest.raises(Stopped):
@@ -124,18 +124,17 @@ def test_questions_have_to_be_there_or_left_out(material, tmp_path):
 
 
 def test_kinds_are_drawn_by_their_shares():
-    def lesson(name: str) -> RebirthLesson:
-        sample = Sample(sample_id=name, video=name, prompt="")
-        return RebirthLesson(sample=sample, request=Request(decoding=Decoding(max_new_tokens=1)), turns=(("q", "a"),))
+    def example(name: str) -> Example:
+        return Example(media=lambda: None, turns=(("q", "a"),), name=name)  # drawn, and never read
 
-    batches = RebirthBatches(
-        lessons={"captions": [lesson("c")], "questions": [lesson("q")], "modalities": []},
-        mix=RebirthMix(captions=0.75, questions=0.25, modalities=0.5), batch_size=4000, seed=0, collate=lambda x: x,
+    source = RebirthExamples(
+        model=None, tokenizer=None, mix=RebirthMix(captions=0.75, questions=0.25, modalities=0.5), batch_size=4000,
+        seed=0, examples={"captions": [example("c")], "questions": [example("q")], "modalities": []},
     )  # fmt: skip
-    drawn = [one.sample.sample_id for one in batches.draw(0)]
-    # no lesson of one modality: the other shares are 3 to 1; three standard errors of 4000 draws are 0.02
+    drawn = [one.name for one in source.draw(0)]
+    # no example of one modality: the other shares are 3 to 1; three standard errors of 4000 draws are 0.02
     assert drawn.count("c") / 4000 == pytest.approx(0.75, abs=0.021) and drawn.count("q") == 4000 - drawn.count("c")
-    assert batches.draw(0) == batches.draw(0) != batches.draw(1)
+    assert source.draw(0) == source.draw(0) != source.draw(1)
 
 
 def test_an_average_is_the_mean_of_weights_and_says_so(tmp_path):

@@ -208,7 +208,7 @@ def _stop(where: str, patch) -> None:
 
         real_loss = prefer.preference_loss
         calls = iter(range(100))
-        patch.setattr(prefer, "preference_loss", lambda *a: real_loss(*a) if next(calls) < 3 else _raise())
+        patch.setattr(prefer, "preference_loss", lambda *a, **k: real_loss(*a, **k) if next(calls) < 3 else _raise())
     elif where == "merging":
         patch.setattr(rounds._Round, "_save", lambda *a, **k: _raise())
     else:
@@ -626,5 +626,5 @@ def test_every_pair_is_seen_once_an_epoch_in_another_order():
     pairs = [PreferencePair(sample_id=str(i), video="", prompt="", chosen="", rejected="") for i in range(7)]
     batches = PairBatches(pairs=pairs, batch_size=3, seed=0)
     assert batches.steps_per_epoch == 3  # 3 + 3 + 1
-    epochs = [[p.sample_id for step in range(3 * e, 3 * e + 3) for p in batches(step).pairs] for e in (0, 1)]
+    epochs = [[p.sample_id for step in range(3 * e, 3 * e + 3) for p in batches.pairs_of(step)] for e in (0, 1)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == [str(i) for i in range(7)] and epochs[0] != epochs[1]

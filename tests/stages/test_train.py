@@ -9,19 +9,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support import ASSETS
+from support.pretended_device import pretended_gpu
 from torch import Tensor
 
 from avcap.config import override
+from avcap.curriculum import source, tracks
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
 from avcap.infer.world_fit import fit_world_check
 from avcap.model.checkpoints import load
 from avcap.recipes import RECIPES
 from avcap.records import Lineage, Sample, from_json, write_jsonl
-from avcap.stages import base, perceive, teach, train
+from avcap.stages import base, perceive, train
 from avcap.stages.train import run_recipe
-from avcap.train import tracks
-from avcap.train.corpus import CorpusBatches, CorpusConfig
+from avcap.train import corpus as corpus_module
+from avcap.train.corpus import Corpus, CorpusConfig
 
 LESSONS = {
     "teach.batch_size": 2, "teach.slot_steps": 1, "teach.loop.num_steps": 3, "teach.loop.checkpoint_every": 1,
@@ -64,7 +66,7 @@ def small():
         patch.setattr(tracks, "ProcessPoolExecutor", HereAndNow)
         patch.setattr(base, "ProcessPoolExecutor", HereAndNow)
         patch.setattr(perceive, "NUM_HELD_OUT_BATCHES", 1)
-        patch.setattr(teach, "NUM_HELD_OUT_LESSONS", 2)
+        patch.setattr(source, "NUM_HELD_OUT_LESSONS", 2)
         patch.setattr(train, "fit_world_check", functools.partial(fit_world_check, num_scenes=12))
         yield
 
@@ -124,7 +126,7 @@ def test_tiny_base_trained_its_parts(tiny_base):
 
 @pytest.mark.slow
 def test_stopped_while_seeing_and_while_learning_words_it_ends_the_same(tiny_base, tmp_path, monkeypatch):
-    for module, name, call in ((perceive, "attribute_loss", 2), (teach, "language_loss", 3)):
+    for module, name, call in ((perceive, "attribute_loss", 2), (source, "lesson_loss", 3)):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             stop_at(module, name, call=call, monkeypatch=patch)
             run("tiny_base", BASE, tmp_path / "base")
@@ -203,7 +205,7 @@ def test_a_corpus_trains_a_lora_on_a_released_checkpoint_and_merges_it(videos, t
     assert changed - in_language_model
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # and it resumes, dropout and all
-        stop_at(teach, "language_loss", call=2, monkeypatch=patch)
+        stop_at(corpus_module, "answer_loss", call=2, monkeypatch=patch)
         run_recipe("salmonn2_7b_sft", config, out_dir=tmp_path / "stopped", parent=released)
     resumed = run_recipe("salmonn2_7b_sft", config, out_dir=tmp_path / "stopped", parent=released)
     assert are_equal(weights(resumed), weights(checkpoint))
@@ -217,8 +219,8 @@ def test_held_out_videos_that_cannot_be_read_end_no_run(random_checkpoint, video
     settings = CorpusConfig(files=(file,), num_held_out=1)
     seed = next(
         seed for seed in range(100)
-        if CorpusBatches(model=model, tokenizer=tokenizer, config=settings, batch_size=1, seed=seed)
-        .held_out[0].sample_id == "broken"
+        if Corpus(model=model, tokenizer=tokenizer, config=settings, batch_size=1, seed=seed)
+        .held_out_samples[0].sample_id == "broken"
     )  # fmt: skip
     values = CORPUS | {
         "teach.corpus.files": [file], "teach.corpus.num_held_out": 1, "seed": seed, "teach.lora.rank": 2
@@ -228,3 +230,17 @@ def test_held_out_videos_that_cannot_be_read_end_no_run(random_checkpoint, video
     assert rows[-1]["held_out/num_samples"] == 0 and "held_out/loss" not in rows[-1]
     report = json.loads((tmp_path / "sft" / "unreadable.json").read_text())
     assert [Path(path).name for path in report["unreadable"]] == ["broken.mp4"]
+
+
+def test_the_world_is_taught_on_a_gpu_as_on_a_cpu(tiny_base, tmp_path):
+    values = LESSONS | {"teach.loop.evaluate_every": 1, "teach.loop.max_tokens": 200, "teach.loop.dtype": "float32"}
+    on_cpu = weights(run("tiny_sft", values, tmp_path / "cpu", parent=tiny_base))
+    with pretended_gpu():
+        on_gpu = weights(run("tiny_sft", values, tmp_path / "gpu", parent=tiny_base))  # device: the GPU that is there
+        run("tiny_base", BASE, tmp_path / "base")  # perceive included
+    for name, value in on_cpu.items():
+        # Muon and AdamW take steps of about their rates, 1e-3 and 3e-3, also where a gradient is nearly nothing
+        assert torch.allclose(value, on_gpu[name], rtol=0, atol=2e-2), name
+        assert (value - on_gpu[name]).abs().mean() < 1e-3, name
+    figures = [json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1]) for name in ("cpu", "gpu")]
+    assert figures[0]["held_out/heard/answer_loss"] == pytest.approx(figures[1]["held_out/heard/answer_loss"], rel=1e-2)

@@ -29,8 +29,11 @@ class Net(nn.Module):
 
 @dataclass(frozen=True)
 class Batches:
-    def __call__(self, step: int) -> torch.Tensor:
-        return torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+    num_parts: int = 1
+
+    def __call__(self, step: int) -> tuple[torch.Tensor, ...]:
+        x_B4 = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        return x_B4.chunk(self.num_parts)
 
 
 def make_net() -> Net:
@@ -38,19 +41,26 @@ def make_net() -> Net:
     return Net()
 
 
-def train(net: Net, out_dir: Path, *, num_steps: int = 20, stop_after: int | None = None, workers: int = 0) -> None:
-    """Trains to copy its input; `stop_after`: an exception in the middle of that step, as a crash would be."""
-    steps_done = 0
+def train(
+    net: Net, out_dir: Path, *, num_steps: int = 20, stop_after: int | None = None, workers: int = 0, parts: int = 1
+) -> None:
+    """Trains to copy its input; `stop_after`: an exception after so many microbatches, as a crash would be."""
+    parts_done = 0
 
     def loss_fn(x_B4: torch.Tensor) -> LossOutput:
-        nonlocal steps_done
-        if steps_done == stop_after:
+        nonlocal parts_done
+        if parts_done == stop_after:
             raise KeyboardInterrupt
-        steps_done += 1
-        return LossOutput(loss=(net(x_B4) - x_B4).square().mean(), num_tokens=8)
+        parts_done += 1
+        squares_B4 = (net(x_B4) - x_B4).square()
+        # its share of the mean over the 8 x 4 numbers of the step
+        return LossOutput(
+            loss=squares_B4.sum() / 32, metrics={"mean": squares_B4.mean().item()}, counts={"rows": len(x_B4)},
+            num_tokens=len(x_B4), weight=len(x_B4),
+        )  # fmt: skip
 
     run_loop(
-        net, make_batch=Batches(), loss_fn=loss_fn, optim=OPTIM, out_dir=out_dir, title="copy",
+        net, make_batch=Batches(parts), loss_fn=loss_fn, optim=OPTIM, out_dir=out_dir, title="copy",
         config=LoopConfig(num_steps=num_steps, checkpoint_every=4, log_every=1, num_workers=workers),
         notes={"seed": 0, "num_steps": num_steps},
     )  # fmt: skip

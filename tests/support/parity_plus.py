@@ -29,7 +29,7 @@ from avcap.model.interleave import AUDIO_ID, VISUAL_ID
 from avcap.model.patches import normalize_patches, to_patches
 from avcap.model.plus_checkpoints import our_plus_name
 from avcap.model.salmonn2_plus import Salmonn2PlusForCaptioning
-from avcap.train.shared_prompt import ExampleLogprobs, PairExample, pack, response_logprobs
+from avcap.train.packing import ExampleLogprobs, PairExample, pack, response_logprobs
 from support.parity_checks import (
     CLOSE,
     EXACT,

@@ -1,13 +1,10 @@
 """The embedded model, untrained, and a few tracks whose features are drawn and not encoded."""
 
 import pytest
-import torch
+from support.tiny_world import drawn_tracks
 
+from avcap.curriculum.tracks import Tracks
 from avcap.stages.train import new_tiny_model
-from avcap.train.tracks import Track, Tracks
-from avcap.world.scene import make_scene
-
-TRACK_S = 12
 
 
 @pytest.fixture(scope="session")
@@ -19,14 +16,4 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def tracks() -> Tracks:
-    """Three picture tracks and three sound tracks of 12 s."""
-    generator = torch.Generator().manual_seed(0)
-
-    def track(seed: int, *shape: int) -> Track:
-        scene = make_scene(seed, difficulty="standard", seconds=(TRACK_S, TRACK_S))
-        return Track(scene=scene, features=torch.randn(TRACK_S, *shape, generator=generator).half())
-
-    return Tracks(
-        pictures={TRACK_S: [track(seed, 4, 96) for seed in (1, 2, 3)]},
-        sounds={TRACK_S: [track(seed, 50, 96) for seed in (11, 12, 13)]},
-    )
+    return drawn_tracks()

@@ -9,7 +9,7 @@ import torch
 from avcap.data.corpus import read_corpus
 from avcap.errors import UserError
 from avcap.records import Sample, write_jsonl
-from avcap.train.corpus import CorpusBatches, CorpusConfig
+from avcap.train.corpus import Corpus, CorpusConfig
 
 CAPTION = "A red circle appears."
 
@@ -100,13 +100,17 @@ def listed(videos, tmp_path):
     return write
 
 
-def batches_of(tiny, *files: str, batch_size: int = 2, seed: int = 0, **fields) -> CorpusBatches:
+def batches_of(
+    tiny, *files: str, batch_size: int = 2, seed: int = 0, max_tokens: int | None = None, **fields
+) -> Corpus:
     model, tokenizer = tiny
     config = CorpusConfig(files=files, **fields)
-    return CorpusBatches(model=model, tokenizer=tokenizer, config=config, batch_size=batch_size, seed=seed)
+    return Corpus(
+        model=model, tokenizer=tokenizer, config=config, batch_size=batch_size, seed=seed, max_tokens=max_tokens
+    )
 
 
-def order(batches: CorpusBatches, number: int) -> list[str]:
+def order(batches: Corpus, number: int) -> list[str]:
     return [batches._sample(place).sample_id for place in range(number)]
 
 
@@ -126,7 +130,7 @@ def test_every_epoch_has_every_sample_once_in_an_order_of_its_own(tiny, tmp_path
 def test_held_out_samples_are_never_drawn(tiny, tmp_path):
     write_jsonl(tmp_path / "list.jsonl", [sample(f"v{number}") for number in range(10)])
     batches = batches_of(tiny, str(tmp_path / "list.jsonl"), num_held_out=3)
-    held_out = {found.sample_id for found in batches.held_out}
+    held_out = {found.sample_id for found in batches.held_out_samples}
     assert len(held_out) == 3 and held_out.isdisjoint(order(batches, 40))
     with pytest.raises(UserError, match="all 10 samples are held out"):
         batches_of(tiny, str(tmp_path / "list.jsonl"), num_held_out=10)
@@ -140,33 +144,39 @@ def test_no_files_say_how_to_name_some(tiny):
 def test_a_batch_is_made_of_real_files_and_of_the_step_alone(tiny, listed):
     file = listed("a", "b", "c")
     batches = batches_of(tiny, file)
-    batch = batches(1)  # samples 2 and 3: the last of the first epoch and the first of the second
-    again = batches_of(tiny, file)(1)
-    assert torch.equal(batch.ids_BL, again.ids_BL) and torch.equal(batch.weight_BL, again.weight_BL)
+    (batch,), (again,) = batches.step(1), batches_of(tiny, file).step(1)  # the last of an epoch, the first of the next
+    assert torch.equal(batch.packed.target_T, again.packed.target_T)
+    assert all(map(torch.equal, batch.packed.ids, again.packed.ids))
     seconds = {"a": 3, "b": 2, "c": 4}
     wanted = [seconds[name] for name in order(batches, 4)[2:]]
     assert [len(media.vision_TNV) for media in batch.media] == wanted  # a frame a second
     assert all(media.has_sound for media in batch.media)
-    assert batch.scenes == [None, None]
     _, tokenizer = tiny
-    learned = batch.ids_BL[0][batch.weight_BL[0] > 0]
     wanted_ids = tokenizer(CAPTION + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
-    assert learned.tolist() == wanted_ids
-    assert set(batch.weight_BL.unique().tolist()) == {0.0, 1.0}
+    assert batch.packed.target_T.tolist() == 2 * wanted_ids
+    assert set(batch.packed.weight_T.tolist()) == {1.0} and batch.step_weight == 2 * len(wanted_ids)
+
+
+def test_microbatches_hold_at_most_so_many_tokens(tiny, listed):
+    (whole,) = batches_of(tiny, listed("a", "b"), batch_size=2).step(0)
+    longest = max(ids.shape[1] for ids in whole.packed.ids)
+    parts = batches_of(tiny, listed("a", "b"), batch_size=2, max_tokens=longest).step(0)
+    assert [part.packed.num_tokens for part in parts] == [ids.shape[1] for ids in whole.packed.ids]
+    assert {part.step_weight for part in parts} == {whole.step_weight}
 
 
 def test_sound_or_picture_alone_if_so_configured(tiny, listed):
     file = listed("a")
-    (heard,) = batches_of(tiny, file, batch_size=1, use_picture=False)(0).media
+    (heard,) = batches_of(tiny, file, batch_size=1, use_picture=False).step(0)[0].media
     assert heard.vision_TNV is None and heard.has_sound
-    (seen,) = batches_of(tiny, file, batch_size=1, use_sound=False)(0).media
+    (seen,) = batches_of(tiny, file, batch_size=1, use_sound=False).step(0)[0].media
     assert len(seen.vision_TNV) == 3 and not seen.has_sound
 
 
 def test_an_unreadable_video_is_counted_once_and_never_replaced(tiny, listed, capsys):
     batches = batches_of(tiny, listed("a", "broken"))
     for step in range(2):
-        assert len(batches(step).media) == 1  # one of two: no other video takes its place
+        assert [len(batch.media) for batch in batches.step(step)] == [1]  # one of two: no other video takes its place
     ((path, reason),) = batches.unreadable.items()
     assert path.endswith("broken.mp4") and "broken.mp4" in reason
     assert capsys.readouterr().err.count("not trained on (1 so far)") == 1
@@ -175,5 +185,5 @@ def test_an_unreadable_video_is_counted_once_and_never_replaced(tiny, listed, ca
 def test_a_batch_of_nothing_readable_is_an_error(tiny, listed):
     batches = batches_of(tiny, listed("broken"), batch_size=1)
     with pytest.raises(UserError, match=r"none of 1 videos can be read, the first: .*broken"):
-        batches(0)
-    assert batches.readable(batches.samples) is None
+        batches.step(0)
+    assert batches.readable(batches.samples) == []

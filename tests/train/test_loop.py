@@ -15,7 +15,7 @@ from torch import nn
 
 from avcap.errors import UserError
 from avcap.train.checkpoint import latest_state
-from avcap.train.loop import LoopConfig, LossOutput, run_loop
+from avcap.train.loop import LoopConfig, LossOutput, joined, run_loop
 
 
 @pytest.mark.parametrize("stop_after", [1, 5, 11, 19])
@@ -58,6 +58,48 @@ def test_worker_processes_change_nothing(tmp_path):
     train(alone, tmp_path / "alone", num_steps=6)
     train(helped, tmp_path / "helped", num_steps=6, workers=1)
     assert torch.equal(alone.layers[0].weight, helped.layers[0].weight)
+
+
+def rows_of(out_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (out_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_microbatches_are_one_big_batch(tmp_path):
+    whole, divided = make_net(), make_net()
+    train(whole, tmp_path / "whole")
+    train(divided, tmp_path / "divided", parts=4)  # 4 x 2 rows instead of 8
+    for name, value in whole.state_dict().items():
+        assert torch.allclose(value, divided.state_dict()[name], rtol=0, atol=1e-6), name
+    for one, other in zip(rows_of(tmp_path / "whole"), rows_of(tmp_path / "divided"), strict=True):
+        for figure in ("loss", "mean", "grad_norm"):
+            assert one[figure] == pytest.approx(other[figure], rel=1e-5)
+        assert one["rows"] == other["rows"] == 8  # added up, where means are averaged
+
+
+def test_stopped_between_two_microbatches_it_ends_the_same(tmp_path):
+    whole, resumed = make_net(), make_net()
+    train(whole, tmp_path / "whole", parts=4)
+    with pytest.raises(KeyboardInterrupt):
+        train(resumed, tmp_path / "resumed", parts=4, stop_after=4 * 9 + 2)  # half of the tenth step is done
+    resumed = make_net()
+    train(resumed, tmp_path / "resumed", parts=4)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_figures_of_unequal_parts_are_weighted():
+    parts = [
+        LossOutput(loss=torch.tensor(1.0), metrics={"a": 2.0}, counts={"n": 1}, num_tokens=10, weight=3.0),
+        LossOutput(loss=torch.tensor(2.0), metrics={"a": 6.0, "b": 5.0}, num_tokens=20, weight=1.0),
+    ]
+    step = joined(parts)
+    assert step.loss.item() == 3.0 and step.num_tokens == 30 and step.counts == {"n": 1}
+    assert step.metrics == {"a": 3.0, "b": 5.0}  # (3 * 2 + 1 * 6) / 4
+
+
+def test_narrow_weights_do_not_learn(tmp_path):
+    with pytest.raises(AssertionError, match="not in float32"):
+        train(make_net().bfloat16(), tmp_path)
 
 
 def test_other_settings_are_refused(tmp_path):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from avcap.errors import UserError
-from avcap.train.losses import PreferenceConfig, check_fresh_start, preference_loss
-from avcap.train.shared_prompt import AnswerLogprobs, ExampleLogprobs
+from avcap.train.losses import PreferenceConfig, StepSize, check_fresh_start, preference_loss
+from avcap.train.packing import AnswerLogprobs, ExampleLogprobs
 
 
 def answer(total: float, num_tokens: int = 10) -> AnswerLogprobs:
@@ -93,14 +93,26 @@ def test_examples_without_a_pair_count_in_the_guidance_alone():
     output = preference_loss([POLICY[0], alone], [REFERENCE[0], ExampleLogprobs()], PreferenceConfig(beta=0.1))
     # one pair of margin 2; (6 + 9) nats over 12 + 10 tokens
     assert output.loss.item() == pytest.approx(-log_sigmoid(2) + 0.1 * 15 / 22)
-    assert output.metrics["guidance/captions"] == 2
+    assert output.counts["guidance/captions"] == 2
     assert output.num_tokens == 10 + 20 + 12 + 10
 
 
 def test_without_reference_captions_guidance_is_off_and_said():
     output = preference_loss([pair(-10.0, -40.0)], [REFERENCE[0]], PreferenceConfig(guidance_weight=1.0))
     assert output.loss.item() == pytest.approx(-log_sigmoid(2))
-    assert output.metrics["guidance/captions"] == 0 and "guidance" not in output.metrics
+    assert output.counts["guidance/captions"] == 0 and "guidance" not in output.metrics
+
+
+def test_microbatches_have_their_share_of_the_step():
+    config = PreferenceConfig(beta=0.1, guidance_weight=0.3)
+    whole = preference_loss(POLICY, REFERENCE, config)
+    num_tokens = sum(one.reference.num_tokens for one in POLICY)
+    step = StepSize(num_pairs=len(POLICY), num_guided_tokens=num_tokens)
+    parts = [
+        preference_loss([one], [ref], config, step=step) for one, ref in zip(POLICY, REFERENCE, strict=True)
+    ]
+    assert len(parts) == 2
+    assert sum(part.loss.item() for part in parts) == pytest.approx(whole.loss.item(), rel=1e-6)
 
 
 def test_nothing_to_learn_is_an_error():

@@ -4,15 +4,21 @@ import pytest
 import torch
 from support.tiny_plus import TOKENIZER_FOLDER, tiny_plus_model
 
-from avcap.data.prompt import ChatStyle
 from avcap.model.features import MediaFeatures, VisionGrid
 from avcap.model.interleave import VISUAL_ID
 from avcap.model.lora import LoraConfig, adapter_off, attach_lora, merge_lora
-from avcap.train.language import answer_logits
-from avcap.train.lessons import Lesson, TokenWeights, make_batch
-from avcap.train.shared_prompt import PairExample, pack, response_logprobs, row_positions
+from avcap.train.examples import Example, ExampleEncoder
+from avcap.train.packing import (
+    Blocks,
+    PairExample,
+    SplitConcat,
+    pack,
+    response_logprobs,
+    row_positions,
+    target_states,
+    token_logprobs,
+)
 
-UNIFORM = TokenWeights(content=1.0, time=1.0, end=1.0, other=1.0)
 LORA = LoraConfig(rank=4, alpha=8, dropout=0.0)
 
 
@@ -114,19 +120,17 @@ def test_gradients_reach_the_aligners_through_a_packed_row(model, clips):
 
 @torch.no_grad()
 def test_questions_as_branches_are_separate_rows(model, clips, tokenizer):
-    chat = ChatStyle(**model.config.chat)
+    encoder = ExampleEncoder(model=model, tokenizer=tokenizer)
     turns = (("What is it?", "a cat"), ("Who sits?", "the dog"), ("Where?", "here"))
 
-    def logits(turns):
-        batch = make_batch(
-            [Lesson(media=clips[0], turns=turns)], place_tokens=model.placeholders, tokenizer=tokenizer, chat=chat,
-            weights=UNIFORM,
-        )  # fmt: skip
-        return answer_logits(model, batch, model.align_batch(batch.media))[0]
+    def logprobs(turns, attention):
+        packed = pack([encoder.encode(Example(media=clips[0], turns=turns), clips[0])])
+        states_TD = target_states(model, packed, model.align_batch(clips[:1]), attention=attention)
+        return token_logprobs(model.language_model.lm_head, states_TD, packed.target_T)
 
-    together = logits(turns)
-    apart = torch.cat([logits((turn,)) for turn in turns])
-    assert torch.allclose(together, apart, atol=1e-4)
+    for attention in (SplitConcat, Blocks):
+        apart = torch.cat([logprobs((turn,), attention) for turn in turns])
+        assert torch.allclose(logprobs(turns, attention), apart, atol=1e-4)
 
 
 @torch.no_grad()

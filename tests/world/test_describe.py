@@ -5,10 +5,11 @@ from dataclasses import fields, replace
 
 import pytest
 
+from avcap.judge.error_counts import count_errors
 from avcap.judge.words import count_words
 from avcap.world import describe, grammar, questions
 from avcap.world.describe import Annotator
-from avcap.world.oracle import count_errors, judge_caption
+from avcap.world.oracle import judge_caption
 from avcap.world.scene import Scene, SoundAtom, VisualAtom, make_scene
 
 PERFECT = Annotator(**{field.name: 0.0 for field in fields(Annotator)})

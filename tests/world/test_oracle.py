@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avcap.judge.error_counts import count_errors, total_error
 from avcap.records import Verdict, WorldTruth, from_json, to_json
 from avcap.world import describe, grammar
-from avcap.world.oracle import corrupt, count_errors, judge_caption, total_error
+from avcap.world.oracle import corrupt, judge_caption
 from avcap.world.scene import Scene, SoundAtom, VisualAtom, make_scene
 
 CIRCLE = {"colour": "red", "shape": "circle", "size": 1}

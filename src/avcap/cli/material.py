@@ -12,7 +12,9 @@ from avcap.data.qa_files import VideoQuestion, read_questions
 from avcap.errors import UserError
 from avcap.files.claim import claim
 from avcap.infer.inputs import find_media
+from avcap.judge.clauses import ReadClauses, read_clauses
 from avcap.judge.ingest import Truth, read_truth
+from avcap.judge.oracle import read_world_clauses
 from avcap.records import Sample
 from avcap.world.describe import Annotator, imperfect_caption
 from avcap.world.make import make_world, scene_from_dict
@@ -67,6 +69,11 @@ def questions_of(truth: Truth | None, path: Path | None) -> Sequence[VideoQuesti
         first = found.problems[0]
         raise UserError(f"{path}: {len(found.problems)} questions cannot be asked, the first: {first.reason}")
     return found.questions
+
+
+def clause_reader(truth: Truth | None) -> ReadClauses:
+    """What is true of videos -> how captions of them are read as clauses: a world's by its grammar."""
+    return read_world_clauses if truth is not None and truth.worlds else read_clauses
 
 
 def samples_of(truth: Truth) -> Sequence[Sample]:

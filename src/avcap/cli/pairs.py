@@ -10,7 +10,7 @@ import typer
 from avcap.cli.app import App, app, say, tell
 from avcap.cli.evaluate import TRUTH_FILE
 from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_calibration
-from avcap.cli.material import claim_run
+from avcap.cli.material import claim_run, clause_reader
 from avcap.cli.outputs import check_records, write_records
 from avcap.cli.train import find_recipe, overrides
 from avcap.config import override, parse_assignments
@@ -19,8 +19,9 @@ from avcap.files.lock import lock_folder
 from avcap.infer.caption_file import read_rows
 from avcap.infer.shipped import find_checkpoint
 from avcap.judge.base import Case
-from avcap.judge.clauses import compare_clauses, read_clauses
+from avcap.judge.clauses import compare_clauses
 from avcap.judge.ingest import SampleIndex, Truth, WrittenCaption, read_truth
+from avcap.judge.oracle import read_world_clauses
 from avcap.judge.pair_files import FLAVOURS, export_pairs, import_pairs
 from avcap.judge.pairs import PairConfig, above_noise, report_text, select_pairs
 from avcap.records import Caption, CaptionError, PreferencePair, Unscored, Verdict, read_jsonl
@@ -72,7 +73,7 @@ def build_pairs(
             if calibration:
                 config = above_noise(config, read_calibration(calibration, judge=opened.judge).noise_margin)
             answers = list(opened.judge.judge(_cases(found, known)))
-    selection = select_pairs(found, verdicts=answers, samples=known.samples, config=config)
+    selection = select_pairs(found, verdicts=answers, samples=known.samples, config=config, read=clause_reader(known))
     write_records(out, selection.pairs, PreferencePair)
     tell(report_text(selection.report))
     say(f"written: {out}")
@@ -197,7 +198,7 @@ def _cases(captions: Sequence[Caption], truth: Truth) -> list[Case]:
 
 def _shown(pair: PreferencePair) -> str:
     """A pair -> its name, its errors, and the clauses in which it differs."""
-    difference = compare_clauses(read_clauses(pair.chosen), read_clauses(pair.rejected))
+    difference = compare_clauses(read_world_clauses(pair.chosen), read_world_clauses(pair.rejected))
     margin = "margin not known" if pair.margin is None else f"margin {pair.margin:.3f}"
     lines = [f"{pair.sample_id}  {margin}  {pair.prompt}"]
     for sign, errors, clauses in (

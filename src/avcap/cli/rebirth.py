@@ -9,7 +9,16 @@ import typer
 
 from avcap.cli.app import app, say, tell
 from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge
-from avcap.cli.material import claim_run, is_video_folder, pool_of, questions_of, read_one, read_truths, samples_of
+from avcap.cli.material import (
+    claim_run,
+    clause_reader,
+    is_video_folder,
+    pool_of,
+    questions_of,
+    read_one,
+    read_truths,
+    samples_of,
+)
 from avcap.cli.train import find_recipe, overrides
 from avcap.config import override
 from avcap.errors import UserError
@@ -57,6 +66,7 @@ def rebirth(
     resolved = override(make_config(), values)
     if not isinstance(resolved, RebirthConfig):
         raise UserError(f"got the recipe {recipe}, wanted one of rebirth, such as tiny_rebirth")
+    pool_truth: Truth | None
     measured: Truth | None
     if data is None:
         pool_truth, measured = read_truths(None, None, world=resolved.world, out_dir=out_dir)
@@ -64,11 +74,13 @@ def rebirth(
         asked = questions_of(pool_truth, questions)
     else:
         pool = list(pool_of(data))
+        pool_truth = None if is_video_folder(data) else read_one(data)
         measured = None if held_out is None else read_one(held_out)
-        asked = questions_of(None if is_video_folder(data) else read_one(data), questions)
+        asked = questions_of(pool_truth, questions)
     material = Material(
         samples=pool, questions=asked, held_out=samples_of(measured) if measured else (),
         held_out_questions=questions_of(measured, held_out_questions) if measured else (),
+        read_clauses=clause_reader(pool_truth),
     )  # fmt: skip
     with ExitStack() as stack:
         stack.enter_context(lock_folder(out_dir))

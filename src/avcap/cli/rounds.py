@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from avcap.cli.app import App, app, say, tell
 from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_calibration
-from avcap.cli.material import claim_run, questions_of, read_truths, samples_of
+from avcap.cli.material import claim_run, clause_reader, questions_of, read_truths, samples_of
 from avcap.cli.outputs import check_text
 from avcap.cli.train import find_recipe, overrides
 from avcap.config import override
@@ -85,7 +85,7 @@ def run(
 
     material = Material(
         samples=samples_of(learned), held_out=samples_of(measured), questions=questions_of(learned, questions),
-        held_out_questions=questions_of(measured, held_out_questions),
+        held_out_questions=questions_of(measured, held_out_questions), read_clauses=clause_reader(learned),
     )  # fmt: skip
     options = JudgeOptions(spec=judge, cache=cache or out_dir / "replies.sqlite", budget_usd=budget, timeout_s=timeout)
     known = replace(learned, worlds={**learned.worlds, **measured.worlds})

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from avcap.model import configuration
@@ -67,43 +66,32 @@ def encode_chat(
 
 @dataclass(frozen=True, kw_only=True)
 class Branches:
-    """Questions about one clip as one row: [opening, media, question 1 and answer 1, question 2 and answer 2, ...].
+    """Questions about one clip behind what they share: [opening, media], then question 1 and answer 1, and so on.
 
     Nothing sees another branch, and each goes on at the position after the media: for each it is as if it were alone.
     """
 
-    ids: list[int]
-    is_target: list[bool]
-    branches: list[int]
-    """0 where all share it, else the number of the branch."""
-    positions: list[int]
+    shared_ids: list[int]
+    branches: list[tuple[list[int], list[bool]]]
+    """Ids of each question and answer, and which of them are to be learned."""
 
 
 def encode_branches(
     tokenizer: PreTrainedTokenizerBase, turns: Sequence[tuple[str, str]], media_ids: Sequence[int], chat: ChatStyle
 ) -> Branches:
-    """(question, answer) pairs about the same media -> one row in which the media stands, and is computed, once."""
+    """(question, answer) pairs about the same media -> what they share, in which the media stands once, and the rest.
+
+    Of a single pair the question is shared too, and its answer is the only branch.
+    """
     alone = [encode_chat(tokenizer, [turn], media_ids, chat) for turn in turns]
-    num_shared = len(_tokenize(tokenizer, chat.system_prefix + chat.user_prefix)) + len(media_ids) if media_ids else 0
-    row = Branches(
-        ids=alone[0][0][:num_shared], is_target=[False] * num_shared, branches=[0] * num_shared,
-        positions=list(range(num_shared)),
-    )  # fmt: skip
-    for number, (ids, is_target) in enumerate(alone, start=1):
-        row.ids.extend(ids[num_shared:])
-        row.is_target.extend(is_target[num_shared:])
-        row.branches.extend([number] * (len(ids) - num_shared))
-        row.positions.extend(range(num_shared, len(ids)))
-    return row
-
-
-def branch_mask(branches_BL: torch.Tensor) -> torch.Tensor:
-    """Branch numbers (B, L) -> what each position may attend to, (B, 1, L, L) bool: its branch and what all share."""
-    same_BLL = branches_BL[:, :, None] == branches_BL[:, None, :]
-    shared_BLL = (branches_BL == 0)[:, None, :]
-    length = branches_BL.shape[1]
-    earlier_LL = torch.ones(length, length, dtype=torch.bool, device=branches_BL.device).tril()
-    return ((same_BLL | shared_BLL) & earlier_LL)[:, None]
+    if len(turns) == 1:
+        num_shared = alone[0][1].index(True)
+    else:
+        num_shared = len(_tokenize(tokenizer, chat.system_prefix + chat.user_prefix)) + len(media_ids)
+    return Branches(
+        shared_ids=alone[0][0][:num_shared],
+        branches=[(ids[num_shared:], is_target[num_shared:]) for ids, is_target in alone],
+    )
 
 
 def released_targets(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], is_target: Sequence[bool]) -> list[bool]:

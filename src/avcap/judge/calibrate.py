@@ -16,10 +16,11 @@ from avcap.judge.agreement import Agreement, Checked, agreement
 from avcap.judge.base import Case, EventJudge
 from avcap.judge.bootstrap import NUM_RESAMPLES, Rate, ratio_rates
 from avcap.judge.correction import NoiseCounts, count_noise
+from avcap.judge.error_counts import total_error
 from avcap.judge.words import count_words
 from avcap.records import Modality, Sample, Unscored, Verdict
 from avcap.world import describe
-from avcap.world.oracle import PlantedError, corrupt, judge_caption, total_error
+from avcap.world.oracle import PlantedError, corrupt, judge_caption
 from avcap.world.scene import DIFFICULTIES, Scene, make_scene
 
 MAX_ERRORS = 5

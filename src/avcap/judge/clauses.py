@@ -1,16 +1,14 @@
 """Captions as clauses, and in how many of them two captions differ. Standard library only.
 
-A caption of the rendered world is read by its grammar: a clause is a claim, and that a sight and a sound are joined by
-"while" is one more. Any other text is cut at the ends of sentences and where main clauses are joined.
+A text is cut at the ends of sentences and where main clauses are joined. Captions that follow a grammar may be read by
+it instead: oracle.py does so with those of the rendered world.
 """
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-
-from avcap.world.grammar import Claim, Reading, read_caption
 
 _CLAUSE_END = re.compile(
     r"[.!?]+(?=[\s\"'”’)]|$)|[;\n。！？；]+|,?\s+\b(?:while|whereas|and then|then)\b|,\s+(?:and|but)\s", re.IGNORECASE
@@ -28,7 +26,7 @@ class Clause:
 
 @dataclass(frozen=True, kw_only=True)
 class Clauses:
-    """A text in clauses. `by_grammar` is None where the world's grammar cannot read most of it."""
+    """A text in clauses. `by_grammar` is None where there is no grammar that reads most of it."""
 
     by_grammar: tuple[Clause, ...] | None
     by_sentence: tuple[Clause, ...]
@@ -49,30 +47,13 @@ class Difference:
     num_changed: int
 
 
+ReadClauses = Callable[[str], Clauses]
+"""A text -> its clauses: `read_clauses`, or what a judge knows of how the captions are written (oracle.py)."""
+
+
 def read_clauses(text: str) -> Clauses:
     """Any text -> its clauses."""
-    reading = read_caption(text)
-    is_readable = len(reading.unread) <= len(reading.statements)
-    return Clauses(
-        by_grammar=tuple(_grammar_clauses(reading)) if is_readable else None,
-        by_sentence=tuple(_sentence_clauses(text)),
-    )
-
-
-def _grammar_clauses(reading: Reading) -> Iterator[Clause]:
-    text_of = {statement.claim: statement.text for statement in reading.statements}
-    joined: set[tuple[Claim, Claim]] = set()
-    for statement in reading.statements:
-        claim = statement.claim
-        when = "" if claim.second is None else f"{claim.second}s "
-        yield Clause(key=claim, content=claim.content, text=when + statement.text)
-        for sight in text_of:
-            joint = (sight, claim)
-            if joint in reading.pairs and joint not in joined:
-                joined.add(joint)
-                yield Clause(key=joint, content=joint, text=f"{when}{text_of[sight]} while {statement.text}")
-    for phrase in reading.unread:
-        yield Clause(key=phrase, content=phrase, text=phrase)
+    return Clauses(by_grammar=None, by_sentence=tuple(_sentence_clauses(text)))
 
 
 def _sentence_clauses(text: str) -> Iterator[Clause]:

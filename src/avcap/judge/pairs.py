@@ -20,11 +20,11 @@ from typing import Literal
 from avcap.errors import UserError
 from avcap.judge.base import Case
 from avcap.judge.calibrate import NoiseMargin
-from avcap.judge.clauses import Clauses, compare_clauses, read_clauses
+from avcap.judge.clauses import Clauses, ReadClauses, compare_clauses, read_clauses
+from avcap.judge.error_counts import count_errors
 from avcap.judge.metrics import MODALITY_NAMES, Column, Scored, count_captions
 from avcap.judge.words import WordCounts, count_words
 from avcap.records import Caption, ErrorCounts, PreferencePair, Sample, Unscored, Verdict
-from avcap.world.oracle import count_errors
 
 Rule = Literal["minimal", "best_vs_worst"]
 ALL_EQUAL, TOO_FEW = "all captions equal", "fewer than two judged captions"
@@ -105,13 +105,15 @@ def select_pairs(
     verdicts: Iterable[Verdict | Unscored],
     samples: Iterable[Sample],
     config: PairConfig,
+    read: ReadClauses = read_clauses,
 ) -> Selection:
     """Captions of one model, several for each sample, and what one judge says of them -> at most one pair per prompt.
 
-    Raises UserError if captions are of several models, verdicts of several judges, or no pair is left.
+    `read`: how a caption is read as clauses. Raises UserError if captions are of several models, verdicts of several
+    judges, or no pair is left.
     """
     captions = list(captions)
-    judged = _judged(captions, verdicts=list(verdicts), samples=samples)
+    judged = _judged(captions, verdicts=list(verdicts), samples=samples, read=read)
     chosen: list[_Candidate] = []
     prompts_dropped: Counter[str] = Counter()
     checks = _checks(config)
@@ -176,8 +178,9 @@ class _Judged:
 
 
 def _judged(
-    captions: Sequence[Caption], *, verdicts: Sequence[Verdict | Unscored], samples: Iterable[Sample]
-) -> _Judged:
+    captions: Sequence[Caption], *, verdicts: Sequence[Verdict | Unscored], samples: Iterable[Sample],
+    read: ReadClauses,
+) -> _Judged:  # fmt: skip
     _check_one(captions, verdicts)
     verdict_of = {verdict.caption_id: verdict for verdict in verdicts}
     sample_of = {sample.sample_id: sample for sample in samples}
@@ -198,7 +201,7 @@ def _judged(
             dropped["equal to another caption of its prompt"] += 1
             num_equal[prompt] += 1
         else:
-            answers.append(_answer(caption, sample=sample, verdict=verdict))
+            answers.append(_answer(caption, sample=sample, verdict=verdict, read=read))
     return _Judged(
         by_prompt=tuple(
             tuple(answers) if len(answers) > 1 else ALL_EQUAL if num_equal[prompt] else TOO_FEW
@@ -223,7 +226,7 @@ def _check_one(captions: Sequence[Caption], verdicts: Sequence[Verdict | Unscore
         raise UserError(f"got verdicts of {len(judges)} judges ({', '.join(judges)}), wanted one; judge all alike")
 
 
-def _answer(caption: Caption, *, sample: Sample, verdict: Verdict) -> _Answer:
+def _answer(caption: Caption, *, sample: Sample, verdict: Verdict, read: ReadClauses) -> _Answer:
     case = Case(caption_id=caption.caption_id, sample=sample, text=caption.text, finished=caption.finished)
     counts = count_captions([Scored(case=case, verdict=verdict)])
     wrong = [Column.MISSING, Column.INCORRECT, Column.INVENTED]
@@ -231,7 +234,7 @@ def _answer(caption: Caption, *, sample: Sample, verdict: Verdict) -> _Answer:
         group.part: float(counts_C[wrong].sum() / max(counts_C[Column.EVENTS], 1))
         for (group, _), counts_C in counts.items()
     }
-    clauses = read_clauses(caption.text)
+    clauses = read(caption.text)
     errors = count_errors(verdict)
     # Not every judge looks for repetition.
     errors = replace(errors, repeated=max(errors.repeated, clauses.num_repeated))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from avcap.errors import UserError
-from avcap.judge.clauses import read_clauses
+from avcap.judge.clauses import ReadClauses, read_clauses
 from avcap.records import Caption
 
 
@@ -31,12 +31,12 @@ class Kept:
     """Reason -> captions that were dropped for it, the first that applied."""
 
 
-def keep_good(captions: Sequence[Caption], config: QualityConfig) -> Kept:
-    """Captions -> those that are good enough, in order. UserError if none is."""
+def keep_good(captions: Sequence[Caption], config: QualityConfig, *, read: ReadClauses = read_clauses) -> Kept:
+    """Captions -> those that are good enough, in order. UserError if none is. `read`: a caption as clauses."""
     typical = {kind: median(words) for kind, words in _words_by_kind(captions).items()}
     kept, dropped = [], Counter[str]()
     for caption in captions:
-        if why := _fault(caption, typical=typical[_kind(caption)], config=config):
+        if why := _fault(caption, typical=typical[_kind(caption)], config=config, read=read):
             dropped[why] += 1
         else:
             kept.append(caption)
@@ -60,12 +60,12 @@ def _words_by_kind(captions: Sequence[Caption]) -> dict[int, list[int]]:
     return found
 
 
-def _fault(caption: Caption, *, typical: float, config: QualityConfig) -> str:
+def _fault(caption: Caption, *, typical: float, config: QualityConfig, read: ReadClauses) -> str:
     """A caption -> why it is dropped, or ""."""
     num_words = len(caption.text.split())
     if config.must_be_finished and not caption.finished:
         return "ran into the token limit"
-    if read_clauses(caption.text).num_repeated > config.max_repeated_clauses:
+    if read(caption.text).num_repeated > config.max_repeated_clauses:
         return "repeats clauses"
     if num_words == 0 or num_words < config.min_words_ratio * typical:
         return "much shorter than others"

@@ -14,10 +14,10 @@ from avcap.errors import UserError
 from avcap.files.claim import refuse_foreign
 from avcap.files.write import write_text
 from avcap.judge.base import Case
+from avcap.judge.error_counts import count_errors
 from avcap.judge.oracle import OracleJudge
-from avcap.records import Sample, Unscored, WorldTruth, from_json
+from avcap.records import ErrorCounts, Sample, Unscored, WorldTruth, from_json
 from avcap.world import describe
-from avcap.world.oracle import ErrorCounts, count_errors
 
 TASK_NAME = "avcap_world"
 METRICS = ("missing_rate", "hallucination_rate", "total_error_rate")

@@ -86,16 +86,10 @@ class CaptioningModel(PreTrainedModel):
         """Features of one clip -> its tokens for the language model, in time order."""
         return self.align_batch([media])[0]
 
-    def positions(
-        self, ids: Sequence[int], media: MediaTokens | Outline | None, *, order: Sequence[int] | None = None
-    ) -> Positions:
-        """Ids of a prompt and its media -> the position of each, and where what is written next goes on.
-
-        `order`: the positions if every id took one; it is given where branches go on from one place (data.prompt).
-        """
+    def positions(self, ids: Sequence[int], media: MediaTokens | Outline | None) -> Positions:
+        """Ids of a prompt and its media -> the position of each, and where what is written next goes on."""
         del media
-        order_L = torch.arange(len(ids)) if order is None else torch.tensor(order)
-        return Positions(of_ids=order_L, following=int(order_L[-1]) + 1)
+        return Positions(of_ids=torch.arange(len(ids)), following=len(ids))
 
     def encode_sound(self, mel_KMF: torch.Tensor, *, micro_batch: int = 32, with_grad: bool = False) -> torch.Tensor:
         """Log-mel of chunks, `config.mel_frames_per_chunk` frames each -> sound features (K, P, A)."""
@@ -114,12 +108,10 @@ class CaptioningModel(PreTrainedModel):
         """Ids with placeholders -> the ids of the published prompt, where each media token has the id of its kind."""
         raise NotImplementedError(f"{type(self).__name__} has no ids for media tokens")
 
-    def batch_positions(
-        self, ids_BL: torch.Tensor, media: Sequence[MediaTokens | None], *, order_BL: torch.Tensor | None = None
-    ) -> torch.Tensor | None:
+    def batch_positions(self, ids_BL: torch.Tensor, media: Sequence[MediaTokens | None]) -> torch.Tensor | None:
         """Rows of ids, padded on the right, and their media -> position ids, None: those that count tokens."""
         del ids_BL, media
-        return order_BL
+        return None
 
     def _index(self, numbers: Sequence[int]) -> torch.Tensor:
         return torch.tensor(numbers, dtype=torch.long, device=self.device)

@@ -4,7 +4,7 @@
 # U sound tokens of all chunks  Q Q-Former width  M media tokens in time order  D language-model width  L token ids
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -71,6 +71,12 @@ class MediaFeatures:
     def has_sound(self) -> bool:
         return self.sound_KPA is not None or self.sound_queries_UQ is not None
 
+    def to(self, device: torch.device | str) -> "MediaFeatures":
+        """The same features with their tensors on a device."""
+        names = ("vision_TNV", "lead_in_NV", "sound_KPA", "sound_queries_UQ")
+        tensors = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: found.to(device) for name, found in tensors.items() if found is not None})
+
 
 @dataclass(frozen=True, kw_only=True)
 class MediaTokens:
@@ -104,7 +110,8 @@ class Outline:
 
     ids: list[int]
     seconds: list[int]
-    """One for each VISUAL_ID and AUDIO_ID in `ids`."""
+    """One for each VISUAL_ID and AUDIO_ID in `ids`; so are `types`."""
+    types: list[int]
     places: "Positions | None" = None
 
 

@@ -108,7 +108,7 @@ class Salmonn2ForCaptioning(CaptioningModel):
 
     def outline(self, media: MediaFeatures) -> Outline:
         layout = self._lay_out(media).layout
-        return Outline(ids=layout.ids, seconds=layout.seconds)
+        return Outline(ids=layout.ids, seconds=layout.seconds, types=layout.types)
 
     def align_batch(self, media: Sequence[MediaFeatures]) -> list[MediaTokens]:
         """Features of clips -> tokens of each; one projector call and one Q-Former call for all clips together."""

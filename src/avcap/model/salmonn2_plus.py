@@ -58,7 +58,7 @@ class DeepTextModel(Qwen3VLTextModel):
                 "visual_pos_masks": torch.ones(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device),
                 "deepstack_visual_embeds": [part_BLD.flatten(0, 1) for part_BLD in deep],
             }
-        # a packed row brings its own layout, and says so by a mask for each kind of layer (train.shared_prompt)
+        # a packed row brings its own layout, and says so by a mask for each kind of layer (train.packing)
         mask = None if isinstance(attention_mask, dict) else attention_mask
         return super().forward(inputs_embeds=inputs_embeds, attention_mask=mask, **kwargs)
 
@@ -199,7 +199,10 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
 
     def outline(self, media: MediaFeatures) -> Outline:
         clip = self._lay_out(media)
-        return Outline(ids=self._enclosed(clip.ids), seconds=clip.seconds_M.tolist(), places=clip.places)
+        seconds = clip.seconds_M.tolist()
+        return Outline(
+            ids=self._enclosed(clip.ids), seconds=seconds, types=[0] * len(seconds), places=clip.places
+        )
 
     def _enclosed(self, ids: list[int]) -> list[int]:
         return [self.config.vision_start_token_id, *ids, self.config.vision_end_token_id]
@@ -294,13 +297,11 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         of_ids = np.concatenate([start_X1, places.of_tokens + 1, end_X1], axis=1)
         return Positions(of_ids=torch.from_numpy(of_ids), following=places.following + 2)
 
-    def positions(
-        self, ids: Sequence[int], media: MediaTokens | Outline | None, *, order: Sequence[int] | None = None
-    ) -> Positions:
+    def positions(self, ids: Sequence[int], media: MediaTokens | Outline | None) -> Positions:
         """Ids of a prompt and its media -> positions (3, L): text counts on, the media have those of `mrope`."""
-        order_L = torch.arange(len(ids)) if order is None else torch.tensor(order)
+        order_L = torch.arange(len(ids))
         if media is None or media.places is None:
-            return Positions(of_ids=order_L.expand(3, -1), following=int(order_L[-1]) + 1)
+            return Positions(of_ids=order_L.expand(3, -1), following=len(ids))
         block = media.places
         first = next(place for place, token in enumerate(ids) if token in (VISUAL_ID, AUDIO_ID)) - 1
         end = first + len(media.ids)
@@ -309,16 +310,11 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         of_ids = torch.cat(
             [order_L[:first].expand(3, -1), first + block.of_ids, (order_L[end:] + shift).expand(3, -1)], dim=1
         )
-        last = int(order_L[-1])
-        return Positions(of_ids=of_ids, following=last + 1 + shift if len(ids) > end else first + block.following)
+        return Positions(of_ids=of_ids, following=len(ids) + shift if len(ids) > end else first + block.following)
 
-    def batch_positions(
-        self, ids_BL: torch.Tensor, media: Sequence[MediaTokens | None], *, order_BL: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def batch_positions(self, ids_BL: torch.Tensor, media: Sequence[MediaTokens | None]) -> torch.Tensor:
         """Rows of ids, padded on the right, and their media -> position ids (3, B, L)."""
-        orders = [None] * len(ids_BL) if order_BL is None else order_BL.tolist()
-        rows = zip(ids_BL.tolist(), media, orders, strict=True)
-        placed = [self.positions(ids, one, order=order).of_ids for ids, one, order in rows]
+        placed = [self.positions(ids, one).of_ids for ids, one in zip(ids_BL.tolist(), media, strict=True)]
         return torch.stack(placed, dim=1).to(self.device)
 
     def published_ids(self, ids: Sequence[int], media: MediaTokens | None) -> list[int]:

@@ -23,7 +23,7 @@ def cache_of(output: Any) -> Any:
     return getattr(output, CACHE_KEYWORD)
 
 
-def checkpoint_activations(model: PreTrainedModel) -> None:
+def enable_activation_checkpointing(model: PreTrainedModel) -> None:
     """Has a model in training mode compute its layers' activations anew in the backward pass, for less memory."""
     new_name = hasattr(model, "activation_checkpointing_enable")
     enable = model.activation_checkpointing_enable if new_name else model.gradient_checkpointing_enable

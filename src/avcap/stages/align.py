@@ -4,12 +4,10 @@ the Q-Former, its query and the projection.)
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import ClassVar
 
-from transformers import PreTrainedTokenizerFast
-
-from avcap.model.captioning import CaptioningModel
-from avcap.stages.teach import CorpusTeachConfig, TeachConfig, teach, teach_corpus
+from avcap.curriculum.source import TeachConfig
+from avcap.stages.teach import CorpusTeachConfig, Run, finetune
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,18 +18,15 @@ class AlignConfig:
     train_query: bool = True
     """Also train the query token; the released 2+ models left it at its random start, because their tool could not."""
 
+    stage: ClassVar[str] = "align"
 
-def train_align(
-    model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, *, config: AlignConfig, tracks_dir: Path,
-    out_dir: Path,
-) -> None:  # fmt: skip
-    """Trains the sound branch of `model` in place. `tracks_dir` is where lessons from the world come from."""
+
+def train_align(run: Run, config: AlignConfig) -> None:
+    """Trains the sound branch of the run's model in place."""
+    assert run.parent is not None, "alignment goes on from a checkpoint"
+    model, teach = run.model, replace(config.teach, seed=config.seed)
     model.requires_grad_(False)
     model.sound_aligner.requires_grad_(True)
     model.sound_aligner.query_tokens.requires_grad_(config.train_query)
-    if isinstance(config.teach, CorpusTeachConfig):
-        teaching = replace(config.teach, seed=config.seed)
-        teach_corpus(model, tokenizer, stage="align", config=teaching, out_dir=out_dir)
-    else:
-        lessons = replace(config.teach, seed=config.seed)
-        teach(model, tokenizer, stage="align", config=lessons, tracks_dir=tracks_dir, out_dir=out_dir)
+    source = teach.source(model, run.tokenizer, encoders=run.parent, shared_dir=run.out_dir.parent)
+    finetune(model, source, stage=config.stage, config=teach, out_dir=run.out_dir)

@@ -8,18 +8,19 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from transformers import PreTrainedTokenizerFast
 
+from avcap.curriculum.source import TeachConfig
 from avcap.files.write import replacing
+from avcap.model.captioning import CaptioningModel
 from avcap.model.checkpoints import silence_progress_bars
-from avcap.model.encoder_hash import encoder_hash
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.processes import end_with_parent
 from avcap.stages.perceive import PerceiveConfig, load_perceived, perceive
-from avcap.stages.teach import TeachConfig, teach
-from avcap.train.tracks import make_tracks
+from avcap.stages.teach import Run, finetune
+from avcap.train.compute import choose_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,25 +32,25 @@ class BaseConfig:
     """Goes on from `teach`: questions need far more examples of each kind than captions do."""
     seed: int = 0
 
+    stage: ClassVar[str] = "base"
 
-def train_base(
-    model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, *, config: BaseConfig, out_dir: Path
-) -> None:
-    """A fresh model -> tiny-base, in place. Every part resumes where it was stopped."""
+
+def train_base(run: Run, config: BaseConfig) -> None:
+    """A fresh model -> tiny-base, in place, all of it in float32. Every part resumes where it was stopped."""
+    model, out_dir = run.model, run.out_dir
+    assert isinstance(model, Salmonn2ForCaptioning), "perceive knows the towers of this family alone"
     encoders = out_dir / "encoders"
     if not (encoders / "config.json").exists():
         train_encoders(model, config=config, out_dir=out_dir)
         with replacing(encoders) as aside:
             model.save_pretrained(aside)
     model.load_state_dict(Salmonn2ForCaptioning.from_pretrained(encoders).state_dict())
-    tracks_dir = out_dir.parent / f"tracks-{encoder_hash(model)}-{config.seed}"
-    make_tracks(encoders, tracks_dir, seed=config.seed, config=config.teach.tracks)
+    model.to(choose_device(config.teach.loop.device))
     freeze_encoders(model)
     for part, stage in (("teach", config.teach), ("practise", config.practise)):
-        teach(
-            model, tokenizer, stage=part, config=replace(stage, seed=config.seed, tracks=config.teach.tracks),
-            tracks_dir=tracks_dir, out_dir=out_dir / part,
-        )  # fmt: skip
+        teach = replace(stage, seed=config.seed, tracks=config.teach.tracks)
+        source = teach.source(model, run.tokenizer, encoders=encoders, shared_dir=out_dir.parent)
+        finetune(model, source, stage=part, config=teach, out_dir=out_dir / part)
 
 
 def train_encoders(model: Salmonn2ForCaptioning, *, config: BaseConfig, out_dir: Path) -> None:
@@ -74,7 +75,7 @@ def _perceive_alone(start: Path, part: str, config: PerceiveConfig, out_dir: Pat
     perceive(Salmonn2ForCaptioning.from_pretrained(start), part, config=config, out_dir=out_dir)
 
 
-def freeze_encoders(model: Salmonn2ForCaptioning) -> None:
+def freeze_encoders(model: CaptioningModel) -> None:
     """What `perceive` trained stays as it is: tower, sound encoder, Q-Former."""
     model.requires_grad_(True)
     for part in (model.vision_tower, model.sound_encoder, model.sound_aligner.qformer):

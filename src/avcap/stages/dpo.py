@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from avcap.data.feature_cache import FeatureCache
 from avcap.errors import UserError
@@ -18,6 +19,7 @@ from avcap.stages.collect import encoded
 from avcap.stages.prefer import PreferConfig, prefer
 from avcap.stages.rounds import CHECKPOINT, PAIRS, TRAIN
 from avcap.stages.run_folder import code_commit, data_hash, records, save_checkpoint
+from avcap.train.compute import choose_device, choose_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,10 @@ class DpoConfig:
     """prefer.loss.guidance_weight is the weight of the cross-entropy on reference captions."""
     feature_bytes: int = 20 * 2**30
     """Room for encoded videos on disk."""
+    device: str | None = None
+    """cpu, cuda or cuda:N; None: a GPU if there is one."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of the weights that do not learn, and of what is computed. None: bfloat16 on a GPU, float32 on a CPU."""
 
 
 def run_dpo(
@@ -39,7 +45,9 @@ def run_dpo(
     """
     silence_progress_bars()
     features = FeatureCache(out_dir / "features", max_bytes=config.feature_bytes)
-    captioner = Captioner(parent, feature_cache=features)
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device=device)
+    captioner = Captioner(parent, device=device, dtype=dtype, feature_cache=features)
     _check(pairs, checkpoint=captioner.checkpoint, allow_others=allow_others)
     num_guided = sum(bool(pair.reference_caption) for pair in pairs)
     if num_guided < len(pairs) and config.prefer.loss.guidance_weight:

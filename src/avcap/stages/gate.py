@@ -30,7 +30,8 @@ from avcap.records import Caption, CaptionError, Decoding, Sample
 from avcap.stages.collect import collect_captions
 from avcap.stages.evaluate import evaluate
 from avcap.stages.run_folder import read_record, record
-from avcap.train.shared_prompt import PairExample, pack, response_logprobs
+from avcap.train.compute import choose_device, choose_dtype
+from avcap.train.packing import PairExample, pack, response_logprobs
 
 STANDING, HELD_OUT = "standing.json", "held-out"
 NGRAM = 4
@@ -103,6 +104,15 @@ class Gate:
     features: FeatureCache
     batch_size: int
     questions: Sequence[VideoQuestion] = ()
+    device: str | None = None
+    dtype: str | None = None
+
+    def _open(self, model: Path) -> Captioner:
+        device = choose_device(self.device)
+        return Captioner(
+            model, device=device, dtype=choose_dtype(self.dtype, device=device), batch_size=self.batch_size,
+            feature_cache=self.features,
+        )  # fmt: skip
 
     def measure(self, model: Path, *, number: int, folder: Path) -> Standing:
         """A model -> its standing, also in folder/standing.json; goes on with what a stopped run left there."""
@@ -111,7 +121,7 @@ class Gate:
     def _measure(self, model: Path, *, number: int, folder: Path) -> Standing:
         held_out = folder / HELD_OUT
         held_out.mkdir(parents=True, exist_ok=True)
-        captioner = Captioner(model, batch_size=self.batch_size, feature_cache=self.features)
+        captioner = self._open(model)
         request = Request(decoding=Decoding(max_new_tokens=captioner.settings.max_new_tokens))
         captions = collect_captions(captioner, self.samples, request, path=held_out / "captions.jsonl")
         cases = [
@@ -134,7 +144,7 @@ class Gate:
 
     def _perplexity(self, captions: Sequence[Caption]) -> float:
         """Captions -> exp of their mean -log p per token under the model that the rounds began with."""
-        captioner = Captioner(self.start, batch_size=self.batch_size, feature_cache=self.features)
+        captioner = self._open(self.start)
         total, num_tokens = 0.0, 0
         for first in range(0, len(captions), self.batch_size):
             found = caption_logprobs(captioner, self.samples[first : first + self.batch_size],

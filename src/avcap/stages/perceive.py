@@ -11,11 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
-from avcap.train.checkpoint import latest_state
-from avcap.train.loop import LoopConfig, LossOutput, run_loop
-from avcap.train.optim import OptimConfig
-from avcap.train.perception import (
+from avcap.curriculum.perception import (
     PICTURE_ATTRIBUTES,
     SOUND_ATTRIBUTES,
     AttributeBatch,
@@ -24,6 +20,11 @@ from avcap.train.perception import (
     SoundBatches,
     attribute_loss,
 )
+from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.train.checkpoint import latest_state
+from avcap.train.compute import choose_device, device_of
+from avcap.train.loop import LoopConfig, LossOutput, run_loop
+from avcap.train.optim import OptimConfig
 
 HELD_OUT = 1  # stream of scenes that no step of training draws
 NUM_HELD_OUT_BATCHES = 6
@@ -76,8 +77,8 @@ PARTS: dict[str, type[Eyes] | type[Ears]] = {"eyes": Eyes, "ears": Ears}
 def perceive(model: Salmonn2ForCaptioning, part: str, *, config: PerceiveConfig, out_dir: Path) -> None:
     """Trains the "eyes" or the "ears" of `model` in place."""
     torch.manual_seed(config.seed)
-    model.train()
-    trained = PARTS[part](model)
+    model.to(choose_device(config.loop.device)).train()
+    trained = PARTS[part](model).to(model.device)
     batches: PictureBatches | SoundBatches
     if part == "eyes":
         batches = PictureBatches(seed=config.seed, image_size=model.config.vision_config.image_size)
@@ -103,7 +104,8 @@ def _held_out_batches(batches: PictureBatches | SoundBatches) -> dict[str, list[
     streams = {"held_out": replace(batches, stream=HELD_OUT)}
     if isinstance(batches, SoundBatches):
         streams["unseen_voices"] = replace(batches, stream=HELD_OUT, domain="unseen")
-    return {name: [stream(step) for step in range(NUM_HELD_OUT_BATCHES)] for name, stream in streams.items()}
+    steps = range(NUM_HELD_OUT_BATCHES)
+    return {name: [batch for step in steps for batch in stream(step)] for name, stream in streams.items()}
 
 
 @torch.no_grad()
@@ -111,7 +113,7 @@ def _accuracy(trained: Eyes | Ears, held_out: dict[str, list[AttributeBatch]]) -
     trained.eval()
     result: dict[str, float] = {}
     for name, batches in held_out.items():
-        outputs = [trained.loss(batch).metrics for batch in batches]
+        outputs = [trained.loss(batch.to(device_of(trained))).metrics for batch in batches]
         result |= {f"{name}/{key}": sum(out[key] for out in outputs) / len(outputs) for key in outputs[0]}
     trained.train()
     return result

@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,19 +25,23 @@ from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.errors import UserError
 from avcap.files.write import replacing
 from avcap.model.captioning import CaptioningModel
-from avcap.model.features import MediaFeatures, MediaTokens
+from avcap.model.features import MediaFeatures
 from avcap.model.lora import LoraConfig, attach_lora, merge_lora
 from avcap.records import PreferencePair
 from avcap.train.anchor import Anchor, AnchorConfig
+from avcap.train.compute import checkpoint_activations, keep_trained_in_float32, mixed_precision, round_trained
+from avcap.train.examples import divide
 from avcap.train.loop import LoopConfig, LossOutput, run_loop
-from avcap.train.losses import PreferenceConfig, check_fresh_start, preference_loss
+from avcap.train.losses import PreferenceConfig, StepSize, check_fresh_start, preference_loss
 from avcap.train.optim import OptimConfig
+from avcap.train.packing import PackedBatch, PairExample, pack, response_logprobs
 from avcap.train.reference import ReferenceStore, reference_logprobs, reference_policy
-from avcap.train.shared_prompt import PairExample, pack, response_logprobs
 
 MediaOf = Callable[[str], MediaFeatures]
 """Sample id -> its encoded video."""
 ADAPTER = "adapter.safetensors"
+FRESH_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
+"""In nats of reward: 16-bit sums over other neighbours in a batch differ by so much."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,24 +85,21 @@ class PreferConfig:
     anchor: AnchorConfig = field(default_factory=AnchorConfig)
     """Only with `full`: it holds weights, and a LoRA's own begin at nothing."""
     checkpoint_every: int = 20
+    max_tokens: int | None = None
+    """Most tokens of a microbatch, of which a step may have several; None: a step is one."""
+    checkpoint_activations: bool = False
+    """Compute the layers of the language model once more in the backward pass: more time, much less memory."""
 
     def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise UserError(f"max_tokens: got {self.max_tokens}, expected 1 or more, or null for whole steps at once")
         if self.epochs < 1 or self.batch_size < 1:
             raise UserError(f"got epochs={self.epochs} and batch_size={self.batch_size}, wanted at least 1 of each")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Batch:
-    """Pairs of one step, and questions to replay; step 0 is looked at closely."""
-
-    step: int
-    pairs: tuple[PreferencePair, ...]
-    replay: tuple[ReplayItem, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class PairBatches:
-    """Step -> pairs, the same ones every time: each epoch in an order of its own; questions are drawn step by step."""
+    """Step -> pairs and questions, the same every time: each epoch in an order of its own; questions step by step."""
 
     pairs: Sequence[PreferencePair]
     batch_size: int
@@ -109,14 +111,16 @@ class PairBatches:
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.pairs) / self.batch_size)
 
-    def __call__(self, step: int) -> _Batch:
+    def pairs_of(self, step: int) -> list[PreferencePair]:
         epoch, place = divmod(step, self.steps_per_epoch)
         order = list(range(len(self.pairs)))
         random.Random(f"pairs/{self.seed}/{epoch}").shuffle(order)
         chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
+        return [self.pairs[number] for number in chosen]
+
+    def replay_of(self, step: int) -> list[ReplayItem]:
         rng = random.Random(f"replay/{self.seed}/{step}")
-        replay = rng.sample(self.replay, min(self.replay_size, len(self.replay)))
-        return _Batch(step=step, pairs=tuple(self.pairs[number] for number in chosen), replay=tuple(replay))
+        return rng.sample(self.replay, min(self.replay_size, len(self.replay)))
 
 
 def prefer(
@@ -130,36 +134,23 @@ def prefer(
     is this round's.
     """
     _check(config, replay=replay)
-    encoder = _Encoder(model=model, tokenizer=tokenizer, media_of=media_of)
+    dtype = model.dtype
     out_dir.mkdir(parents=True, exist_ok=True)
     store = ReferenceStore(out_dir / "reference.jsonl", policy=reference_policy(model))
     batches = PairBatches(
         pairs=pairs, batch_size=config.batch_size, seed=seed, replay=replay,
         replay_size=config.replay.batch_size if config.replay.weight else 0,
     )  # fmt: skip
+    encoder = _Encoder(model=model, tokenizer=tokenizer, media_of=media_of, max_tokens=config.max_tokens)
     _store_reference(model, encoder, store, pairs, batch_size=config.batch_size)
     _choose_what_learns(model, config, seed=seed, adapter=adapter)
-    anchor = None
-    if config.anchor.kind != "none":
-        answer_losses = _replay_losses(model, encoder, replay) if config.anchor.kind == "ewc" else ()
-        anchor = Anchor(model, config.anchor, answer_losses=answer_losses)
-
-    def loss_fn(batch: _Batch) -> LossOutput:
-        examples, media_tokens = encoder.pairs(batch.pairs, learn_aligners=config.train_aligners)
-        logprobs = response_logprobs(model, pack(examples), media_tokens)
-        output = preference_loss(logprobs, store.lookup(examples), config.loss)
-        if batch.step == 0 and adapter is None:
-            check_fresh_start(output, config.loss)
-        terms = {}
-        if batch.replay:
-            terms["replay"] = config.replay.weight * _replay_loss(model, encoder, batch.replay)
-        if anchor:
-            terms["anchor"] = anchor.penalty()
-        return _with_terms(output, terms)
-
+    learner = _Learner(
+        model=model, encoder=encoder, batches=batches, store=store, config=config, is_fresh=adapter is None,
+        anchor=_anchor(model, encoder, replay, config=config),
+    )  # fmt: skip
     num_steps = config.epochs * batches.steps_per_epoch
     run_loop(
-        model, make_batch=batches, loss_fn=loss_fn, optim=config.optim, out_dir=out_dir, title=title,
+        model, make_batch=learner.parts, loss_fn=learner.loss, optim=config.optim, out_dir=out_dir, title=title,
         config=LoopConfig(
             num_steps=num_steps, checkpoint_every=config.checkpoint_every, log_every=1, num_workers=0
         ),
@@ -169,6 +160,7 @@ def prefer(
         with replacing(out_dir / ADAPTER) as aside:
             save_file(_lora_tensors(model), aside)
         merge_lora(model)
+    round_trained(model, dtype=dtype)
 
 
 def _check(config: PreferConfig, *, replay: Sequence[ReplayItem]) -> None:
@@ -199,25 +191,114 @@ def _choose_what_learns(
     if config.train_aligners:
         for aligner in (model.vision_aligner, model.sound_aligner):
             aligner.requires_grad_(True)
+    keep_trained_in_float32(model)
     # Dropout would make the policy another one than its reference before anything is learned.
     model.eval()
+    if config.checkpoint_activations:
+        checkpoint_activations(model)
 
 
 def _lora_tensors(model: CaptioningModel) -> dict[str, Tensor]:
     return {name: param.detach().contiguous() for name, param in model.named_parameters() if "lora_" in name}
 
 
-def _with_terms(output: LossOutput, terms: dict[str, Tensor]) -> LossOutput:
-    """The same with more terms in the loss, each logged under its name."""
-    metrics = output.metrics | {name: term.item() for name, term in terms.items()}
-    return replace(output, loss=output.loss + sum(terms.values()), metrics=metrics)
+# --- steps ------------------------------------------------------------------------------------------------------------
 
 
-def _replay_loss(model: CaptioningModel, encoder: "_Encoder", items: Sequence[ReplayItem]) -> Tensor:
-    """Questions -> cross-entropy of their right answers, per token."""
-    examples, media_tokens = encoder.questions(items)
-    answers = [found.reference for found in response_logprobs(model, pack(examples), media_tokens) if found.reference]
-    return -torch.stack([answer.total for answer in answers]).sum() / sum(answer.num_tokens for answer in answers)
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Some pairs, or some questions, of a step as a packed row: what is read in one go."""
+
+    packed: PackedBatch
+    media: tuple[MediaFeatures, ...]
+
+    def to(self, device: torch.device) -> Self:
+        return replace(self, packed=self.packed.to(device), media=tuple(one.to(device) for one in self.media))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PairPart(_Part):
+    """`size`: what the whole step has. The first part of a step carries what is no pair's: the anchor."""
+
+    step: int
+    is_first: bool
+    size: StepSize
+
+    def loss(self, learner: "_Learner") -> LossOutput:
+        model, config = learner.model, learner.config
+        logprobs = response_logprobs(model, self.packed, model.align_batch(self.media))
+        ref_logprobs = learner.store.lookup(self.packed.examples, device=model.device)
+        output = preference_loss(logprobs, ref_logprobs, config.loss, step=self.size)
+        if self.step == 0 and learner.is_fresh:
+            check_fresh_start(output, config.loss, tolerance=FRESH_TOLERANCE[model.dtype])
+        if learner.anchor is None or not self.is_first:
+            return output
+        penalty = learner.anchor.penalty()
+        return replace(output, loss=output.loss + penalty, metrics=output.metrics | {"anchor": penalty.item()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ReplayPart(_Part):
+    """`num_step_tokens`: of all answers that the step replays."""
+
+    num_step_tokens: int
+
+    def loss(self, learner: "_Learner") -> LossOutput:
+        """Questions -> cross-entropy of their right answers, per token."""
+        model, weight = learner.model, learner.config.replay.weight
+        with torch.no_grad():
+            media_tokens = model.align_batch(self.media)
+        answers = [one.reference for one in response_logprobs(model, self.packed, media_tokens) if one.reference]
+        total, num_tokens = -torch.stack([answer.total for answer in answers]).sum(), sum(a.num_tokens for a in answers)
+        return LossOutput(
+            loss=weight * (total / self.num_step_tokens), metrics={"replay": weight * total.item() / num_tokens},
+            weight=num_tokens,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Learner:
+    """Step -> its parts; a part -> its share of the loss."""
+
+    model: CaptioningModel
+    encoder: "_Encoder"
+    batches: PairBatches
+    store: ReferenceStore
+    config: PreferConfig
+    anchor: Anchor | None
+    is_fresh: bool
+    """Nothing was learned before the first step: policy and reference policy are the same."""
+
+    def parts(self, step: int) -> list[_Part]:
+        examples, media = self.encoder.pairs(self.batches.pairs_of(step))
+        size = StepSize(
+            num_pairs=len(examples), num_guided_tokens=sum(len(one.reference_ids or ()) for one in examples)
+        )
+        found: list[_Part] = [
+            _PairPart(packed=pack(examples[part]), media=media[part], step=step, is_first=part.start == 0, size=size)
+            for part in self.encoder.divide(examples)
+        ]
+        items = self.batches.replay_of(step)
+        if items:
+            examples, media = self.encoder.questions(items)
+            num_tokens = sum(len(one.reference_ids or ()) for one in examples)
+            found += [
+                _ReplayPart(packed=pack(examples[part]), media=media[part], num_step_tokens=num_tokens)
+                for part in self.encoder.divide(examples)
+            ]
+        return found
+
+    def loss(self, part: _PairPart | _ReplayPart) -> LossOutput:
+        return part.loss(self)
+
+
+def _anchor(
+    model: CaptioningModel, encoder: "_Encoder", replay: Sequence[ReplayItem], *, config: PreferConfig
+) -> Anchor | None:
+    if config.anchor.kind == "none":
+        return None
+    answer_losses = _replay_losses(model, encoder, replay) if config.anchor.kind == "ewc" else ()
+    return Anchor(model, config.anchor, answer_losses=answer_losses)
 
 
 def _replay_losses(
@@ -225,8 +306,10 @@ def _replay_losses(
 ) -> Iterator[Tensor]:
     """Questions, up to `most` -> -log p of the right answer of one after the other."""
     for item in items[:most]:
-        examples, media_tokens = encoder.questions([item])
-        (found,) = response_logprobs(model, pack(examples), media_tokens)
+        examples, media = encoder.questions([item])
+        with mixed_precision(model):
+            packed = pack(examples).to(model.device)
+            (found,) = response_logprobs(model, packed, model.align_batch(media))
         assert found.reference is not None
         yield -found.reference.total
 
@@ -237,35 +320,35 @@ def _store_reference(
 ) -> None:  # fmt: skip
     """Computes what the store lacks."""
     for first in range(0, len(pairs), batch_size):
-        examples, media_tokens = encoder.pairs(pairs[first : first + batch_size])
-        lacking = {id(example) for example in store.missing(examples)}
-        wanted = [both for both in zip(examples, media_tokens, strict=True) if id(both[0]) in lacking]
-        if wanted:
-            found = [example for example, _ in wanted]
-            store.add(found, reference_logprobs(model, found, [tokens for _, tokens in wanted]))
+        examples, media = encoder.pairs(pairs[first : first + batch_size])
+        lacking = store.missing(examples)
+        examples, media = [examples[index] for index in lacking], tuple(media[index] for index in lacking)
+        for part in encoder.divide(examples) if examples else []:
+            with torch.no_grad(), mixed_precision(model):
+                media_tokens = model.align_batch(media[part])
+            store.add(examples[part], reference_logprobs(model, examples[part], media_tokens))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Encoder:
-    """Pairs and questions -> token ids and aligned media."""
+    """Pairs and questions -> token ids and encoded media."""
 
     model: CaptioningModel
     tokenizer: PreTrainedTokenizerBase
     media_of: MediaOf
+    max_tokens: int | None
 
-    def pairs(
-        self, pairs: Sequence[PreferencePair], *, learn_aligners: bool = False
-    ) -> tuple[list[PairExample], list[MediaTokens]]:
-        media = [self.media_of(pair.sample_id) for pair in pairs]
-        examples = [self._pair(pair, self.model.placeholders(one)) for pair, one in zip(pairs, media, strict=True)]
-        with torch.set_grad_enabled(learn_aligners):
-            return examples, self.model.align_batch(media)
+    def pairs(self, pairs: Sequence[PreferencePair]) -> tuple[list[PairExample], tuple[MediaFeatures, ...]]:
+        media = tuple(self.media_of(pair.sample_id) for pair in pairs)
+        return [self._pair(*both) for both in zip(pairs, map(self.model.placeholders, media), strict=True)], media
 
-    def questions(self, items: Sequence[ReplayItem]) -> tuple[list[PairExample], list[MediaTokens]]:
-        media = [self.media_of(item.sample_id) for item in items]
-        examples = [self._question(item, self.model.placeholders(one)) for item, one in zip(items, media, strict=True)]
-        with torch.no_grad():
-            return examples, self.model.align_batch(media)
+    def questions(self, items: Sequence[ReplayItem]) -> tuple[list[PairExample], tuple[MediaFeatures, ...]]:
+        media = tuple(self.media_of(item.sample_id) for item in items)
+        return [self._question(*both) for both in zip(items, map(self.model.placeholders, media), strict=True)], media
+
+    def divide(self, examples: Sequence[PairExample]) -> list[slice]:
+        """Examples of a step -> those of each microbatch."""
+        return divide([example.num_tokens for example in examples], max_tokens=self.max_tokens)
 
     def _pair(self, pair: PreferencePair, media_ids: Sequence[int]) -> PairExample:
         prompt_ids, chosen_ids = self._split(pair.prompt, pair.chosen, media_ids)

@@ -13,11 +13,11 @@ Stopped at any moment and run again, it ends with the same weights.
 """
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
+from transformers import PreTrainedTokenizerBase
 
 from avcap.data.feature_cache import FeatureCache
 from avcap.errors import UserError
@@ -25,19 +25,22 @@ from avcap.files.write import write_json
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
 from avcap.judge.base import EventJudge
+from avcap.judge.clauses import ReadClauses
 from avcap.judge.quality import QualityConfig, keep_good
+from avcap.model.captioning import CaptioningModel
 from avcap.model.checkpoints import silence_progress_bars
-from avcap.model.lora import LoraConfig, attach_lora, merge_lora
+from avcap.model.lora import LoraConfig
 from avcap.records import Caption, Decoding, Lineage, Sample, write_jsonl
 from avcap.stages.base import freeze_encoders
 from avcap.stages.collect import collect_captions, encoded
 from avcap.stages.gate import Gate, Standing, ask_as_it_can, describe
 from avcap.stages.rounds import CHECKPOINT, TRAIN, Material, WorldConfig
 from avcap.stages.run_folder import checkpoint_title, code_commit, data_hash, save_checkpoint
-from avcap.train.corpus import UNIFORM
-from avcap.train.language import language_loss
-from avcap.train.lessons import Lesson, LessonBatch, Turn, make_batch
-from avcap.train.loop import LoopConfig, run_loop
+from avcap.stages.teach import finetune
+from avcap.train.answer_loss import answer_loss
+from avcap.train.compute import choose_device, choose_dtype
+from avcap.train.examples import AnswerBatch, Example, ExampleEncoder
+from avcap.train.loop import LoopConfig, LossOutput
 from avcap.train.optim import OptimConfig
 
 POOL, KEPT, QUALITY = "pool.jsonl", "kept.jsonl", "quality.json"
@@ -60,7 +63,7 @@ class RebirthConfig:
     """Where videos come from when none are given; None: they have to be."""
     mix: RebirthMix = field(default_factory=RebirthMix)
     quality: QualityConfig = field(default_factory=QualityConfig)
-    lora: LoraConfig = field(default_factory=LoraConfig)
+    lora: LoraConfig | None = field(default_factory=LoraConfig)
     full: bool = False
     """All of the language model and the aligners learn, and no LoRA."""
     batch_size: int = 32
@@ -75,33 +78,38 @@ class RebirthConfig:
     """Room for encoded videos on disk."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RebirthLesson:
-    """What one video is asked, and which part of it is shown."""
+@dataclass(kw_only=True)
+class RebirthExamples:
+    """An ExampleSource (train.examples): kinds are drawn by their shares, and examples of a kind at random."""
 
-    sample: Sample
-    request: Request
-    turns: tuple[Turn, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RebirthBatches:
-    """Step -> lessons, the same ones every time: kinds are drawn by their shares, and lessons of a kind at random."""
-
-    lessons: dict[str, Sequence[RebirthLesson]]
+    model: CaptioningModel
+    tokenizer: PreTrainedTokenizerBase
+    examples: Mapping[str, Sequence[Example]]
     mix: RebirthMix
     batch_size: int
     seed: int
-    collate: Callable[[list[RebirthLesson]], LessonBatch]
+    max_tokens: int | None = None
 
-    def __call__(self, step: int) -> LessonBatch:
-        return self.collate(self.draw(step))
+    def batches(self) -> Callable[[int], list[AnswerBatch]]:
+        encoder = ExampleEncoder(model=self.model, tokenizer=self.tokenizer)
+        return lambda step: encoder.batches(self.draw(step), max_tokens=self.max_tokens)
 
-    def draw(self, step: int) -> list[RebirthLesson]:
+    def draw(self, step: int) -> list[Example]:
+        """Step -> its examples, the same ones every time."""
         rng = random.Random(f"rebirth/{self.seed}/{step}")
-        shares = {kind: getattr(self.mix, kind) for kind, found in self.lessons.items() if found}
+        shares = {kind: getattr(self.mix, kind) for kind, found in self.examples.items() if found}
         kinds = rng.choices(list(shares), weights=list(shares.values()), k=self.batch_size)
-        return [rng.choice(self.lessons[kind]) for kind in kinds]
+        return [rng.choice(self.examples[kind]) for kind in kinds]
+
+    def loss(self, batch: AnswerBatch) -> LossOutput:
+        return answer_loss(self.model, batch)
+
+    def held_out(self) -> dict[str, float]:
+        """Nothing: the whole model is measured afterwards."""
+        return {}
+
+    def leave(self, folder: Path) -> None:
+        """Nothing: what is learned stands in files of the run."""
 
 
 def rebirth(
@@ -121,16 +129,17 @@ def rebirth(
     out_dir.mkdir(parents=True, exist_ok=True)
     features = FeatureCache(out_dir / "features", max_bytes=config.feature_bytes)
     pool = material.samples
-    lessons = {
-        "captions": _taught(teacher, config=config, pool=pool, out_dir=out_dir, features=features, say=say)
-    }
-    captioner = Captioner(student, batch_size=config.caption_batch, feature_cache=features)
+    kept = _taught(
+        teacher, config=config, pool=pool, read=material.read_clauses, out_dir=out_dir, features=features, say=say
+    )
+    captioner = _open(student, config, features)
+    examples = {"captions": _caption_examples(captioner, kept, pool, _request(captioner))}
     if config.mix.modalities:
-        lessons["modalities"] = _kept_modalities(captioner, pool, out_dir=out_dir)
+        examples["modalities"] = _kept_modalities(captioner, pool, out_dir=out_dir)
     if config.mix.questions:
-        lessons["questions"] = _asked(captioner, material, config=config)
+        examples["questions"] = _asked(captioner, material, config=config)
     if not (out_dir / CHECKPOINT).exists():
-        _learn(captioner, lessons, config=config, out_dir=out_dir)
+        _learn(captioner, examples, config=config, out_dir=out_dir)
         lineage = Lineage(
             stage="rebirth", parent=f"{checkpoint_title(student)} on captions of {checkpoint_title(teacher)}",
             recipe="rebirth", data_hash=data_hash(out_dir / KEPT), seed=config.seed, commit=code_commit(),
@@ -141,7 +150,7 @@ def rebirth(
     if judge is not None and material.held_out:
         gate = Gate(
             start=student, samples=material.held_out, questions=material.held_out_questions, judge=judge,
-            features=features, batch_size=config.caption_batch,
+            features=features, batch_size=config.caption_batch, device=config.loop.device, dtype=config.loop.dtype,
         )  # fmt: skip
         compare_standings(gate, student, teacher, out_dir=out_dir, say=say)
     return out_dir / CHECKPOINT
@@ -159,57 +168,77 @@ def compare_standings(
     return standings
 
 
-# --- lessons ----------------------------------------------------------------------------------------------------------
+# --- examples ---------------------------------------------------------------------------------------------------------
+
+
+def _open(model: Path, config: RebirthConfig, features: FeatureCache) -> Captioner:
+    """A captioner on the device and in the dtype of the run."""
+    device = choose_device(config.loop.device)
+    return Captioner(
+        model, device=device, dtype=choose_dtype(config.loop.dtype, device=device), batch_size=config.caption_batch,
+        feature_cache=features,
+    )  # fmt: skip
 
 
 def _taught(
-    teacher: Path, *, config: RebirthConfig, pool: Sequence[Sample], out_dir: Path, features: FeatureCache,
-    say: Callable[[str], None],
-) -> list[RebirthLesson]:  # fmt: skip
+    teacher: Path, *, config: RebirthConfig, pool: Sequence[Sample], read: ReadClauses, out_dir: Path,
+    features: FeatureCache, say: Callable[[str], None],
+) -> Sequence[Caption]:  # fmt: skip
     """The teacher's good captions of the pool."""
-    captioner = Captioner(teacher, batch_size=config.caption_batch, feature_cache=features)
-    request = _request(captioner)
-    captions = collect_captions(captioner, pool, request, path=out_dir / POOL)
-    kept = keep_good(captions, config.quality)
+    captioner = _open(teacher, config, features)
+    captions = collect_captions(captioner, pool, _request(captioner), path=out_dir / POOL)
+    kept = keep_good(captions, config.quality, read=read)
     write_jsonl(out_dir / KEPT, kept.captions)
     write_json(out_dir / QUALITY, {"asked": kept.num_asked, "kept": len(kept.captions), "dropped": kept.dropped})
     say(f"captions of the pool: {len(kept.captions)} of {kept.num_asked} are good enough; dropped: {kept.dropped}")
-    return _caption_lessons(kept.captions, pool, request)
+    return kept.captions
 
 
-def _kept_modalities(captioner: Captioner, pool: Sequence[Sample], *, out_dir: Path) -> list[RebirthLesson]:
+def _kept_modalities(captioner: Captioner, pool: Sequence[Sample], *, out_dir: Path) -> list[Example]:
     """What the student says of the pictures alone, and of the sound alone, of whole videos that have both."""
-    lessons: list[RebirthLesson] = []
+    examples: list[Example] = []
     whole = [sample for sample in pool if sample.interval_s is None]
     for name, shown in (("seen", {"use_sound": False}), ("heard", {"use_picture": False})):
         request = _request(captioner, **shown)
         asked = whole[::2] if name == "seen" else whole[1::2]
         captions = collect_captions(captioner, asked, request, path=out_dir / f"{name}.jsonl")
-        lessons += _caption_lessons([caption for caption in captions if caption.finished], asked, request)
-    return lessons
+        finished = [caption for caption in captions if caption.finished]
+        examples += _caption_examples(captioner, finished, asked, request)
+    return examples
 
 
-def _caption_lessons(
-    captions: Sequence[Caption], samples: Sequence[Sample], request: Request
-) -> list[RebirthLesson]:
+def _caption_examples(
+    captioner: Captioner, captions: Sequence[Caption], samples: Sequence[Sample], request: Request
+) -> list[Example]:
     sample_of = {sample.sample_id: sample for sample in samples}
     return [
-        RebirthLesson(sample=sample_of[c.sample_id], request=request, turns=((c.prompt, c.text),)) for c in captions
+        _example(captioner, sample_of[caption.sample_id], request, turns=((caption.prompt, caption.text),))
+        for caption in captions
     ]
 
 
-def _asked(captioner: Captioner, material: Material, *, config: RebirthConfig) -> list[RebirthLesson]:
+def _example(
+    captioner: Captioner, sample: Sample, request: Request, *, turns: tuple[tuple[str, str], ...]
+) -> Example:
+    """A sample, which part of its video is shown and what is said of it -> an example whose video is read later."""
+    # off the device until its microbatch is read: features of a whole step may be larger than its memory
+    return Example(
+        media=lambda: encoded(captioner, sample, request).to("cpu"), turns=turns, name=sample.sample_id
+    )
+
+
+def _asked(captioner: Captioner, material: Material, *, config: RebirthConfig) -> list[Example]:
     """Questions, some about one video together, each with its right answer."""
     by_video: dict[tuple[str, tuple[float, float] | None], list[tuple[Sample, str]]] = {}
     for one in ask_as_it_can(captioner, material.questions):
         by_video.setdefault((one.sample.video, one.sample.interval_s), []).append((one.sample, one.answer))
-    request, lessons = _request(captioner), []
+    request, examples = _request(captioner), []
     for found in by_video.values():
         for first in range(0, len(found), config.questions_per_lesson):
             some = found[first : first + config.questions_per_lesson]
             turns = tuple((sample.prompt, answer) for sample, answer in some)
-            lessons.append(RebirthLesson(sample=some[0][0], request=request, turns=turns))
-    return lessons
+            examples.append(_example(captioner, some[0][0], request, turns=turns))
+    return examples
 
 
 def _request(captioner: Captioner, *, use_sound: bool = True, use_picture: bool = True) -> Request:
@@ -221,31 +250,17 @@ def _request(captioner: Captioner, *, use_sound: bool = True, use_picture: bool 
 
 
 def _learn(
-    captioner: Captioner, lessons: dict[str, list[RebirthLesson]], *, config: RebirthConfig, out_dir: Path
+    captioner: Captioner, examples: dict[str, list[Example]], *, config: RebirthConfig, out_dir: Path
 ) -> None:
-    """Fine-tunes the captioner's model in place on lessons of all kinds."""
-    model, tokenizer = captioner.model, captioner.tokenizer
+    """Fine-tunes the captioner's model in place on examples of all kinds."""
+    model = captioner.model
     if config.full:
         freeze_encoders(model)
     else:
         model.requires_grad_(False)
-        torch.manual_seed(config.seed)  # the LoRA's A
-        attach_lora(model, config.lora)
-
-    def collate(drawn: list[RebirthLesson]) -> LessonBatch:
-        return make_batch(
-            [Lesson(media=encoded(captioner, lesson.sample, lesson.request), turns=lesson.turns) for lesson in drawn],
-            place_tokens=model.placeholders, tokenizer=tokenizer, chat=captioner.chat, weights=UNIFORM,
-        )  # fmt: skip
-
-    batches = RebirthBatches(
-        lessons=dict(lessons), mix=config.mix, batch_size=config.batch_size, seed=config.seed, collate=collate
-    )
-    model.train()
-    run_loop(
-        model, make_batch=batches, config=config.loop, optim=config.optim, out_dir=out_dir / TRAIN, title="rebirth",
-        loss_fn=lambda batch: language_loss(model, batch, tokenizer=tokenizer, alignment_weight=0.0),
-        notes={"stage": "rebirth", "seed": config.seed, "num_steps": config.loop.num_steps},
+    source = RebirthExamples(
+        model=model, tokenizer=captioner.tokenizer, examples=examples, mix=config.mix, batch_size=config.batch_size,
+        seed=config.seed, max_tokens=config.loop.max_tokens,
     )  # fmt: skip
-    if not config.full:
-        merge_lora(model)
+    learning = replace(config, lora=None) if config.full else config
+    finetune(model, source, stage="rebirth", config=learning, out_dir=out_dir / TRAIN)

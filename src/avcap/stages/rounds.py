@@ -33,6 +33,7 @@ from avcap.files.write import write_json, write_text
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
 from avcap.judge.base import EventJudge
+from avcap.judge.clauses import ReadClauses, read_clauses
 from avcap.judge.pairs import PairConfig, report_text, select_pairs
 from avcap.model.average import average_checkpoints
 from avcap.model.captioning import CaptioningModel
@@ -50,6 +51,7 @@ from avcap.stages.collect import collect_captions, collect_verdicts, encoded
 from avcap.stages.gate import Gate, StopConfig, answer_questions, ask_as_it_can, decide, describe
 from avcap.stages.prefer import ADAPTER, PreferConfig, ReplayItem, prefer, with_guidance
 from avcap.stages.run_folder import code_commit, data_hash, records, save_checkpoint
+from avcap.train.compute import choose_device, choose_dtype
 
 CAPTIONS, VERDICTS, ANSWERS = "captions.jsonl", "verdicts.jsonl", "answers.jsonl"
 PAIRS, SELECTION, TRAIN, CHECKPOINT, AVERAGE = "pairs.jsonl", "selection.txt", "train", "checkpoint", "average"
@@ -104,6 +106,10 @@ class RoundsConfig:
     """Videos captioned side by side."""
     feature_bytes: int = 20 * 2**30
     """Room for encoded videos on disk, shared by all rounds."""
+    device: str | None = None
+    """cpu, cuda or cuda:N; None: a GPU if there is one."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of the weights that do not learn, and of what is computed. None: bfloat16 on a GPU, float32 on a CPU."""
 
     def __post_init__(self) -> None:
         for name, numbers in (("guidance", self.guidance), ("sampling.num_questions", self.sampling.num_questions)):
@@ -128,6 +134,8 @@ class Material:
     held_out: Sequence[Sample]
     questions: Sequence[VideoQuestion] = ()
     held_out_questions: Sequence[VideoQuestion] = ()
+    read_clauses: ReadClauses = read_clauses
+    """How captions of these videos are read as clauses."""
 
 
 def run_rounds(
@@ -144,7 +152,7 @@ def run_rounds(
     features = FeatureCache(out_dir / "features", max_bytes=config.feature_bytes)
     gate = Gate(
         start=parent, samples=material.held_out, questions=material.held_out_questions, judge=judge, features=features,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size, device=config.device, dtype=config.dtype,
     )  # fmt: skip
     models, standings = [parent], [gate.measure(parent, number=0, folder=out_dir / "round-0")]
     say(describe(standings[0]))
@@ -212,7 +220,11 @@ class _Round:
         if (self.folder / DONE).exists():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        captioner = Captioner(self.before, batch_size=self.config.batch_size, feature_cache=self.features)
+        device = choose_device(self.config.device)
+        captioner = Captioner(
+            self.before, device=device, dtype=choose_dtype(self.config.dtype, device=device),
+            batch_size=self.config.batch_size, feature_cache=self.features,
+        )  # fmt: skip
         prompts = draw_prompts(self.material.samples, config=self.config, number=self.number)
         captions = collect_captions(
             captioner, prompts, self._request(captioner), path=self.folder / CAPTIONS,
@@ -249,7 +261,10 @@ class _Round:
     ) -> list[PreferencePair]:  # fmt: skip
         pairs: list[PreferencePair] = []
         if prompts:
-            selection = select_pairs(captions, verdicts=verdicts, samples=prompts, config=self.config.pairs)
+            selection = select_pairs(
+                captions, verdicts=verdicts, samples=prompts, config=self.config.pairs,
+                read=self.material.read_clauses,
+            )  # fmt: skip
             write_text(self.folder / SELECTION, report_text(selection.report) + "\n")
             pairs += selection.pairs
         return pairs + self._question_pairs(captioner)

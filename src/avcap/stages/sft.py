@@ -6,13 +6,13 @@ size only the aligners and a LoRA on the language model train (paper, section 3)
 """
 
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import ClassVar
 
-from transformers import PreTrainedTokenizerFast
-
+from avcap.curriculum.source import TeachConfig
+from avcap.errors import UserError
 from avcap.model.captioning import CaptioningModel
 from avcap.stages.base import freeze_encoders
-from avcap.stages.teach import CorpusTeachConfig, TeachConfig, teach, teach_corpus
+from avcap.stages.teach import CorpusTeachConfig, Run, finetune
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,21 +20,30 @@ class SftConfig:
     teach: TeachConfig | CorpusTeachConfig
     """Lessons from the world, or from a corpus."""
     seed: int = 0
+    full: bool = False
+    """All but the encoders learns, and no LoRA; else the Q-Former, its query, the vision aligner and the LoRA."""
+
+    stage: ClassVar[str] = "sft"
+
+    def __post_init__(self) -> None:
+        if self.full and self.teach.lora:
+            raise UserError("got full=true and a LoRA, expected one of them: --set teach.lora=null")
 
 
-def train_sft(
-    model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, *, config: SftConfig, tracks_dir: Path,
-    out_dir: Path,
-) -> None:  # fmt: skip
-    """Fine-tunes `model` in place. `tracks_dir` is where lessons from the world come from."""
+def train_sft(run: Run, config: SftConfig) -> None:
+    """Fine-tunes the run's model in place."""
+    assert run.parent is not None, "fine-tuning goes on from a checkpoint"
+    model, teach = run.model, replace(config.teach, seed=config.seed)
     freeze_encoders(model)
-    if isinstance(config.teach, CorpusTeachConfig):
-        for part in (model.sound_aligner.qformer, model.vision_aligner):
-            part.requires_grad_(True)
-        model.sound_aligner.query_tokens.requires_grad_(True)
-        model.language_model.requires_grad_(False)
-        teaching = replace(config.teach, seed=config.seed)
-        teach_corpus(model, tokenizer, stage="sft", config=teaching, out_dir=out_dir)
-    else:
-        lessons = replace(config.teach, seed=config.seed)
-        teach(model, tokenizer, stage="sft", config=lessons, tracks_dir=tracks_dir, out_dir=out_dir)
+    if not config.full:
+        _freeze_language(model)
+    source = teach.source(model, run.tokenizer, encoders=run.parent, shared_dir=run.out_dir.parent)
+    finetune(model, source, stage=config.stage, config=teach, out_dir=run.out_dir)
+
+
+def _freeze_language(model: CaptioningModel) -> None:
+    """What turns features into tokens learns; the language model does not, but for a LoRA."""
+    for part in (model.sound_aligner.qformer, model.vision_aligner):
+        part.requires_grad_(True)
+    model.sound_aligner.query_tokens.requires_grad_(True)
+    model.language_model.requires_grad_(False)

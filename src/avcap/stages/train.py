@@ -5,6 +5,7 @@
     OUT/../tracks-*/      encoded tracks, shared by all stages that have the same encoders and data seed
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from avcap.files.claim import claim
 from avcap.files.lock import lock_folder
 from avcap.infer.settings import CaptionerSettings, Prompts, write_settings
 from avcap.infer.world_fit import fit_world_check
+from avcap.model.captioning import CaptioningModel
 from avcap.model.checkpoints import load, silence_progress_bars
-from avcap.model.encoder_hash import encoder_hash
+from avcap.model.placing import Placing
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.model.tiny import tiny_config
 from avcap.records import Lineage
@@ -27,13 +29,13 @@ from avcap.stages.align import AlignConfig, train_align
 from avcap.stages.base import BaseConfig, train_base
 from avcap.stages.run_folder import checkpoint_title, code_commit, config_hash, save_checkpoint
 from avcap.stages.sft import SftConfig, train_sft
-from avcap.stages.teach import TeachConfig
-from avcap.train.tracks import make_tracks
+from avcap.stages.teach import Run
+from avcap.train.compute import choose_device, choose_dtype
 from avcap.world import describe
 from avcap.world.scene import MAX_SECONDS
 
 StageConfig = BaseConfig | AlignConfig | SftConfig
-STAGE_NAMES = {BaseConfig: "base", AlignConfig: "align", SftConfig: "sft"}
+STAGES: dict[str, Callable[[Run, Any], None]] = {"base": train_base, "align": train_align, "sft": train_sft}
 
 
 def new_tiny_model(*, seed: int) -> tuple[Salmonn2ForCaptioning, PreTrainedTokenizerFast]:
@@ -49,9 +51,10 @@ def run_recipe(name: str, config: StageConfig, *, out_dir: Path, parent: Path | 
 
     Stopped at any moment and called again it goes on, and ends with the same weights (bit for bit on a CPU).
     """
-    if isinstance(config, BaseConfig) and parent is not None:
+    is_new = config.stage == "base"
+    if is_new and parent is not None:
         raise UserError(f"{name} starts from nothing: leave out --model {parent}")
-    if not isinstance(config, BaseConfig) and parent is None:
+    if not is_new and parent is None:
         raise UserError(f"{name} goes on from a checkpoint: give --model FOLDER or the name of a shipped model")
     with lock_folder(out_dir):
         claim(out_dir, "config.yaml", {"recipe": name, **to_dict(config)})
@@ -60,33 +63,28 @@ def run_recipe(name: str, config: StageConfig, *, out_dir: Path, parent: Path | 
 
 def _run(name: str, config: StageConfig, *, out_dir: Path, parent: Path | None) -> Path:
     silence_progress_bars()
-    if isinstance(config, BaseConfig) or isinstance(config.teach, TeachConfig):
-        torch.set_num_threads(1)  # matrices this small lose more to a second thread's start than it gives
-    if isinstance(config, BaseConfig):
+    if parent is None:
         model, tokenizer = new_tiny_model(seed=config.seed)
-        train_base(model, tokenizer, config=config, out_dir=out_dir)
     else:
-        assert parent is not None
-        model, tokenizer = load(parent)
-        tracks_dir = out_dir.parent / f"tracks-{encoder_hash(model)}-{config.seed}"
-        if isinstance(config.teach, TeachConfig):
-            make_tracks(parent, tracks_dir, seed=config.seed, config=config.teach.tracks)
-        train: Any = train_align if isinstance(config, AlignConfig) else train_sft
-        train(model, tokenizer, config=config, tracks_dir=tracks_dir, out_dir=out_dir)
+        loop = config.teach.loop
+        device = choose_device(loop.device)
+        dtype = choose_dtype(loop.dtype, device=device)
+        model, tokenizer = load(parent, dtype=dtype, placing=Placing(device=str(device)))
+    STAGES[config.stage](Run(model=model, tokenizer=tokenizer, out_dir=out_dir, parent=parent), config)
     return _save(model, tokenizer, name, config, out_dir=out_dir, parent=parent)
 
 
 def _save(
-    model: Salmonn2ForCaptioning, tokenizer: PreTrainedTokenizerFast, name: str, config: StageConfig,
+    model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, name: str, config: StageConfig,
     *, out_dir: Path, parent: Path | None,
 ) -> Path:  # fmt: skip
     def tell_world(folder: Path) -> None:
-        if isinstance(config, BaseConfig) or isinstance(config.teach, TeachConfig):
+        if config.teach.knows_world:
             write_settings(folder, world_settings(out_dir.name))
             fit_world_check(frame_size=model.config.vision_config.image_size).save(folder)
 
     lineage = Lineage(
-        stage=STAGE_NAMES[type(config)], parent=checkpoint_title(parent) if parent else None, recipe=name,
+        stage=config.stage, parent=checkpoint_title(parent) if parent else None, recipe=name,
         data_hash=config_hash(config), seed=config.seed, commit=code_commit(),
     )  # fmt: skip
     return save_checkpoint(

@@ -25,7 +25,7 @@ def save_state(
     """Everything a run needs to go on after `step` steps -> folder/step-NNNNNN, older ones removed."""
     final = folder / f"step-{step:06d}"
     optimizer_state = _optimizer_tensors(params, optimizers)
-    optimizer_state["torch_rng"] = torch.get_rng_state()
+    optimizer_state |= _rng_states(params)
     with replacing(final) as aside:
         aside.mkdir()
         save_file({name: param.detach().contiguous() for name, param in params.items()}, aside / "model.safetensors")
@@ -62,15 +62,32 @@ def load_state(
             params[name].copy_(tensor)
     tensors = load_file(path / "optimizer.safetensors")
     torch.set_rng_state(tensors.pop("torch_rng"))
+    if "cuda_rng" in tensors:
+        state_on_gpu, device = tensors.pop("cuda_rng"), _device_of(params)
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state_on_gpu, device)
     names = {param: name for name, param in params.items()}
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for param in group["params"]:
                 prefix = names[param] + "::"
                 for key in [key for key in tensors if key.startswith(prefix)]:
-                    optimizer.state[param][key.removeprefix(prefix)] = tensors.pop(key)
+                    name, tensor = key.removeprefix(prefix), tensors.pop(key)
+                    # AdamW counts its steps on the CPU, whatever it trains
+                    optimizer.state[param][name] = tensor if name == "step" else tensor.to(param.device)
     assert not tensors, f"optimiser state of unknown parameters: {sorted(tensors)[:3]}"
     return int(state["step"])
+
+
+def _rng_states(params: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    states, device = {"torch_rng": torch.get_rng_state()}, _device_of(params)
+    if device.type == "cuda":
+        states["cuda_rng"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _device_of(params: dict[str, nn.Parameter]) -> torch.device:
+    return next(iter(params.values())).device
 
 
 def _optimizer_tensors(params: dict[str, nn.Parameter], optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:

@@ -1,23 +1,27 @@
 """Videos of a corpus become batches: decoded, encoded by the frozen encoders, with prompt and reference caption."""
 
+import json
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from avcap.data.corpus import read_corpus
 from avcap.data.encode import clip_request, encode_clip
-from avcap.data.prompt import ChatStyle
 from avcap.errors import MediaError, UserError
 from avcap.media.pool import decode
 from avcap.model.captioning import CaptioningModel
 from avcap.records import Sample
-from avcap.train.lessons import Lesson, LessonBatch, TokenWeights, make_batch
+from avcap.train.answer_loss import answer_loss
+from avcap.train.compute import device_of, mixed_precision
+from avcap.train.examples import AnswerBatch, Example, ExampleEncoder
+from avcap.train.loop import LossOutput
 
 DEADLINE_S = 120.0  # for decoding one video
-UNIFORM = TokenWeights(content=1.0, time=1.0, end=1.0, other=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +39,20 @@ class CorpusConfig:
 
 
 @dataclass(kw_only=True)
-class CorpusBatches:
-    """Step -> batch of samples, in an order that the seed fixes anew for every epoch.
+class Corpus:
+    """An ExampleSource (examples.py): samples in an order that the seed fixes anew for every epoch.
 
-    A video that cannot be read is not replaced by another: its batch is smaller, the loss of it is counted in
-    `unreadable` and said at once. A batch of which nothing can be read is an error.
+    A video that cannot be read is not replaced by another: its step is smaller, the loss of it is counted in
+    `unreadable` and said at once. A step of which nothing can be read is an error.
     """
 
     model: CaptioningModel
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerBase
     config: CorpusConfig
     batch_size: int
     seed: int
+    max_tokens: int | None = None
+    """Most tokens of a microbatch."""
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -54,32 +60,54 @@ class CorpusBatches:
             raise UserError("corpus.files: got none, wanted the files to train on: --set 'corpus.files=[train.json]'")
         samples = [sample for name in self.config.files for sample in _with_paths(Path(name))]
         random.Random(f"held out/{self.seed}").shuffle(samples)
-        self.held_out, self.samples = samples[: self.config.num_held_out], samples[self.config.num_held_out :]
+        self.held_out_samples = samples[: self.config.num_held_out]
+        self.samples = samples[self.config.num_held_out :]
         if not self.samples:
             raise UserError(f"corpus: all {len(samples)} samples are held out, wanted some to train on")
+        self._encoder = ExampleEncoder(model=self.model, tokenizer=self.tokenizer)
         self._epoch, self._order = -1, [0]
 
-    def __call__(self, step: int) -> LessonBatch:
+    def batches(self) -> Callable[[int], list[AnswerBatch]]:
+        return self.step
+
+    def step(self, step: int) -> list[AnswerBatch]:
+        """Step -> its microbatches."""
         first = step * self.batch_size
-        return self.batch([self._sample(number) for number in range(first, first + self.batch_size)])
+        samples = [self._sample(number) for number in range(first, first + self.batch_size)]
+        batches = self.readable(samples)
+        if not batches:
+            reason = self.unreadable[samples[0].video]
+            raise UserError(f"none of {len(samples)} videos can be read, the first: {reason}")
+        return batches
 
-    def batch(self, samples: list[Sample]) -> LessonBatch:
-        """Samples -> batch of those that can be read, of which there must be one."""
-        batch = self.readable(samples)
-        if batch is None:
-            first = self.unreadable[samples[0].video]
-            raise UserError(f"none of {len(samples)} videos can be read, the first: {first}")
-        return batch
+    def readable(self, samples: Sequence[Sample]) -> list[AnswerBatch]:
+        """Samples -> microbatches of those that can be read; none if there are none."""
+        examples = [example for example in map(self._example, samples) if example]
+        return self._encoder.batches(examples, max_tokens=self.max_tokens) if examples else []
 
-    def readable(self, samples: list[Sample]) -> LessonBatch | None:
-        """Samples -> batch of those that can be read, None if there is none."""
-        lessons = [lesson for lesson in map(self._lesson, samples) if lesson]
-        if not lessons:
-            return None
-        return make_batch(
-            lessons, place_tokens=self.model.placeholders, tokenizer=self.tokenizer,
-            chat=ChatStyle(**self.model.config.chat), weights=UNIFORM,
-        )  # fmt: skip
+    def loss(self, batch: AnswerBatch) -> LossOutput:
+        return answer_loss(self.model, batch)
+
+    @torch.no_grad()
+    def held_out(self) -> dict[str, float]:
+        """Mean answer loss of the held-out samples that can be read, one by one: they differ in length by a lot."""
+        if not self.held_out_samples:
+            return {}
+        self.model.eval()
+        losses = []
+        for sample in self.held_out_samples:
+            for batch in self.readable([sample]):
+                with mixed_precision(self.model):
+                    losses.append(self.loss(batch.to(device_of(self.model))).loss.item())
+        self.model.train()
+        mean = {"held_out/loss": sum(losses) / len(losses)} if losses else {}
+        return mean | {"held_out/num_samples": len(losses)}
+
+    def leave(self, folder: Path) -> None:
+        """Names the videos that could not be read, if there were any."""
+        if self.unreadable:
+            report = {"unreadable": self.unreadable}
+            (folder / "unreadable.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
     def _sample(self, number: int) -> Sample:
         epoch, place = divmod(number, len(self.samples))
@@ -88,7 +116,7 @@ class CorpusBatches:
             random.Random(f"epoch/{self.seed}/{epoch}").shuffle(self._order)
         return self.samples[self._order[place]]
 
-    def _lesson(self, sample: Sample) -> Lesson | None:
+    def _example(self, sample: Sample) -> Example | None:
         request = clip_request(
             self.model.config, sample.video, fps=self.config.fps, max_frames=self.config.max_frames,
             interval_s=sample.interval_s, want_sound=self.config.use_sound, want_picture=self.config.use_picture,
@@ -101,8 +129,9 @@ class CorpusBatches:
                 Console(stderr=True).print(f"not trained on ({len(self.unreadable)} so far): {error}", style="yellow")
             return None
         assert sample.reference_caption is not None
-        media = encode_clip(self.model, clip, tokenizer=self.tokenizer)
-        return Lesson(media=media, turns=((sample.prompt, sample.reference_caption),))
+        # off the device until its microbatch is read: features of a whole step may be larger than its memory
+        media = encode_clip(self.model, clip, tokenizer=self.tokenizer).to("cpu")
+        return Example(media=media, turns=((sample.prompt, sample.reference_caption),), name=sample.sample_id)
 
 
 def _with_paths(path: Path) -> list[Sample]:

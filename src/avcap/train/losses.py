@@ -20,7 +20,7 @@ from torch import Tensor
 
 from avcap.errors import UserError
 from avcap.train.loop import LossOutput
-from avcap.train.shared_prompt import AnswerLogprobs, ExampleLogprobs
+from avcap.train.packing import AnswerLogprobs, ExampleLogprobs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,38 +49,51 @@ class PreferenceConfig:
             raise UserError(f"guidance_weight: got {self.guidance_weight}, wanted 0 or more")
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepSize:
+    """Over what the terms of a step are means: the microbatches of a step share it."""
+
+    num_pairs: int
+    num_guided_tokens: int
+    """Of all reference captions."""
+
+
 def preference_loss(
-    logprobs: Sequence[ExampleLogprobs], ref_logprobs: Sequence[ExampleLogprobs], config: PreferenceConfig
-) -> LossOutput:
+    logprobs: Sequence[ExampleLogprobs], ref_logprobs: Sequence[ExampleLogprobs], config: PreferenceConfig,
+    *, step: StepSize | None = None,
+) -> LossOutput:  # fmt: skip
     """Log-probs of examples under the policy and under the reference policy -> mean loss over pairs, and figures.
 
+    `step`: what the whole step has, where these examples are one of its microbatches; then their share of its loss.
     Examples without a pair, or without a reference caption, count in the other term only; "guidance/captions" says how
     many reference captions there were. A term that no example has is left out.
     """
     terms: list[Tensor] = []
     metrics: dict[str, float] = {}
     if config.loss != "sft":
-        terms += _pair_terms(logprobs, ref_logprobs, config, metrics)
+        terms += _pair_terms(logprobs, ref_logprobs, config, metrics, num_pairs=step.num_pairs if step else None)
     captions = [example.reference for example in logprobs if example.reference is not None]
     weight = 1.0 if config.loss == "sft" else config.guidance_weight
-    metrics["guidance/captions"] = len(captions)
     if captions:
-        totals = torch.stack([caption.total for caption in captions])
-        guidance = -totals.sum() / sum(caption.num_tokens for caption in captions)
-        metrics["guidance"] = guidance.item()
+        total = torch.stack([caption.total for caption in captions]).sum()
+        num_tokens = sum(caption.num_tokens for caption in captions)
+        metrics["guidance"] = (-total / num_tokens).item()
         if weight:
-            terms.append(weight * guidance)
+            terms.append(weight * (-total / (step.num_guided_tokens if step else num_tokens)))
     if not terms:
         raise UserError(
             f"nothing to learn: {len(logprobs)} examples have no pair, and no reference caption with a weight above 0"
         )
     answers = (a for example in logprobs for a in (example.chosen, example.rejected, example.reference) if a)
-    return LossOutput(loss=torch.stack(terms).sum(), metrics=metrics, num_tokens=sum(a.num_tokens for a in answers))
+    return LossOutput(
+        loss=torch.stack(terms).sum(), metrics=metrics, counts={"guidance/captions": len(captions)},
+        num_tokens=sum(a.num_tokens for a in answers), weight=len(logprobs),
+    )  # fmt: skip
 
 
 def _pair_terms(
     logprobs: Sequence[ExampleLogprobs], ref_logprobs: Sequence[ExampleLogprobs], config: PreferenceConfig,
-    metrics: dict[str, float],
+    metrics: dict[str, float], *, num_pairs: int | None,
 ) -> list[Tensor]:  # fmt: skip
     """Log-probs -> the preference term, or none where no example has a pair; fills `metrics`."""
     answers: list[tuple[AnswerLogprobs, AnswerLogprobs, AnswerLogprobs, AnswerLogprobs]] = []
@@ -98,9 +111,9 @@ def _pair_terms(
     chosen_rewards_P = config.beta * (chosen_P - ref_chosen_P.detach())
     rejected_rewards_P = config.beta * (rejected_P - ref_rejected_P.detach())
     margin_P = chosen_rewards_P - rejected_rewards_P
-    term = (_ipo(margin_P, config) if config.loss == "ipo" else _dpo(margin_P, config)).mean()
+    losses_P = _ipo(margin_P, config) if config.loss == "ipo" else _dpo(margin_P, config)
     metrics |= {
-        "preference": term.item(),
+        "preference": losses_P.mean().item(),
         "rewards/chosen": chosen_rewards_P.mean().item(),
         "rewards/rejected": rejected_rewards_P.mean().item(),
         "rewards/margins": margin_P.mean().item(),
@@ -108,7 +121,7 @@ def _pair_terms(
         "logps/chosen": chosen_P.mean().item(),
         "logps/rejected": rejected_P.mean().item(),
     }
-    return [term]
+    return [losses_P.sum() / (num_pairs or len(losses_P))]
 
 
 def _score(answer: AnswerLogprobs, config: PreferenceConfig) -> Tensor:

@@ -21,7 +21,8 @@ from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaTokens
 from avcap.model.lora import adapter_off
 from avcap.records import journal
-from avcap.train.shared_prompt import (
+from avcap.train.compute import mixed_precision
+from avcap.train.packing import (
     AnswerLogprobs,
     ExampleLogprobs,
     PairExample,
@@ -79,8 +80,8 @@ def reference_logprobs(
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with adapter_off(model):
-            packed = pack([replace(example, reference_ids=None) for example in examples])
+        with adapter_off(model), mixed_precision(model):
+            packed = pack([replace(example, reference_ids=None) for example in examples]).to(model.device)
             return response_logprobs(model, packed, media_tokens)
     finally:
         for module, is_training in modes:
@@ -99,9 +100,12 @@ class ReferenceStore:
                     self._check_policy(record)
                     self._found[record.sample_id, record.tokens] = record
 
-    def missing(self, examples: Sequence[PairExample]) -> list[PairExample]:
-        """Examples -> those of them that are pairs and not in the file yet."""
-        return [e for e in examples if e.chosen_ids is not None and (e.sample_id, tokens_hash(e)) not in self._found]
+    def missing(self, examples: Sequence[PairExample]) -> list[int]:
+        """Examples -> the indices of those that are pairs and not in the file yet."""
+        return [
+            index for index, example in enumerate(examples)
+            if example.chosen_ids is not None and (example.sample_id, tokens_hash(example)) not in self._found
+        ]  # fmt: skip
 
     def add(self, examples: Sequence[PairExample], logprobs: Sequence[ExampleLogprobs]) -> None:
         """Writes the log-probs of pairs; they are on the disk when this returns."""
@@ -110,11 +114,13 @@ class ReferenceStore:
             stored.append(records)
         self._found |= {(record.sample_id, record.tokens): record for record in records}
 
-    def lookup(self, examples: Sequence[PairExample]) -> list[ExampleLogprobs]:
+    def lookup(
+        self, examples: Sequence[PairExample], *, device: torch.device | None = None
+    ) -> list[ExampleLogprobs]:
         """Examples -> their stored log-probs; raises UserError for a pair that was never computed with these tokens."""
-        return [self._lookup(example) for example in examples]
+        return [self._lookup(example, device) for example in examples]
 
-    def _lookup(self, example: PairExample) -> ExampleLogprobs:
+    def _lookup(self, example: PairExample, device: torch.device | None) -> ExampleLogprobs:
         if example.chosen_ids is None:
             return ExampleLogprobs()
         record = self._found.get((example.sample_id, tokens_hash(example)))
@@ -122,9 +128,10 @@ class ReferenceStore:
             known = any(sample_id == example.sample_id for sample_id, _ in self._found)
             why = "other tokens than those now asked for" if known else "no log-probs"
             raise UserError(f"{self.path}: {why} for sample {example.sample_id}; compute the reference for these pairs")
+        chosen, rejected = (torch.tensor(total, device=device) for total in (record.chosen, record.rejected))
         return ExampleLogprobs(
-            chosen=AnswerLogprobs(total=torch.tensor(record.chosen), num_tokens=record.chosen_tokens),
-            rejected=AnswerLogprobs(total=torch.tensor(record.rejected), num_tokens=record.rejected_tokens),
+            chosen=AnswerLogprobs(total=chosen, num_tokens=record.chosen_tokens),
+            rejected=AnswerLogprobs(total=rejected, num_tokens=record.rejected_tokens),
         )
 
     def _record(self, example: PairExample, logprobs: ExampleLogprobs) -> ReferenceLogprobs:

@@ -17,12 +17,12 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from avcap.curriculum.perception import training_seed
 from avcap.files.write import replacing
 from avcap.media.mel import log_mel
 from avcap.model.checkpoints import silence_progress_bars
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.processes import end_with_parent
-from avcap.train.perception import training_seed
 from avcap.world.render import render_frames
 from avcap.world.scene import Scene, make_scene
 from avcap.world.sounds import render_sound

@@ -15,17 +15,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
-from avcap.data.prompt import ChatStyle, encode_branches
+from avcap.curriculum.alignment import num_told_words
+from avcap.curriculum.tracks import Track, Tracks
+from avcap.data.prompt import ChatStyle
 from avcap.model.features import MediaFeatures
-from avcap.train.tracks import Track, Tracks
+from avcap.train.examples import AnswerBatch, Example, ExampleEncoder, batches_of, divide
 from avcap.world import describe
 from avcap.world.questions import ask
 from avcap.world.scene import Scene
 
-Turn = tuple[str, str]
 MIN_CLIP_S = 6
 MAX_QUESTION_CLIPS = 20  # looked at for one that can be asked about; tracks of one length may hold none
 
@@ -75,14 +74,11 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """Media with questions, each asked as if it were the only one, and their answers.
-
-    `scene` is None where nobody knows the truth, as on real videos.
-    """
+    """Media with questions, each asked as if it were the only one, their answers, and what is true."""
 
     media: MediaFeatures
-    turns: tuple[Turn, ...]
-    scene: Scene | None = None
+    turns: tuple[tuple[str, str], ...]
+    scene: Scene
 
 
 def draw_clip(tracks: Tracks, *, track_s: int, rng: random.Random, length_s: int | None = None) -> Clip:
@@ -220,18 +216,16 @@ def without_picture(media: MediaFeatures) -> MediaFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class LessonBatch:
-    """B lessons, right padded. `ids` hold placeholders where media tokens go; weight 0 means: not a target.
+    """A microbatch of lessons: their answers, what each target tells, and what each clip shows."""
 
-    `branches` and `positions`: see data.prompt.Branches; None when every lesson has one turn.
-    """
+    answers: AnswerBatch
+    kinds_T: tuple[str | None, ...]
+    scenes: tuple[Scene, ...]
+    num_step_words: int
+    """Of the whole step: words that media tokens are to name (alignment)."""
 
-    ids_BL: Tensor
-    weight_BL: Tensor
-    kinds_BL: list[list[str | None]]
-    media: list[MediaFeatures]
-    scenes: list[Scene | None]
-    branches_BL: Tensor | None = None
-    positions_BL: Tensor | None = None
+    def to(self, device: torch.device) -> "LessonBatch":
+        return replace(self, answers=self.answers.to(device))
 
 
 YES_OR_NO = ("yes", "no")
@@ -249,40 +243,38 @@ class TokenWeights:
     other: float = 1.0
 
 
-def make_batch(
-    lessons: list[Lesson], *, place_tokens: Callable[[MediaFeatures], list[int]], tokenizer: PreTrainedTokenizerFast,
-    chat: ChatStyle, weights: TokenWeights,
-) -> LessonBatch:  # fmt: skip
-    """Lessons -> one right-padded batch. `place_tokens` gives the placeholders of a clip's media in time order."""
-    rows = [encode_branches(tokenizer, lesson.turns, place_tokens(lesson.media), chat) for lesson in lessons]
-    kinds_BL, weight_BL = [], []
-    for lesson, row in zip(lessons, rows, strict=True):
-        words = tokenizer.convert_ids_to_tokens([max(token_id, 0) for token_id in row.ids])
-        all_kinds: list[str | None] = [*describe.token_kinds(words)] if lesson.scene else [None] * len(words)
-        kinds = [kind if target else None for kind, target in zip(all_kinds, row.is_target, strict=True)]
-        kinds_BL.append(kinds)
-        weight_BL.append([
-            _weight(kind, word, tokenizer.eos_token, weights) if target else 0.0
-            for kind, word, target in zip(kinds, words, row.is_target, strict=True)
-        ])  # fmt: skip
-    longest = max(len(row.ids) for row in rows)
-    branched = any(len(lesson.turns) > 1 for lesson in lessons)
-    return LessonBatch(
-        ids_BL=_pad([row.ids for row in rows], tokenizer.pad_token_id),
-        weight_BL=_pad(weight_BL, 0.0),
-        kinds_BL=[kinds + [None] * (longest - len(kinds)) for kinds in kinds_BL],
-        media=[lesson.media for lesson in lessons],
-        scenes=[lesson.scene for lesson in lessons],
-        # Padding is of the last branch: it sees something, so its softmax is defined, and nothing sees it.
-        branches_BL=_pad([row.branches for row in rows], None) if branched else None,
-        positions_BL=_pad([row.positions for row in rows], None) if branched else None,
-    )
+def make_batches(
+    lessons: Sequence[Lesson], *, encoder: ExampleEncoder, weights: TokenWeights, max_tokens: int | None = None
+) -> list[LessonBatch]:
+    """Lessons of one step -> its microbatches."""
+    words = [_answer_words(lesson, encoder) for lesson in lessons]
+    kinds = [[describe.token_kinds(answer) for answer in answers] for answers in words]
+    end = encoder.tokenizer.eos_token
+    encoded = []
+    for lesson, answers, told in zip(lessons, words, kinds, strict=True):
+        weights_of = tuple(
+            tuple(_weight(*pair, end, weights) for pair in zip(*answer, strict=True))
+            for answer in zip(told, answers, strict=True)
+        )
+        example = Example(media=lesson.media, turns=lesson.turns, weights=weights_of)
+        encoded.append(encoder.encode(example, lesson.media))
+    num_words = sum(num_told_words(encoder.model, lesson) for lesson in lessons)
+    batches = batches_of(encoded, [lesson.media for lesson in lessons], max_tokens=max_tokens)
+    parts = divide([example.num_tokens for example in encoded], max_tokens=max_tokens)
+    return [
+        LessonBatch(
+            answers=batch, kinds_T=tuple(kind for told in kinds[part] for answer in told for kind in answer),
+            scenes=tuple(lesson.scene for lesson in lessons[part]), num_step_words=num_words,
+        )
+        for batch, part in zip(batches, parts, strict=True)
+    ]  # fmt: skip
 
 
-def _pad(rows: Sequence[Sequence[float]], value: float | None) -> Tensor:
-    """Rows of different lengths -> (B, L), each filled up with `value`, or with its own last value."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[row[-1] if value is None else value] * (longest - len(row))] for row in rows])
+def _answer_words(lesson: Lesson, encoder: ExampleEncoder) -> list[list[str]]:
+    """-> the tokens of each answer and of what closes it."""
+    closing = ChatStyle(**encoder.model.config.chat).answer_suffix
+    ids = [encoder.tokenizer(answer + closing, add_special_tokens=False)["input_ids"] for _, answer in lesson.turns]
+    return [encoder.tokenizer.convert_ids_to_tokens(found) for found in ids]
 
 
 def _weight(kind: str | None, word: str, end: str, weights: TokenWeights) -> float:

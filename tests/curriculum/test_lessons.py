@@ -6,19 +6,19 @@ from dataclasses import fields
 import pytest
 import torch
 
-from avcap.data.prompt import ChatStyle
-from avcap.model.features import MediaFeatures
-from avcap.model.interleave import AUDIO_ID, VISUAL_ID
-from avcap.train.lessons import (
+from avcap.curriculum.lessons import (
     Lesson,
     LessonMix,
     Teacher,
     TokenWeights,
-    make_batch,
+    make_batches,
     pair_tracks,
     without_picture,
     without_sound,
 )
+from avcap.model.features import MediaFeatures
+from avcap.model.interleave import AUDIO_ID, VISUAL_ID
+from avcap.train.examples import ExampleEncoder
 from avcap.world import describe
 
 CLEAN = ("slots", "seen", "heard", "interval", "questions")
@@ -115,34 +115,31 @@ def test_only_labels_are_imperfect(tracks):
 
 def batch_of(tiny, lessons: list[Lesson], **weights: float):
     model, tokenizer = tiny
-    return make_batch(
-        lessons, place_tokens=model.placeholders, tokenizer=tokenizer, chat=ChatStyle(**model.config.chat),
-        weights=TokenWeights(**weights),
-    )  # fmt: skip
+    encoder = ExampleEncoder(model=model, tokenizer=tokenizer)
+    (batch,) = make_batches(lessons, encoder=encoder, weights=TokenWeights(**weights))
+    return batch
 
 
 def test_a_batch_learns_the_answers_and_nothing_else(tiny, tracks):
     _, tokenizer = tiny
     lessons = [lesson for kind in CLEAN for lesson in draw(tracks, kind, 2)]
-    batch = batch_of(tiny, lessons)
-    assert batch.ids_BL.shape == batch.weight_BL.shape == (len(lessons), len(batch.kinds_BL[0]))
-    for row, lesson in enumerate(lessons):
-        learned = batch.ids_BL[row][batch.weight_BL[row] > 0]
-        wanted = " ".join(f"{answer}{tokenizer.eos_token}" for _, answer in lesson.turns)
-        assert learned.tolist() == tokenizer(wanted, add_special_tokens=False)["input_ids"]
-        kinds_of_others = [kind for kind, w in zip(batch.kinds_BL[row], batch.weight_BL[row], strict=True) if w == 0]
-        assert set(kinds_of_others) == {None}
+    packed = batch_of(tiny, lessons).answers.packed
+    answers = [answer for lesson in lessons for _, answer in lesson.turns]
+    assert len(packed.groups) == len(lessons) and int(packed.branch_T.max()) + 1 == len(answers)
+    for number, answer in enumerate(answers):
+        learned = packed.target_T[packed.branch_T == number].tolist()
+        assert learned == tokenizer(f"{answer}{tokenizer.eos_token}", add_special_tokens=False)["input_ids"]
 
 
 def test_placeholders_are_as_many_as_media_tokens(tiny, tracks):
     model, _ = tiny
     lessons = [lesson for kind in CLEAN for lesson in draw(tracks, kind, 2)]
-    batch = batch_of(tiny, lessons)
+    batch = batch_of(tiny, lessons).answers
     with torch.no_grad():
         media_tokens = model.align_batch(batch.media)
-    for ids_L, tokens in zip(batch.ids_BL, media_tokens, strict=True):
-        assert (ids_L == VISUAL_ID).sum() == tokens.num_visual
-        assert (ids_L == AUDIO_ID).sum() == tokens.num_audio
+    for ids_1S, tokens in zip(batch.packed.ids, media_tokens, strict=True):
+        assert (ids_1S == VISUAL_ID).sum() == tokens.num_visual
+        assert (ids_1S == AUDIO_ID).sum() == tokens.num_audio
 
 
 def test_weights_are_those_of_the_kind_of_word(tiny, tracks):
@@ -152,18 +149,11 @@ def test_weights_are_those_of_the_kind_of_word(tiny, tracks):
     scene = tracks.pictures[12][0].scene
     lesson = Lesson(media=media, scene=scene, turns=((describe.GLOBAL_PROMPTS[0], text),))
     batch = batch_of(tiny, [lesson], content=4.0, time=3.0, end=2.0, other=1.0)
-    is_learned = batch.weight_BL[0] > 0
-    words = tokenizer.convert_ids_to_tokens(batch.ids_BL[0][is_learned].tolist())
-    weight = dict(zip(words, batch.weight_BL[0][is_learned].tolist(), strict=True))
+    words = tokenizer.convert_ids_to_tokens(batch.answers.packed.target_T.tolist())
+    weight = dict(zip(words, batch.answers.packed.weight_T.tolist(), strict=True))
     assert weight["red"] == weight["circle"] == weight["appears"] == weight["top-left"] == 4.0
     assert weight["3s"] == 3.0
     assert weight[tokenizer.eos_token] == 2.0
     assert weight["At"] == weight["a"] == weight["."] == 1.0
-    kinds = dict(zip(words, [kind for kind, on in zip(batch.kinds_BL[0], is_learned, strict=True) if on], strict=True))
+    kinds = dict(zip(words, batch.kinds_T, strict=True))
     assert (kinds["red"], kinds["circle"], kinds["3s"], kinds["At"]) == ("colour", "shape", "time", None)
-
-
-def test_a_lesson_without_truth_has_no_kinds(tiny):
-    media = MediaFeatures(vision_TNV=torch.zeros(1, 4, 96), frame_times_T=[0.0])
-    batch = batch_of(tiny, [Lesson(media=media, turns=(("What happens?", "A red circle appears."),))])
-    assert set(batch.kinds_BL[0]) == {None}

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from avcap.curriculum import tracks as tracks_module
+from avcap.curriculum.tracks import TrackConfig, encode_pictures, load_tracks, make_tracks, mel_chunks
 from avcap.model.encoder_hash import encoder_hash
 from avcap.stages.train import new_tiny_model
-from avcap.train import tracks as tracks_module
-from avcap.train.tracks import TrackConfig, encode_pictures, load_tracks, make_tracks, mel_chunks
 
 CONFIG = TrackConfig(num_tracks=2, num_held_out=1, difficulty="easy", num_processes=1)
 

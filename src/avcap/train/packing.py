@@ -1,12 +1,14 @@
-"""Log-probs of several answers to one video, which is read once: one row, [prompt | chosen | rejected | reference].
+"""Several answers to one video, which is read once: one row, [prompt | branch | branch | ...].
 
-An answer attends to its prompt and to itself, and goes on at the position after the prompt: for it, it is as if it were
-alone. Gradients flow through the prompt. A row holds several videos, one after the other, without padding; the model's
-code is stock: the row travels to its attention as a keyword.
+A branch (chosen, rejected, reference caption; or a question with its answer) attends to its prompt and to itself, and
+goes on at the position after the prompt: for it, it is as if it were alone. Gradients flow through the prompt. A row
+holds several videos, one after the other, without padding; the model's code is stock: the row travels to its attention
+as a keyword.
 
     pack -> PackedBatch -> response_logprobs -> ExampleLogprobs of each example -> losses.preference_loss
+                        -> target_states -> answer_loss
 
-L positions of the row  D width  H heads  G key-value heads  E head width  T answer tokens  V vocabulary
+L positions of the row  D width  H heads  G key-value heads  E head width  T target tokens  V vocabulary
 Q, K queries and keys of one attention call  S tokens of one example
 """
 
@@ -28,7 +30,59 @@ from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaTokens
 
 SHARED_PROMPT = "shared_prompt"
+MAX_BLOCK_MASK = 2**24  # entries: 32 examples of 724 tokens
 HEAD_CHUNK = 256  # answer tokens whose logits are in memory at one time: 156 MB in float32 with 152,000 words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """Ids that go on behind a prompt, and how much each counts in the loss: 0, it is read and not learned."""
+
+    ids: Sequence[int]
+    weights: Sequence[float] | None = None
+    """None: all are learned, each with weight 1."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Packable(Protocol):
+    """What `pack` lays out: a prompt with placeholders for its media, and the branches behind it."""
+
+    @property
+    def sample_id(self) -> str: ...
+    @property
+    def prompt_ids(self) -> Sequence[int]: ...
+    @property
+    def branches(self) -> Sequence[Branch]: ...
+    @property
+    def prompt_positions(self) -> Tensor | None: ...
+    @property
+    def following(self) -> int | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedExample:
+    """A prompt and any number of branches behind it, as token ids."""
+
+    sample_id: str
+    prompt_ids: Sequence[int]
+    branches: Sequence[Branch]
+    prompt_positions: Tensor | None = None
+    following: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.prompt_ids or not self.branches or not all(branch.ids for branch in self.branches):
+            raise UserError(f"sample {self.sample_id}: an empty prompt or answer; expected at least one token in each")
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt_ids) + sum(map(len, self.branches))
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights of its targets."""
+        return sum(float(len(b)) if b.weights is None else sum(b.weights) for b in self.branches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +112,14 @@ class PairExample:
     def answers(self) -> list[Sequence[int]]:
         """The answers that are there, in the order of the row."""
         return [ids for ids in (self.chosen_ids, self.rejected_ids, self.reference_ids) if ids is not None]
+
+    @property
+    def branches(self) -> list[Branch]:
+        return [Branch(ids=ids) for ids in self.answers]
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt_ids) + sum(map(len, self.answers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,18 +151,30 @@ class SharedPrompt:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedBatch:
-    """Examples as one row. A token is predicted at the position before it, an answer's first at its prompt's last."""
+    """Examples as one row. A token is predicted at the position before it, a branch's first at its prompt's last."""
 
-    examples: tuple[PairExample, ...]
+    examples: tuple[Any, ...]
+    """Each a Packable."""
     groups: tuple[SharedPrompt, ...]
+    ids: tuple[Tensor, ...]
+    """Of each example, its prompt and its branches: (1, S)."""
     positions: Tensor
     """(1, L), or (3, 1, L) for models with M-RoPE. Where no example gave any, tokens are counted."""
     predictor_T: Tensor
     target_T: Tensor
+    weight_T: Tensor
+    branch_T: Tensor
+    """To which branch of the row each target belongs."""
 
     @property
     def num_tokens(self) -> int:
         return self.groups[-1].whole.stop
+
+    def to(self, device: torch.device) -> "PackedBatch":
+        """The same row with its tensors on a device."""
+        names = ("positions", "predictor_T", "target_T", "weight_T", "branch_T")
+        moved = {name: getattr(self, name).to(device) for name in names}
+        return replace(self, ids=tuple(ids.to(device) for ids in self.ids), **moved)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,29 +194,41 @@ class ExampleLogprobs:
     reference: AnswerLogprobs | None = None
 
 
-def pack(examples: Sequence[PairExample]) -> PackedBatch:
+def pack(examples: Sequence[Packable]) -> PackedBatch:
     """Examples -> one row of them all."""
     if not examples:
         raise UserError("pack: got no example, wanted at least one")
     groups: list[SharedPrompt] = []
-    predictors: list[int] = []
-    end = 0
+    targets: list[tuple[int, int, float, int]] = []
+    ids, end, num_branches = [], 0, 0
     for example in examples:
-        borders = list(accumulate(map(len, [example.prompt_ids, *example.answers]), initial=end))
-        prompt, *answers = (Span(start=a, stop=b) for a, b in pairwise(borders))
-        groups.append(SharedPrompt(prompt=prompt, answers=tuple(answers)))
-        for answer in answers:
-            predictors += [prompt.stop - 1, *range(answer.start, answer.stop - 1)]
+        lengths = [len(example.prompt_ids), *(len(branch) for branch in example.branches)]
+        borders = list(accumulate(lengths, initial=end))
+        prompt, *spans = (Span(start=a, stop=b) for a, b in pairwise(borders))
+        groups.append(SharedPrompt(prompt=prompt, answers=tuple(spans)))
+        for branch, span in zip(example.branches, spans, strict=True):
+            targets += _targets(branch, span, before=prompt.stop - 1, number=num_branches)
+            num_branches += 1
+        ids.append([*example.prompt_ids, *(token_id for branch in example.branches for token_id in branch.ids)])
         end = borders[-1]
-    targets = [token_id for example in examples for answer in example.answers for token_id in answer]
+    predictors, target_ids, weights, branches = zip(*targets, strict=True)
     return PackedBatch(
-        examples=tuple(examples), groups=tuple(groups),
+        examples=tuple(examples), groups=tuple(groups), ids=tuple(torch.tensor([ids_S]) for ids_S in ids),
         positions=torch.cat([_positions(example) for example in examples], dim=-1).unsqueeze(-2),
-        predictor_T=torch.tensor(predictors), target_T=torch.tensor(targets),
+        predictor_T=torch.tensor(predictors), target_T=torch.tensor(target_ids), weight_T=torch.tensor(weights),
+        branch_T=torch.tensor(branches),
     )  # fmt: skip
 
 
-def _positions(example: PairExample) -> Tensor:
+def _targets(branch: Branch, span: Span, *, before: int, number: int) -> list[tuple[int, int, float, int]]:
+    """A branch and its place -> (predicting position, id, weight, number) of each of its targets."""
+    predictors = [before, *range(span.start, span.stop - 1)]
+    weights = [1.0] * len(branch) if branch.weights is None else branch.weights
+    rows = zip(predictors, branch.ids, weights, strict=True)
+    return [(predictor, token_id, weight, number) for predictor, token_id, weight in rows if weight > 0]
+
+
+def _positions(example: Packable) -> Tensor:
     """Example -> positions (S,) or (3, S): every answer goes on at the same position behind the prompt."""
     positions = example.prompt_positions
     if positions is None:
@@ -152,8 +238,8 @@ def _positions(example: PairExample) -> Tensor:
             f"sample {example.sample_id}: {positions.shape[-1]} positions for {len(example.prompt_ids)} prompt tokens"
         )
     first = int(positions.max()) + 1 if example.following is None else example.following
-    answers = [torch.arange(first, first + len(answer)) for answer in example.answers]
-    return torch.cat([positions, *(answer.expand(*positions.shape[:-1], -1) for answer in answers)], dim=-1)
+    branches = [torch.arange(first, first + len(branch)) for branch in example.branches]
+    return torch.cat([positions, *(branch.expand(*positions.shape[:-1], -1) for branch in branches)], dim=-1)
 
 
 class RowAttention(Protocol):
@@ -231,14 +317,72 @@ class Varlen:
 
         if dropout:
             raise UserError(f"attention_dropout: got {dropout}, wanted 0: flash attention over a packed row has none")
-        query_LHE, key_LGE, value_LGE = (tensor[0].transpose(0, 1) for tensor in (query_1HLE, key_1GLE, value_1GLE))
+        # in mixed precision what leaves a norm is in float32
+        kind, half = query_1HLE.device.type, query_1HLE.dtype
+        if torch.is_autocast_enabled(kind):
+            half = torch.get_autocast_dtype(kind)
+        query_LHE, key_LGE, value_LGE = (
+            tensor[0].transpose(0, 1).to(half) for tensor in (query_1HLE, key_1GLE, value_1GLE)
+        )
         out_LHE = varlen_attn(
             query_LHE.contiguous(), key_LGE.index_select(0, self.key_index), value_LGE.index_select(0, self.key_index),
             self.query_borders, self.key_borders, self.max_queries, self.max_keys, scale=scaling, window_size=(-1, 0),
             enable_gqa=query_1HLE.shape[1] != key_1GLE.shape[1],
         )  # fmt: skip
         assert isinstance(out_LHE, Tensor)
-        return out_LHE.unsqueeze(0)
+        return out_LHE.unsqueeze(0).to(query_1HLE.dtype)
+
+
+class Blocks:
+    """One SDPA call for all examples of a row, each padded to the longest: many short branches are cheapest so."""
+
+    name = "blocks"
+
+    def __init__(self, groups: Sequence[SharedPrompt], *, like: Tensor) -> None:
+        longest = max(len(group.whole) for group in groups)
+        self.shape = len(groups), longest
+        # Padding repeats the last position: it is never read, and what is computed there is thrown away.
+        rows = [[min(group.whole.start + i, group.whole.stop - 1) for i in range(longest)] for group in groups]
+        kept = [row * longest + i for row, group in enumerate(groups) for i in range(len(group.whole))]
+        self.index = torch.tensor(rows, device=like.device).flatten()
+        self.kept = torch.tensor(kept, device=like.device)
+        branches = [_branch_numbers(group, longest) for group in groups]
+        self.mask_B1SS = _branch_mask(torch.tensor(branches, device=like.device))
+
+    def attend(
+        self, query_1HLE: Tensor, key_1GLE: Tensor, value_1GLE: Tensor, *, scaling: float | None, dropout: float
+    ) -> Tensor:
+        query_BHSE, key_BGSE, value_BGSE = (
+            tensor[0].index_select(1, self.index).unflatten(1, self.shape).transpose(0, 1)
+            for tensor in (query_1HLE, key_1GLE, value_1GLE)
+        )
+        out_BHSE = F.scaled_dot_product_attention(
+            query_BHSE, key_BGSE, value_BGSE, attn_mask=self.mask_B1SS, scale=scaling, dropout_p=dropout,
+            enable_gqa=query_1HLE.shape[1] != key_1GLE.shape[1],
+        )  # fmt: skip
+        return out_BHSE.transpose(1, 2).flatten(0, 1).index_select(0, self.kept).unsqueeze(0)
+
+    @staticmethod
+    def fits(groups: Sequence[SharedPrompt]) -> bool:
+        """Whether the mask of all blocks is small."""
+        return len(groups) * max(len(group.whole) for group in groups) ** 2 <= MAX_BLOCK_MASK
+
+
+def _branch_numbers(group: SharedPrompt, length: int) -> list[int]:
+    """-> 0 for the positions of the prompt, the branch's number elsewhere; padding is of the last branch."""
+    numbers = [0] * len(group.prompt)
+    for number, branch in enumerate(group.answers, start=1):
+        numbers += [number] * len(branch)
+    return numbers + [len(group.answers)] * (length - len(numbers))
+
+
+def _branch_mask(branches_BS: Tensor) -> Tensor:
+    """Branch numbers (B, S) -> what each position may attend to, (B, 1, S, S) bool: its branch and the prompt."""
+    same_BSS = branches_BS[:, :, None] == branches_BS[:, None, :]
+    in_prompt_B1S = (branches_BS == 0)[:, None, :]
+    length = branches_BS.shape[1]
+    earlier_SS = torch.ones(length, length, dtype=torch.bool, device=branches_BS.device).tril()
+    return ((same_BSS | in_prompt_B1S) & earlier_SS)[:, None]
 
 
 def _borders(lengths: Sequence[int], *, like: Tensor) -> Tensor:
@@ -291,17 +435,24 @@ def read_row(text_model: PreTrainedModel, *, embeds_1LD: Tensor, positions: Tens
 def response_logprobs(
     model: CaptioningModel, packed: PackedBatch, media_tokens: Sequence[MediaTokens | None]
 ) -> list[ExampleLogprobs]:
-    """A packed row and the media of each example -> log-probs of each example's answers, with gradients."""
-    parts = []
-    for example, tokens in zip(packed.examples, media_tokens, strict=True):
-        ids_S = [*example.prompt_ids, *(token_id for answer in example.answers for token_id in answer)]
-        parts.append(model.embed(torch.tensor([ids_S]), [tokens]))
+    """A packed row of PairExamples and the media of each -> log-probs of each example's answers, with gradients."""
+    attention = attention_for(dtype=model.dtype, device=model.device)
+    hidden_TD = target_states(model, packed, media_tokens, attention=attention)
+    logprobs_T = token_logprobs(model.language_model.lm_head, hidden_TD, packed.target_T.to(hidden_TD.device))
+    return split_logprobs(logprobs_T, packed)
+
+
+def target_states(
+    model: CaptioningModel, packed: PackedBatch, media_tokens: Sequence[MediaTokens | None], *,
+    attention: type[SplitConcat] | type[Varlen] | type[Blocks],
+) -> Tensor:  # fmt: skip
+    """A packed row and the media of each example -> last hidden states from which the targets are predicted (T, D)."""
+    parts = [model.embed(ids_1S, [tokens]) for ids_1S, tokens in zip(packed.ids, media_tokens, strict=True)]
     embeds_1LD = torch.cat(parts, dim=1)
-    row = attention_for(dtype=embeds_1LD.dtype, device=embeds_1LD.device)(packed.groups, like=embeds_1LD)
-    language_model = model.language_model
+    row = attention(packed.groups, like=embeds_1LD)
     positions = row_positions(model, packed, media_tokens)
-    hidden_LD = read_row(language_model.model, embeds_1LD=embeds_1LD, positions=positions, row=row)
-    return split_logprobs(answer_token_logprobs(language_model.lm_head, hidden_LD, packed), packed)
+    hidden_LD = read_row(model.language_model.model, embeds_1LD=embeds_1LD, positions=positions, row=row)
+    return hidden_LD.index_select(0, packed.predictor_T.to(hidden_LD.device))
 
 
 def row_positions(model: CaptioningModel, packed: PackedBatch, media_tokens: Sequence[MediaTokens | None]) -> Tensor:
@@ -319,8 +470,12 @@ def row_positions(model: CaptioningModel, packed: PackedBatch, media_tokens: Seq
 
 def answer_token_logprobs(head: nn.Module, hidden_LD: Tensor, packed: PackedBatch) -> Tensor:
     """Last hidden states of a packed row -> float32 log-prob of every answer token (T,)."""
-    hidden_TD = hidden_LD.index_select(0, packed.predictor_T.to(hidden_LD.device))
-    target_T = packed.target_T.to(hidden_LD.device)
+    device = hidden_LD.device
+    return token_logprobs(head, hidden_LD.index_select(0, packed.predictor_T.to(device)), packed.target_T.to(device))
+
+
+def token_logprobs(head: nn.Module, hidden_TD: Tensor, target_T: Tensor) -> Tensor:
+    """States from which targets are predicted (T, D), and the targets -> float32 log-prob of each (T,)."""
     if isinstance(head, nn.Linear) and head.bias is None and not head.weight.requires_grad:
         return _FrozenHead.apply(hidden_TD, head.weight, target_T)
 

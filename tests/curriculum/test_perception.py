@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from avcap.train.perception import (
+from avcap.curriculum.perception import (
     IGNORE,
     NUM_TRAINING_SEEDS,
     PICTURE_ATTRIBUTES,
@@ -60,18 +60,18 @@ def test_the_first_of_two_sounds_in_a_second_is_the_one_named():
 
 def test_picture_batches_are_functions_of_seed_stream_and_step():
     batches = PictureBatches(seed=3, image_size=24, clips_per_step=2, frames_per_clip=2)
-    batch = batches(5)
+    (batch,) = batches(5)
     assert batch.inputs.shape == (4, 3, 24, 24) and batch.inputs.dtype == torch.uint8
     assert {name: target.shape for name, target in batch.targets.items()} == dict.fromkeys(PICTURE_ATTRIBUTES, (4, 4))
-    again = batches(5)
+    (again,) = batches(5)
     assert torch.equal(batch.inputs, again.inputs)
     assert all(torch.equal(batch.targets[name], again.targets[name]) for name in batch.targets)
-    others = [batches(6), PictureBatches(seed=3, image_size=24, clips_per_step=2, frames_per_clip=2, stream=1)(5)]
+    others = [*batches(6), *PictureBatches(seed=3, image_size=24, clips_per_step=2, frames_per_clip=2, stream=1)(5)]
     assert not any(torch.equal(batch.inputs, other.inputs) for other in others)
 
 
 def test_picture_batches_show_what_their_targets_say():
-    batch = PictureBatches(seed=3, image_size=24, clips_per_step=1, frames_per_clip=10)(0)
+    (batch,) = PictureBatches(seed=3, image_size=24, clips_per_step=1, frames_per_clip=10)(0)
     scene = make_scene(training_seed(3, 1, 0, 0, 0), visual_rate=0.9, seconds=(12, 12))
     # seconds 2 to 11 are ten: all of them are drawn, in some order
     wanted = sorted(str(picture_targets([stage_at(scene, second)])["colour"].tolist()) for second in range(2, 12))
@@ -80,9 +80,9 @@ def test_picture_batches_show_what_their_targets_say():
 
 def test_sound_batches_are_functions_of_the_step_and_fit_their_scenes():
     batches = SoundBatches(seed=1, num_mel_bins=8, clips_per_step=1, seconds_per_clip=4)
-    batch = batches(2)
+    (batch,) = batches(2)
     assert batch.inputs.shape == (4, 8, 100)  # hops of 10 ms: 100 frames a second
-    assert torch.equal(batch.inputs, batches(2).inputs)
+    assert torch.equal(batch.inputs, batches(2)[0].inputs)
     scene = make_scene(training_seed(1, 2, 0, 2, 0), sound_rate=0.95, say_share=0.65, seconds=(4, 4))
     wanted = sound_targets(sounds_by_second(scene))
     assert {name: target.tolist() for name, target in batch.targets.items()} == {

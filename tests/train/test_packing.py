@@ -19,13 +19,16 @@ from transformers import (
     Qwen3Model,
 )
 
+from avcap.curriculum.lessons import pair_tracks
 from avcap.errors import UserError
 from avcap.model.lora import LoraConfig, attach_lora
-from avcap.model.transformers_renames import checkpoint_activations
-from avcap.train import shared_prompt
-from avcap.train.lessons import pair_tracks
+from avcap.model.transformers_renames import enable_activation_checkpointing
+from avcap.train import packing
 from avcap.train.losses import PreferenceConfig, preference_loss
-from avcap.train.shared_prompt import (
+from avcap.train.packing import (
+    Blocks,
+    Branch,
+    EncodedExample,
     PairExample,
     Span,
     SplitConcat,
@@ -136,6 +139,28 @@ def test_they_are_with_three_axes_of_positions():
     assert_exact("qwen2_5_vl", mrope=True)
 
 
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+def test_padded_blocks_give_the_same(kind):
+    assert_exact(kind, Blocks)
+
+
+def test_blocks_are_for_rows_whose_mask_is_small():
+    groups = pack([example("a", 700, 12, 12), example("b", 5, 1, 1)]).groups
+    assert Blocks.fits(groups * 16)  # 32 groups, the longest of 724: 32 * 724^2 = 16,773,632 <= 2^24 = 16,777,216
+    assert not Blocks.fits(groups * 16 + groups[:1])
+
+
+def test_ids_without_weight_are_read_and_not_learned():
+    one = EncodedExample(
+        sample_id="a", prompt_ids=[1, 2], branches=[Branch(ids=[3, 4, 5], weights=[0.0, 2.0, 1.0]), Branch(ids=[6])]
+    )
+    packed = pack([one])
+    # row: 1 2 | 3 4 5 | 6. 4 is foretold at 3 (position 2), 5 at 4 (3), 6 at the prompt's last (1)
+    assert packed.target_T.tolist() == [4, 5, 6] and packed.predictor_T.tolist() == [2, 3, 1]
+    assert packed.weight_T.tolist() == [2.0, 1.0, 1.0] and packed.branch_T.tolist() == [0, 0, 1]
+    assert packed.positions.tolist() == [[0, 1, 2, 3, 4, 2]] and one.weight == 4.0
+
+
 class DenseMask:
     """Another oracle: one attention call over the whole row, its mask written down position by position."""
 
@@ -209,7 +234,7 @@ def test_activation_checkpointing_changes_nothing_and_recomputes_the_packed_row(
     model, head, examples = text_model("qwen2"), frozen_head(), ragged()
     wanted = gradients(model, packed_logprobs(model, head, examples))
     model.train()
-    checkpoint_activations(model)
+    enable_activation_checkpointing(model)
     got = gradients(model, packed_logprobs(model, head, examples, Counted))
     assert len(calls) == 2 * 2  # two layers, forward and once more in the backward pass
     assert all(relative(got[name], wanted[name]) < 1e-6 for name in wanted)
@@ -252,9 +277,9 @@ def test_the_flash_path_has_the_right_borders_and_keys(monkeypatch):
 
 def test_flash_attention_is_for_16_bit_numbers_on_a_gpu():
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    assert shared_prompt.attention_for(dtype=torch.bfloat16, device=gpu) is Varlen
-    assert shared_prompt.attention_for(dtype=torch.float32, device=gpu) is SplitConcat
-    assert shared_prompt.attention_for(dtype=torch.bfloat16, device=cpu) is SplitConcat
+    assert packing.attention_for(dtype=torch.bfloat16, device=gpu) is Varlen
+    assert packing.attention_for(dtype=torch.float32, device=gpu) is SplitConcat
+    assert packing.attention_for(dtype=torch.bfloat16, device=cpu) is SplitConcat
 
 
 def test_a_row_is_laid_out_by_example():
@@ -283,7 +308,7 @@ def test_answers_go_on_where_the_model_says_if_it_says_so():
 
 @pytest.mark.parametrize("chunk", [3, 256])
 def test_the_frozen_head_gives_log_softmax_and_its_gradient_and_keeps_no_logits(monkeypatch, chunk):
-    monkeypatch.setattr(shared_prompt, "HEAD_CHUNK", chunk)
+    monkeypatch.setattr(packing, "HEAD_CHUNK", chunk)
     head, packed = frozen_head(), pack(ragged())
     hidden = torch.randn(packed.num_tokens, WIDTH, requires_grad=True)
     wanted = head(hidden[packed.predictor_T]).log_softmax(-1)[torch.arange(47), packed.target_T]
@@ -298,7 +323,7 @@ def test_the_frozen_head_gives_log_softmax_and_its_gradient_and_keeps_no_logits(
 
 
 def test_a_head_that_trains_gets_its_gradient(monkeypatch):
-    monkeypatch.setattr(shared_prompt, "HEAD_CHUNK", 5)
+    monkeypatch.setattr(packing, "HEAD_CHUNK", 5)
     head, packed = frozen_head().requires_grad_(True), pack(ragged())
     hidden = torch.randn(packed.num_tokens, WIDTH, requires_grad=True)
     wanted = head(hidden[packed.predictor_T]).log_softmax(-1)[torch.arange(47), packed.target_T]

@@ -55,6 +55,10 @@ class AttributeBatch:
     inputs: Tensor  # pictures: uint8 (T, 3, H, W); sound: log-mel (B, M, F)
     targets: dict[str, Tensor]  # pictures: (T, C); sound: (B,)
 
+    def to(self, device: torch.device) -> "AttributeBatch":
+        targets = {name: target.to(device) for name, target in self.targets.items()}
+        return AttributeBatch(inputs=self.inputs.to(device), targets=targets)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PictureBatches:
@@ -66,7 +70,7 @@ class PictureBatches:
     frames_per_clip: int = 5
     stream: int = 0
 
-    def __call__(self, step: int) -> AttributeBatch:
+    def __call__(self, step: int) -> list[AttributeBatch]:
         frames, stages = [], []
         for index in range(self.clips_per_step):
             scene = make_scene(training_seed(self.seed, 1, self.stream, step, index), visual_rate=0.9, seconds=(12, 12))
@@ -74,10 +78,8 @@ class PictureBatches:
             times = rng.choice(np.arange(2, scene.duration_s), size=self.frames_per_clip, replace=False)
             frames.append(render_frames(scene, [float(second) for second in times], size=self.image_size))
             stages += [stage_at(scene, int(second)) for second in times]
-        return AttributeBatch(
-            inputs=torch.from_numpy(np.concatenate(frames)).permute(0, 3, 1, 2).contiguous(),
-            targets=picture_targets(stages),
-        )
+        frames_TCHW = torch.from_numpy(np.concatenate(frames)).permute(0, 3, 1, 2).contiguous()
+        return [AttributeBatch(inputs=frames_TCHW, targets=picture_targets(stages))]
 
 
 def picture_targets(stages: list[dict]) -> dict[str, Tensor]:
@@ -105,7 +107,7 @@ class SoundBatches:
     domain: str = "default"
     stream: int = 0
 
-    def __call__(self, step: int) -> AttributeBatch:
+    def __call__(self, step: int) -> list[AttributeBatch]:
         seconds = (self.seconds_per_clip, self.seconds_per_clip)
         scenes = [
             make_scene(
@@ -116,9 +118,8 @@ class SoundBatches:
         ]  # fmt: skip
         waveform_BS = torch.from_numpy(np.stack([render_sound(scene) for scene in scenes])).reshape(-1, 16_000)
         atoms = [atom for scene in scenes for atom in sounds_by_second(scene)]
-        return AttributeBatch(
-            inputs=log_mel(waveform_BS, num_mel_bins=self.num_mel_bins), targets=sound_targets(atoms)
-        )
+        mel_BMF = log_mel(waveform_BS, num_mel_bins=self.num_mel_bins)
+        return [AttributeBatch(inputs=mel_BMF, targets=sound_targets(atoms))]
 
 
 def sounds_by_second(scene: Scene) -> list[SoundAtom | None]:
@@ -154,13 +155,13 @@ class AttributeHeads(nn.Module):
 
 def attribute_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> LossOutput:
     """Sum over attributes of the mean cross-entropy, with each attribute's accuracy (nan: none in the batch)."""
-    loss = torch.zeros(())
+    terms = []
     metrics = {}
     for name, logits_of in logits.items():
         logits_NC, target_N = logits_of.flatten(0, -2), targets[name].flatten()
         kept = target_N != IGNORE
         # The sum over kept items, not a mean over none: a batch without any gives 0 and no nan.
         total = F.cross_entropy(logits_NC, target_N, ignore_index=IGNORE, reduction="sum")
-        loss = loss + total / kept.sum().clamp(min=1)
+        terms.append(total / kept.sum().clamp(min=1))
         metrics[name] = (logits_NC.argmax(-1)[kept] == target_N[kept]).float().mean().item()
-    return LossOutput(loss=loss, metrics=metrics, num_tokens=next(iter(targets.values())).numel())
+    return LossOutput(loss=sum(terms[1:], terms[0]), metrics=metrics, num_tokens=next(iter(targets.values())).numel())

@@ -1,0 +1,147 @@
+"""The world as a source of examples: lessons drawn from its tracks, and how a stage is taught from them."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from avcap.curriculum.lessons import (
+    Lesson,
+    LessonBatch,
+    LessonMix,
+    QuestionMix,
+    Teacher,
+    TokenWeights,
+    make_batches,
+    only,
+)
+from avcap.curriculum.loss import lesson_loss, right_answers
+from avcap.curriculum.tracks import TrackConfig, Tracks, load_tracks, make_tracks
+from avcap.model.captioning import CaptioningModel
+from avcap.model.encoder_hash import encoder_hash
+from avcap.model.lora import LoraConfig
+from avcap.train.compute import device_of, mixed_precision
+from avcap.train.examples import ExampleEncoder
+from avcap.train.loop import LoopConfig, LossOutput
+from avcap.train.optim import OptimConfig
+from avcap.world.questions import question_kinds
+
+NUM_HELD_OUT_LESSONS = 48  # of each kind
+HELD_OUT_KINDS = ("slots", "seen", "heard", "interval")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeachConfig:
+    """How a stage teaches from tracks of the world."""
+
+    mix: LessonMix
+    """Which kinds of lesson, after the slot steps."""
+    question_mix: QuestionMix = field(default_factory=QuestionMix)
+    """Which kinds of question, in lessons of questions."""
+    slot_steps: int = 0
+    """Steps at the start with slot lessons alone: nearly all they ask for is content, so it is learned soonest."""
+    seed: int = 0
+    batch_size: int = 32
+    """Lessons a step."""
+    alignment_weight: float = 1.0
+    """Weight of the bag-of-words loss on media tokens; without it single attributes stay at chance for long."""
+    weights: TokenWeights = field(default_factory=TokenWeights)
+    lora: LoraConfig | None = None
+    """LoRA on the language model; None: it learns itself, or is frozen, as the stage says."""
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(num_steps=100, num_workers=0))
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    tracks: TrackConfig = field(default_factory=TrackConfig)
+
+    knows_world: ClassVar[bool] = True
+    """Whether what is learned is the world: then the model's settings say so."""
+
+    def source(
+        self, model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, *, encoders: Path, shared_dir: Path
+    ) -> "Curriculum":
+        """-> lessons for this model, from tracks in `shared_dir`, which the encoders in the folder `encoders` make."""
+        torch.set_num_threads(1)  # matrices this small lose more to a second thread's start than it gives
+        tracks_dir = shared_dir / f"tracks-{encoder_hash(model)}-{self.seed}"
+        make_tracks(encoders, tracks_dir, seed=self.seed, config=self.tracks)
+        return Curriculum(model=model, tokenizer=tokenizer, tracks_dir=tracks_dir, config=self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LessonBatches:
+    """Step -> microbatches of lessons, the same ones every time."""
+
+    encoder: ExampleEncoder
+    tracks: Tracks
+    config: TeachConfig
+
+    def __call__(self, step: int) -> list[LessonBatch]:
+        mix = LessonMix(slots=1.0) if step < self.config.slot_steps else self.config.mix
+        rng = random.Random(f"lessons/{self.config.seed}/{step}")
+        teacher = Teacher(tracks=self.tracks, mix=mix, question_mix=self.config.question_mix)
+        return self.collate(teacher.lessons(self.config.batch_size, rng=rng))
+
+    def collate(self, lessons: Sequence[Lesson]) -> list[LessonBatch]:
+        config = self.config
+        return make_batches(lessons, encoder=self.encoder, weights=config.weights, max_tokens=config.loop.max_tokens)
+
+
+class Curriculum:
+    """An ExampleSource (train.examples): lessons, the same ones for the same seed."""
+
+    def __init__(
+        self, *, model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, tracks_dir: Path, config: TeachConfig
+    ) -> None:
+        self.model, self.tokenizer, self.config = model, tokenizer, config
+        tracks = load_tracks(tracks_dir, seed=config.seed, config=config.tracks)
+        encoder = ExampleEncoder(model=model, tokenizer=tokenizer)
+        self._batches = LessonBatches(encoder=encoder, tracks=tracks, config=config)
+        self._held_out = held_out_batches(self._batches, tracks_dir=tracks_dir)
+
+    def batches(self) -> LessonBatches:
+        return self._batches
+
+    def loss(self, batch: LessonBatch) -> LossOutput:
+        return self._loss(batch, alignment_weight=self.config.alignment_weight)
+
+    def _loss(self, batch: LessonBatch, *, alignment_weight: float) -> LossOutput:
+        return lesson_loss(self.model, batch, tokenizer=self.tokenizer, alignment_weight=alignment_weight)
+
+    @torch.no_grad()
+    def held_out(self) -> dict[str, float]:
+        """Teacher-forced accuracy by kind of lesson and of word; of a kind of question, the share of right answers."""
+        self.model.eval()
+        result: dict[str, float] = {}
+        for kind, batch in self._held_out.items():
+            with mixed_precision(self.model):
+                moved = batch.to(device_of(self.model))
+                if kind in HELD_OUT_KINDS:
+                    metrics = self._loss(moved, alignment_weight=0.0).metrics
+                    names = {name: name.removeprefix("accuracy/") for name in metrics}
+                    result |= {f"held_out/{kind}/{names[name]}": value for name, value in metrics.items()}
+                else:
+                    result[f"held_out/{kind}"] = right_answers(self.model, moved)
+        self.model.train()
+        return result
+
+    def leave(self, folder: Path) -> None:
+        """Nothing: lessons are known from the configuration."""
+
+
+def held_out_batches(batches: LessonBatches, *, tracks_dir: Path) -> dict[str, LessonBatch]:
+    """One batch of clean lessons of each kind, and of each kind of question, from tracks that are never taught."""
+    tracks = load_tracks(tracks_dir, seed=batches.config.seed, config=batches.config.tracks, held_out=True)
+    teachers = {kind: Teacher(tracks=tracks, mix=LessonMix(**{kind: 1.0})) for kind in HELD_OUT_KINDS}
+    for kind in question_kinds():
+        teachers[f"questions/{kind}"] = Teacher(
+            tracks=tracks, mix=LessonMix(questions=1.0), question_mix=only(kind), questions_per_lesson=2
+        )
+    return {
+        kind: make_batches(
+            teacher.lessons(NUM_HELD_OUT_LESSONS, rng=random.Random(f"held out/{kind}")),
+            encoder=batches.encoder, weights=batches.config.weights,
+        )[0]
+        for kind, teacher in teachers.items()
+    }  # fmt: skip
