@@ -148,7 +148,7 @@ def test_killed_in_the_middle_it_goes_on(caption_args, videos, tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_and_a_closed_pipe_end_it_quietly(caption_args, videos, tmp_path):
-    for number in range(12):  # too many to end in the time that a signal takes
+    for number in range(60):  # too many to end in the time that a signal takes
         (tmp_path / f"{number:02}.mp4").write_bytes((videos / "b.mp4").read_bytes())
     out = tmp_path / "out.jsonl"
     arguments = command(*caption_args, tmp_path / "*.mp4", "--batch-size", 1)
@@ -160,7 +160,7 @@ def test_ctrl_c_and_a_closed_pipe_end_it_quietly(caption_args, videos, tmp_path)
     _, errors = process.communicate()
     assert process.returncode == 130 and "Traceback" not in errors
     assert errors.endswith("avcap: interrupted; with --out, the same command goes on from here\n")
-    assert 1 <= out.read_text().count("\n") < 12
+    assert 1 <= out.read_text().count("\n") < 60
     piped = subprocess.run(
         ["sh", "-c", '"$@" | head -c 1', "sh", *arguments], env=ENVIRONMENT, capture_output=True, text=True
     )

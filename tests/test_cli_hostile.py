@@ -98,7 +98,7 @@ def judged(tmp_path: Path) -> tuple[Path, Path]:
 def test_a_server_s_message_steers_no_terminal_and_the_files_are_private(run, judged, tmp_path, monkeypatch):
     truth, captions = judged
     monkeypatch.setenv("OPENAI_API_KEY", "sk-proj-0123456789abcdef")
-    from scripted_server import always, status
+    from support.scripted_server import always, status
 
     out_dir = tmp_path / "out"
     with ScriptedServer(script=always(status(413, "\x1b[31mno sk-proj-01234567 \u202e"))) as server:
@@ -122,7 +122,7 @@ def test_a_call_has_a_time_out_of_the_user_s(run, judged, tmp_path):
 
 @pytest.mark.parametrize(("number", "wanted"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_with_one_line(number, wanted, judged, tmp_path):
-    from scripted_server import always, hang
+    from support.scripted_server import always, hang
 
     truth, captions = judged
     with ScriptedServer(script=always(hang)) as server:
