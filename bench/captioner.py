@@ -65,9 +65,9 @@ def measure_speed(model: str, paths: list[str], *, batch_size: int) -> list[str]
     captioner.caption(paths[0])  # what only the first one pays
     texts, memory_mb = [], []
     began = time.perf_counter()
-    for number, row in enumerate(captioner.caption(iter(paths))):
+    for index, row in enumerate(captioner.caption(iter(paths))):
         texts.append(row.text)
-        if number % max(1, len(paths) // 5) == 0:
+        if index % max(1, len(paths) // 5) == 0:
             memory_mb.append(resident_mb())
     seconds = time.perf_counter() - began
     along = " ".join(f"{value:.0f}" for value in [*memory_mb, resident_mb()])

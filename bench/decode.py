@@ -26,7 +26,7 @@ from PIL import Image
 SIDE = 384
 FPS = 1
 STAMP_BITS = 16
-SOUND_RATE_HZ = 48000
+AUDIO_RATE_HZ = 48000
 # name: (height, width, seconds, whether frames come at uneven times)
 FILES = {
     "60 s 360p": (360, 640, 60, False),
@@ -55,27 +55,27 @@ def make_file(path: Path, *, name: str) -> None:
     rng = np.random.default_rng(1)
     noise = Image.fromarray(rng.integers(0, 255, (height // 8, width // 4, 3), dtype=np.uint8))
     texture = np.asarray(noise.resize((width * 2, height)))
-    tone = (0.3 * np.sin(np.arange(seconds * SOUND_RATE_HZ) * 0.05)).astype(np.float32)
+    tone = (0.3 * np.sin(np.arange(seconds * AUDIO_RATE_HZ) * 0.05)).astype(np.float32)
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=30, options={"preset": "fast", "crf": "26"})
         video.height, video.width, video.pix_fmt = height, width, "yuv420p"
-        audio = container.add_stream("aac", rate=SOUND_RATE_HZ, layout="stereo")
+        audio = container.add_stream("aac", rate=AUDIO_RATE_HZ, layout="stereo")
         next_sample = 0
         time_base = Fraction(1, 1000) if is_uneven else Fraction(1, 30)
         video.codec_context.time_base = time_base
-        for number, time_ms in enumerate(frame_times_ms(name)):
-            shift = number * 2 % width
-            picture = np.ascontiguousarray(texture[:, shift : shift + width])
-            bits = np.repeat((number >> np.arange(STAMP_BITS)) & 1, width // STAMP_BITS)
-            picture[: height // 8] = (bits * 235 + 10).astype(np.uint8)[None, :, None]
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = int(time_ms) if is_uneven else number, time_base
+        for index, time_ms in enumerate(frame_times_ms(name)):
+            shift = index * 2 % width
+            video = np.ascontiguousarray(texture[:, shift : shift + width])
+            bits = np.repeat((index >> np.arange(STAMP_BITS)) & 1, width // STAMP_BITS)
+            video[: height // 8] = (bits * 235 + 10).astype(np.uint8)[None, :, None]
+            frame = av.VideoFrame.from_ndarray(video, format="rgb24")
+            frame.pts, frame.time_base = int(time_ms) if is_uneven else index, time_base
             container.mux(video.encode(frame))
-            while next_sample * 1000 <= time_ms * SOUND_RATE_HZ:
+            while next_sample * 1000 <= time_ms * AUDIO_RATE_HZ:
                 block = av.AudioFrame.from_ndarray(
                     np.stack([tone[next_sample : next_sample + 1024]] * 2), format="fltp", layout="stereo"
                 )
-                block.sample_rate, block.pts, block.time_base = SOUND_RATE_HZ, next_sample, Fraction(1, SOUND_RATE_HZ)
+                block.sample_rate, block.pts, block.time_base = AUDIO_RATE_HZ, next_sample, Fraction(1, AUDIO_RATE_HZ)
                 container.mux(audio.encode(block))
                 next_sample += 1024
         container.mux(video.encode(None))
@@ -101,10 +101,10 @@ def avcap_worker(path: str) -> Decoded:
     return clip.frames_THWC, len(clip.waveform_S)
 
 
-def avcap_picture(path: str) -> Decoded:
+def avcap_video(path: str) -> Decoded:
     from avcap.media import read_clip
 
-    clip = read_clip(path, fps=FPS, max_frames=10**6, frame_size=(SIDE, SIDE), want_sound=False)
+    clip = read_clip(path, fps=FPS, max_frames=10**6, frame_size=(SIDE, SIDE), with_audio=False)
     return clip.frames_THWC, -1
 
 
@@ -137,8 +137,8 @@ def torchcodec_exact(path: str) -> Decoded:
     decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1)
     seconds = np.arange(0, decoder.metadata.end_stream_seconds, 1 / FPS).tolist()
     frames_THWC = decoder.get_frames_played_at(seconds=seconds).data.numpy()
-    sound = AudioDecoder(path, sample_rate=16000, num_channels=1).get_all_samples()
-    return np.stack([squash(rgb_HWC) for rgb_HWC in frames_THWC]), sound.data.shape[1]
+    audio = AudioDecoder(path, sample_rate=16000, num_channels=1).get_all_samples()
+    return np.stack([squash(rgb_HWC) for rgb_HWC in frames_THWC]), audio.data.shape[1]
 
 
 def decord_batch(path: str) -> Decoded:
@@ -149,8 +149,8 @@ def decord_batch(path: str) -> Decoded:
     seconds = np.arange(0, starts_s[-1], 1 / FPS)
     numbers = np.searchsorted(starts_s, seconds + 1e-6, side="right") - 1
     frames = [squash(reader[int(number)].asnumpy()) for number in numbers]
-    sound = decord.AudioReader(path, sample_rate=16000, mono=True)
-    return np.stack(frames), sound.shape[1]
+    audio = decord.AudioReader(path, sample_rate=16000, mono=True)
+    return np.stack(frames), audio.shape[1]
 
 
 def opencv_grab(path: str) -> Decoded:
@@ -174,7 +174,7 @@ METHODS: dict[str, Callable[[str], Decoded]] = {
     "PyAV, every frame": pyav_plain,
     "torchcodec exact": torchcodec_exact,
     "decord": decord_batch,
-    "avcap, picture only": avcap_picture,
+    "avcap, video only": avcap_video,
     "OpenCV, picture only": opencv_grab,
 }
 
@@ -182,11 +182,11 @@ METHODS: dict[str, Callable[[str], Decoded]] = {
 def share_right(frames_THWC: np.ndarray, *, name: str) -> float:
     """Frames -> how many of the wanted ones are the very frame shown at their second."""
     times_ms = frame_times_ms(name)
-    wanted = np.searchsorted(times_ms, np.arange(FILES[name][2] * FPS) * 1000 // FPS, side="right") - 1
+    expected = np.searchsorted(times_ms, np.arange(FILES[name][2] * FPS) * 1000 // FPS, side="right") - 1
     columns = (np.arange(STAMP_BITS) * 2 + 1) * SIDE // (STAMP_BITS * 2)
     bits = frames_THWC[:, SIDE // 16, columns].mean(axis=-1) > 127
     found = (bits << np.arange(STAMP_BITS)).sum(axis=1)
-    return int((found[: len(wanted)] == wanted[: len(found)]).sum()) / len(wanted)
+    return int((found[: len(expected)] == expected[: len(found)]).sum()) / len(expected)
 
 
 def cpu_seconds() -> float:
@@ -262,20 +262,20 @@ def main() -> None:
 def print_table(name: str, *, runs: list[dict[str, dict]]) -> None:
     """Runs of all methods on one file -> a table of medians on the screen."""
     print(f"\n{name}, median of {len(runs)}")
-    print(f"{'method':26}{'CPU s':>8}{'/ avcap':>9}{'peak MB':>9}{'right':>7}{'sound':>10}")
+    print(f"{'method':26}{'CPU s':>8}{'/ avcap':>9}{'peak MB':>9}{'right':>7}{'audio':>10}")
     for method in METHODS:
         results = [run[method] for run in runs]
         broken = next((result for result in results if "cpu_s" not in result), None)
         if broken is not None:
             print(f"{method:26}{broken}")
             continue
-        base = "avcap, picture only" if "picture" in method else "avcap read_clip"
+        base = "avcap, video only" if "video only" in method else "avcap read_clip"
         base_s = statistics.median(run[base]["cpu_s"] for run in runs)
         cpu_s = statistics.median(result["cpu_s"] for result in results)
         rss_mb = max(result["rss_mb"] for result in results)
         last = results[-1]
-        sound = "none" if last["samples"] < 0 else last["samples"]
-        print(f"{method:26}{cpu_s:8.2f}{cpu_s / base_s:9.2f}{rss_mb:9.0f}{last['right']:7.0%}{sound:>10}", flush=True)
+        audio = "none" if last["samples"] < 0 else last["samples"]
+        print(f"{method:26}{cpu_s:8.2f}{cpu_s / base_s:9.2f}{rss_mb:9.0f}{last['right']:7.0%}{audio:>10}", flush=True)
 
 
 if __name__ == "__main__":

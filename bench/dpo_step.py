@@ -66,7 +66,7 @@ def make_example(prompt: int, answers: list[int]) -> PairExample:
     ids = [torch.randint(0, VOCAB, (length,)).tolist() for length in (prompt, *answers)]
     return PairExample(
         sample_id="bench", prompt_ids=ids[0], chosen_ids=ids[1], rejected_ids=ids[2],
-        reference_ids=ids[3] if len(ids) > 3 else None,
+        target_ids=ids[3] if len(ids) > 3 else None,
     )  # fmt: skip
 
 
@@ -88,8 +88,8 @@ def rows_logprobs(model: Any, packed: PackedBatch) -> list[ExampleLogprobs]:
     ids_BL = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     hidden_BLD = base.model(ids_BL, use_cache=False).last_hidden_state
     places = [
-        number * longest + place
-        for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
+        index * longest + place
+        for index, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
         for place in range(prompt - 1, len(row) - 1)
     ]
     of_rows = replace(packed, predictor_T=torch.tensor(places))
@@ -103,17 +103,17 @@ def make_step(
 
     Nothing is stored for the reference caption, and none is read for it in a reference forward.
     """
-    without = pack([replace(example, reference_ids=None) for example in packed.examples])
+    without = pack([replace(example, target_ids=None) for example in packed.examples])
 
     def step() -> Tensor:
-        reference = stored
-        if reference is None:
+        target = stored
+        if target is None:
             with torch.no_grad(), model.disable_adapter():
-                reference = read(model, without)
+                target = read(model, without)
         logprobs = read(model, packed)
         if guide_by_chosen:
-            logprobs = [replace(one, reference=one.chosen) for one in logprobs]
-        return preference_loss(logprobs, reference, CONFIG).loss
+            logprobs = [replace(one, target=one.chosen) for one in logprobs]
+        return preference_loss(logprobs, target, CONFIG).loss
 
     return step
 

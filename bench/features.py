@@ -105,7 +105,7 @@ def measure_tower(folder: Path, *, rounds: int) -> None:
     clip = Clip(
         path="noise", frames_THWC=noise, frame_times_T=np.arange(30.0), lead_in_frame_HWC=None,
         waveform_S=np.zeros(0, np.float32), sample_rate_hz=16_000, start_s=0.0, end_s=30.0, duration_s=30.0,
-        has_picture=True, has_sound=False, num_bad_packets=0,
+        has_video=True, has_audio=False, num_bad_packets=0,
     )  # fmt: skip
     clock = Clock()
     caches = {name: FeatureCache(folder / f"vit-{name}", dtype=dtype) for name, dtype in DTYPES.items()}

@@ -100,8 +100,8 @@ async def call_bare(url: str, count: int, in_flight: int) -> None:
 
 
 def ask_all(chat: OpenAIChat, count: int) -> None:
-    for number, answer in enumerate(chat.ask(requests(count))):
-        assert isinstance(answer, Reply) and answer.text == f"verdict {number}", answer
+    for index, answer in enumerate(chat.ask(requests(count))):
+        assert isinstance(answer, Reply) and answer.text == f"verdict {index}", answer
 
 
 def measure_speed(calls: int, in_flight: int, folder: Path) -> None:
@@ -125,8 +125,8 @@ def measure_faults(num_faults: int, in_flight: int, folder: Path) -> None:
             answers = list(chat.ask(requests(num_faults) * 2))  # each twice: the second time out of the cache
         seen = ask_server()
     texts = [answer.text if isinstance(answer, Reply) else None for answer in answers]
-    right = [f"verdict {number}" for number in range(num_faults)] * 2
-    made_up = sum(text is not None and text != wanted for text, wanted in zip(texts, right, strict=True))
+    right = [f"verdict {index}" for index in range(num_faults)] * 2
+    made_up = sum(text is not None and text != expected for text, expected in zip(texts, right, strict=True))
     faults = {name: count for name, count in sorted(seen.played.items()) if name != "reply"}
     print(f"{num_faults} requests, each twice, met {sum(faults.values())} faults: {json.dumps(faults)}")
     print(

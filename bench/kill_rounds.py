@@ -19,10 +19,10 @@ from pathlib import Path
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = (
     "num_rounds=2", "sampling.num_prompts=6", "sampling.captions_per_prompt=6", "sampling.temperature=1.0",
-    "pairs.rule=best_vs_worst", "pairs.min_gap=0.01", "prefer.epochs=2", "prefer.batch_size=2",
-    "prefer.checkpoint_every=1", "stop.patience=9",
+    "pairs.rule=best_vs_worst", "pairs.min_gap=0.01", "dpo.epochs=2", "dpo.batch_size=2",
+    "dpo.checkpoint_every=1", "stop.patience=9",
 )  # fmt: skip
-COMPARED = ("checkpoint/model.safetensors", "captions.jsonl", "verdicts.jsonl", "pairs.jsonl", "standing.json")
+COMPARED = ("checkpoint/model.safetensors", "captions.jsonl", "verdicts.jsonl", "pairs.jsonl", "round_metrics.json")
 
 
 def command(data: Path, out: Path) -> list[str]:
@@ -63,7 +63,7 @@ def main() -> None:
     whole = start(command(args.out / "data", args.out / "whole"))
     _, errors = whole.communicate()
     assert whole.returncode == 0, errors
-    length, wanted = time.monotonic() - began, fingerprint(args.out / "whole")
+    length, expected = time.monotonic() - began, fingerprint(args.out / "whole")
     kills, series, where, wrong = 0, 0, [], 0
     while kills < args.kills:
         series += 1
@@ -85,8 +85,8 @@ def main() -> None:
             assert run.returncode == 0, errors
             break
         found = fingerprint(out)
-        wrong += found != wanted
-        print(f"series {series}: {kills} kills so far, {'the same' if found == wanted else 'NOT THE SAME'}", flush=True)
+        wrong += found != expected
+        print(f"series {series}: {kills} kills so far, {'the same' if found == expected else 'NOT THE SAME'}", flush=True)
     print(f"{kills} kills, {series} series, {wrong} of them ended otherwise than the undisturbed run ({length:.0f} s)")
     print("last written before the kills: " + ", ".join(sorted({Path(path).name for path in where})))
 

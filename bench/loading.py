@@ -33,7 +33,7 @@ from support.released_layouts import (
 TOKENIZER = Path(__file__).parent.parent / "tests" / "assets" / "v1_av_31s"
 SIZES = SIZES_TINY | {
     "hidden": 1536, "intermediate": 8960, "heads": 12, "kv_heads": 2, "vision": 640, "vision_mlp": 1720,
-    "vision_depth": 8, "vision_heads": 8, "sound": 640, "sound_layers": 8, "sound_heads": 10, "sound_mlp": 2560,
+    "vision_depth": 8, "vision_heads": 8, "audio": 640, "audio_layers": 8, "audio_heads": 10, "audio_mlp": 2560,
     "qformer": 768, "qformer_heads": 12, "qformer_mlp": 3072,
 }  # fmt: skip
 LAYER_BYTES = 2 * (3 * 1536 * 8960 + 2 * 1536 * 1536 + 2 * 1536 * 256)
@@ -78,8 +78,8 @@ def make_plus(folder: Path, sizes: dict) -> tuple[Path, Path]:
     (ours / "model.safetensors").unlink()
     tensors = random_tensors(plus_shapes(sizes))
     save_shards(tensors, ours)
-    hears = sum(tensor.nbytes for name, tensor in tensors.items() if name.startswith("audio."))
-    sizes = sizes | {"vocab": sizes["vocab"] + round(hears / (2 * 2 * sizes["hidden"]))}
+    audio_bytes = sum(tensor.nbytes for name, tensor in tensors.items() if name.startswith("audio."))
+    sizes = sizes | {"vocab": sizes["vocab"] + round(audio_bytes / (2 * 2 * sizes["hidden"]))}
     stock = folder / "qwen2_5_vl"
     stock.mkdir()
     config = {name: value for name, value in plus_config(sizes).items() if not name.startswith("audio")}

@@ -66,7 +66,7 @@ def measure(folder: Path, *, seconds: float, frame_size: tuple[int, int]) -> dic
     shapes, patches = _features(config, seconds=seconds, frames=frames, frame_size=frame_size)
     media = MediaFeatures(
         vision_TNV=torch.randn(shapes.vision_TNV.shape), frame_times_T=shapes.frame_times_T, grid=shapes.grid,
-        sound_KPA=torch.randn(shapes.sound_KPA.shape), audio_seconds=seconds,
+        audio_KPA=torch.randn(shapes.audio_KPA.shape), audio_seconds=seconds,
     )  # fmt: skip
     ids, _ = encode_chat(
         tokenizer, [(settings.prompts.global_caption, None)], model.placeholders(media), ChatStyle(**config.chat)
@@ -77,9 +77,9 @@ def measure(folder: Path, *, seconds: float, frame_size: tuple[int, int]) -> dic
         height, width = media.grid.height * side, media.grid.width * side
     else:
         height = width = side
-    pictures = torch.randint(0, 256, (frames, 3, height, width), dtype=torch.uint8)
+    images = torch.randint(0, 256, (frames, 3, height, width), dtype=torch.uint8)
     with LiveBytes() as encoding:
-        model.encode_picture(pictures)
+        model.encode_video(images)
     tokens = model.align_batch([media])[0]
     embeds = model.embed(torch.tensor([ids]), [tokens])
     positions = model.batch_positions(torch.tensor([ids]), [tokens])

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import torch
 
-from avcap.cli.material import read_one, samples_of
+from avcap.cli.round_data import read_one, samples_of
 from avcap.data.feature_cache import FeatureCache
 from avcap.infer.captioner import Captioner
+from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.infer.request import Request
-from avcap.infer.shipped import find_checkpoint
 from avcap.judge.oracle import OracleJudge
 from avcap.model.checkpoints import silence_progress_bars
 from avcap.recipes import tiny_rounds
 from avcap.records import Caption, Decoding, PreferencePair, Sample, Verdict
 from avcap.stages.collect import collect_captions, collect_verdicts
-from avcap.stages.dpo import DpoConfig, run_dpo
-from avcap.stages.gate import Gate, describe
+from avcap.stages.dpo_from_file import DpoFromFileConfig, run_dpo_from_file
 from avcap.stages.rounds import draw_prompts
+from avcap.stages.selection import Selection, describe
 
 
 def best_of(captions: list[Caption], verdicts: list[Verdict], samples: list[Sample]) -> list[PreferencePair]:
@@ -64,16 +64,16 @@ def main() -> None:
     judge = OracleJudge([*learned.worlds.values(), *measured.worlds.values()])
     features = FeatureCache(args.features or args.out / "features", max_bytes=20 * 2**30)
     start = model = find_checkpoint(args.model)
-    gate = Gate(start=start, samples=samples_of(measured), judge=judge, features=features, batch_size=16)
-    for number in range(1, args.rounds + 1):
-        folder = args.out / f"round-{number}"
+    selection = Selection(start=start, samples=samples_of(measured), judge=judge, features=features, batch_size=16)
+    for round_number in range(1, args.rounds + 1):
+        folder = args.out / f"round-{round_number}"
         folder.mkdir(parents=True, exist_ok=True)
         captioner = Captioner(model, batch_size=16, feature_cache=features)
-        prompts = draw_prompts(samples_of(learned), config=config, number=number)
+        prompts = draw_prompts(samples_of(learned), config=config, round_number=round_number)
         per_prompt = config.sampling.captions_per_prompt
         decoding = Decoding(
             max_new_tokens=captioner.settings.max_new_tokens, temperature=config.sampling.temperature,
-            seed=(config.seed * 1000 + number) * per_prompt,
+            seed=(config.seed * 1000 + round_number) * per_prompt,
         )  # fmt: skip
         captions = collect_captions(
             captioner, prompts, Request(decoding=decoding), path=folder / "captions.jsonl", num_answers=per_prompt
@@ -82,10 +82,10 @@ def main() -> None:
             captions, prompts, judge=judge, path=folder / "verdicts.jsonl", max_unscored=0.0
         )  # fmt: skip
         pairs = best_of(captions, [v for v in verdicts if isinstance(v, Verdict)], prompts)
-        prefer = replace(config.prefer, loss=replace(config.prefer.loss, loss="sft"))
-        model = run_dpo(model, pairs, config=DpoConfig(prefer=prefer, seed=number), out_dir=folder, allow_others=True)
-        standing = gate.measure(model, number=number, folder=folder)
-        print(f"{len(pairs)} best captions; {describe(standing)}", flush=True)
+        dpo = replace(config.dpo, loss=replace(config.dpo.loss, loss="sft"))
+        model = run_dpo_from_file(model, pairs, config=DpoFromFileConfig(dpo=dpo, seed=round_number), out_dir=folder, allow_others=True)
+        round_metrics = selection.measure(model, round_number=round_number, folder=folder)
+        print(f"{len(pairs)} best captions; {describe(round_metrics)}", flush=True)
 
 
 if __name__ == "__main__":

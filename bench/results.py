@@ -5,7 +5,7 @@
         sft=tiny-sft round-3=out/rounds0/round-3/checkpoint reborn=out/rebirth0/checkpoint
 
 Prints one row a model; percent, 95 % intervals over videos. The first model is the one that perplexity is taken under.
-What was measured before (OUT/NAME/standing.json) is not measured again. `--rounds DIR...` prints the rounds of runs.
+What was measured before (OUT/NAME/round_metrics.json) is not measured again. `--rounds DIR...` prints the rounds of runs.
 """
 
 import argparse
@@ -15,15 +15,15 @@ from pathlib import Path
 
 import torch
 
-from avcap.cli.material import questions_of, read_one, samples_of
+from avcap.cli.round_data import questions_of, read_one, samples_of
 from avcap.data.feature_cache import FeatureCache
-from avcap.infer.shipped import find_checkpoint
+from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.judge.oracle import OracleJudge
 from avcap.model.checkpoints import silence_progress_bars
 from avcap.records import from_json
-from avcap.stages.gate import HELD_OUT, STANDING, Gate, Standing, read_standings
+from avcap.stages.selection import HELD_OUT, ROUND_METRICS, RoundMetrics, Selection, read_round_metrics
 
-MODALITIES = ("seen", "heard", "both")
+MODALITIES = ("visual", "audio", "both")
 
 
 def percent(rate: dict, *, with_interval: bool = False) -> str:
@@ -32,17 +32,17 @@ def percent(rate: dict, *, with_interval: bool = False) -> str:
 
 
 def row(name: str, folder: Path) -> str:
-    """Folder with held-out/metrics.json and standing.json -> one row of the main table."""
+    """Folder with held-out/metrics.json and round_metrics.json -> one row of the main table."""
     metrics = json.loads((folder / HELD_OUT / "metrics.json").read_text())
-    standing = from_json((folder / STANDING).read_text(), Standing)
+    round_metrics = from_json((folder / ROUND_METRICS).read_text(), RoundMetrics)
     whole, local = metrics["global"], metrics["local"]
     missing = " / ".join(percent(metrics["by_modality"][kind]["missing_rate"]) for kind in MODALITIES)
-    questions = "" if standing.questions is None else f"{100 * standing.questions:.1f}"
-    perplexity = "" if standing.perplexity is None else f"{standing.perplexity:.2f}"
+    questions = "" if round_metrics.questions is None else f"{100 * round_metrics.questions:.1f}"
+    perplexity = "" if round_metrics.perplexity is None else f"{round_metrics.perplexity:.2f}"
     cells = [
         name, percent(whole["missing_rate"]), percent(whole["hallucination_rate"]),
         percent(whole["total_error_rate"], with_interval=True), percent(local["total_error_rate"], with_interval=True),
-        missing, percent(whole["repetition_rate"]), f"{standing.words:.0f}", perplexity, questions,
+        missing, percent(whole["repetition_rate"]), f"{round_metrics.words:.0f}", perplexity, questions,
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
@@ -52,8 +52,8 @@ HEADER = """| | missing | hallucination | total error | local: total error | mis
 
 
 def kinds_row(name: str, folder: Path) -> str:
-    standing = from_json((folder / STANDING).read_text(), Standing)
-    return "| " + " | ".join([name, *(f"{100 * v:.1f}" for v in standing.questions_by_kind.values())]) + " |"
+    round_metrics = from_json((folder / ROUND_METRICS).read_text(), RoundMetrics)
+    return "| " + " | ".join([name, *(f"{100 * v:.1f}" for v in round_metrics.questions_by_kind.values())]) + " |"
 
 
 def paired_difference(first: Path, second: Path, *, num_resamples: int = 2000) -> str:
@@ -89,25 +89,25 @@ def main() -> None:
     silence_progress_bars()
     for folder in args.rounds:
         print(HEADER)
-        for standing in read_standings(folder):
-            print(row(f"{folder.name}, round {standing.number}", folder / f"round-{standing.number}"))
+        for round_metrics in read_round_metrics(folder):
+            print(row(f"{folder.name}, round {round_metrics.round_number}", folder / f"round-{round_metrics.round_number}"))
     if not args.models:
         return
     truth = read_one(args.world)
     named = {name: find_checkpoint(folder) for name, folder in (text.split("=", 1) for text in args.models)}
-    gate = Gate(
+    selection = Selection(
         start=next(iter(named.values())), samples=samples_of(truth), questions=questions_of(truth, None),
         judge=OracleJudge(truth.worlds.values()), batch_size=16,
         features=FeatureCache(args.features or args.out / "features", max_bytes=20 * 2**30),
     )  # fmt: skip
     for name, model in named.items():
-        if not (args.out / name / STANDING).exists():
-            gate.measure(model, number=0, folder=args.out / name)
-            write_right(gate, args.out / name)
+        if not (args.out / name / ROUND_METRICS).exists():
+            selection.measure(model, round_number=0, folder=args.out / name)
+            write_right(selection, args.out / name)
     print(HEADER)
     for name in named:
         print(row(name, args.out / name))
-    first = from_json((args.out / next(iter(named)) / STANDING).read_text(), Standing)
+    first = from_json((args.out / next(iter(named)) / ROUND_METRICS).read_text(), RoundMetrics)
     kinds = list(first.questions_by_kind)
     print("\n| questions | " + " | ".join(kinds) + " |\n|" + "---|" * (len(kinds) + 1))
     for name in named:
@@ -118,7 +118,7 @@ def main() -> None:
         print(f"questions, {name} against {next(iter(named))}: {difference} points")
 
 
-def write_right(gate: Gate, folder: Path) -> None:
+def write_right(selection: Selection, folder: Path) -> None:
     """Which answers are right, by video, for paired comparison."""
     from avcap.judge.answers import is_right
 
@@ -126,7 +126,7 @@ def write_right(gate: Gate, folder: Path) -> None:
     for line in (folder / HELD_OUT / "answers.jsonl").read_text().splitlines():
         answer = json.loads(line)
         texts[answer["sample_id"]] = answer["text"]
-    lines = [json.dumps([q.video, is_right(texts[q.question_id], q)]) for q in gate.questions]
+    lines = [json.dumps([q.video, is_right(texts[q.question_id], q)]) for q in selection.questions]
     (folder / "right.jsonl").write_text("\n".join(lines) + "\n")
 
 

@@ -17,8 +17,8 @@ import av
 import numpy as np
 
 from avcap import UserError
+from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.infer.inputs import find_media
-from avcap.infer.shipped import find_checkpoint
 from avcap.infer.world_check import WorldCheck
 from avcap.media.clip import load_clip
 from avcap.world.clip_file import write_media
@@ -78,12 +78,12 @@ def write_others(folder: Path) -> None:
     rng = np.random.default_rng(0)
     num_frames, shape = SECONDS * FPS, (SECONDS * FPS, SIDE, SIDE, 3)
     time_S = np.arange(SECONDS * RATE_HZ) / RATE_HZ
-    sounds = itertools.cycle(
+    audio_statistics_of = itertools.cycle(
         [0.5 * np.sin(2 * np.pi * 440 * time_S), 0.1 * rng.normal(size=len(time_S)), np.zeros(len(time_S))]
     )
     blocks_THW3 = rng.integers(40, 110, (1, 8, 8, 3)).repeat(32, axis=1).repeat(32, axis=2)
-    pictures = {name: np.stack(list(itertools.islice(test_source(name), num_frames))) for name in TEST_SOURCES}
-    pictures |= {
+    video_statistics_of = {name: np.stack(list(itertools.islice(test_source(name), num_frames))) for name in TEST_SOURCES}
+    video_statistics_of |= {
         "noise": rng.integers(0, 256, shape),
         "black": np.zeros(shape),
         "white": np.full(shape, 255),
@@ -91,9 +91,9 @@ def write_others(folder: Path) -> None:
         "still-blocks": np.broadcast_to(blocks_THW3, shape),
     }
     # plain grey comes with the tone: as a picture it might be the world's, before anything has appeared
-    order = sorted(pictures, key=lambda name: name != "plain-grey")
-    for name, waveform_S in zip(order, sounds, strict=False):
-        frames_THW3 = np.ascontiguousarray(pictures[name], dtype=np.uint8)
+    order = sorted(video_statistics_of, key=lambda name: name != "plain-grey")
+    for name, waveform_S in zip(order, audio_statistics_of, strict=False):
+        frames_THW3 = np.ascontiguousarray(video_statistics_of[name], dtype=np.uint8)
         waveform_S = waveform_S.astype(np.float32)
         write_media(folder / f"{name}.mp4", frames_THW3, waveform_S=waveform_S, fps=FPS, domain=get_domain("default"))
 

@@ -6,7 +6,7 @@
 #   cp out/tiny-base/checkpoint/* src/avcap/models/tiny-base/
 #   cp out/tiny-sft/checkpoint/* src/avcap/models/tiny-sft/
 #   python runs/ship.py out/tiny/checkpoint tiny
-# and measure it before that: the lines on top of bench/shipped.py and bench/results.py.
+# and measure it before that: the lines on top of bench/tiny.py and bench/results.py.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export OMP_NUM_THREADS=1  # matrices this small lose more to a second thread's start than it gives

@@ -27,8 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 TINY_PROMPTS = {
     "global_caption": "Describe the video in detail.",
     "interval_caption": "Describe what happens from {start}s to {end}s.",
-    "picture_only": "Describe only what is seen.",
-    "sound_only": "Describe only what is heard.",
+    "video_only": "Describe only what is seen.",
+    "audio_only": "Describe only what is heard.",
 }
 
 
@@ -75,13 +75,13 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Videos: a, b, c of 3, 2 and 4 s with sound, silent (2 s), short_sound (4 s, sound for 1 s), sound.m4a."""
+    """Videos: a, b, c of 3, 2 and 4 s with sound, silent (2 s), short_audio (4 s, sound for 1 s), audio.m4a."""
     folder = tmp_path_factory.mktemp("videos")
     for seed, (name, seconds) in enumerate({"a": 3, "b": 2, "c": 4}.items()):
         write_video(folder / f"{name}.mp4", seconds=seconds, seed=seed)
-    write_video(folder / "silent.mp4", seconds=2, sound_s=0, seed=3)
-    write_video(folder / "short_sound.mp4", seconds=4, sound_s=1, seed=4)
-    write_video(folder / "sound.m4a", seconds=2, picture=False, seed=5)
+    write_video(folder / "silent.mp4", seconds=2, audio_s=0, seed=3)
+    write_video(folder / "short_audio.mp4", seconds=4, audio_s=1, seed=4)
+    write_video(folder / "audio.m4a", seconds=2, video=False, seed=5)
     return folder
 
 

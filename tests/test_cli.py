@@ -62,8 +62,8 @@ def test_captions_are_printed_as_text(caption_args, videos):
     assert done.stderr == ""
 
 
-def test_an_interval_without_sound(caption_args, videos, run):
-    _, out, err = run(*caption_args, videos / "c.mp4", "--start", 1, "--no-sound", "--prompt", "Zeppelin?")
+def test_an_interval_without_audio(caption_args, videos, run):
+    _, out, err = run(*caption_args, videos / "c.mp4", "--start", 1, "--no-audio", "--prompt", "Zeppelin?")
     assert out.splitlines()[0] == "c.mp4  1 to 4 s of 4.0 s: 3 frames, sound left out"
     assert "avcap: the prompt has words that" in err and "'Zeppelin'" in err
 
@@ -110,24 +110,24 @@ def test_a_folder_is_searched_and_what_is_skipped_is_told(caption_args, videos, 
 
 @pytest.mark.slow
 def test_names_that_are_no_text_are_captioned_and_found_again(caption_args, videos, tmp_path, run):
-    strange = tmp_path / "\udcff :x: [b].mp4"  # a byte that no UTF-8 begins with, and what rich would make pictures of
-    strange.write_bytes((videos / "b.mp4").read_bytes())
+    rejection_reason = tmp_path / "\udcff :x: [b].mp4"  # a byte that no UTF-8 begins with, and what rich would make pictures of
+    rejection_reason.write_bytes((videos / "b.mp4").read_bytes())
     broken = tmp_path / "\udcff [red]x.mp4"
     broken.write_text("no video")
     out = tmp_path / "out.jsonl"
     first = avcap(*caption_args, tmp_path, "--out", out)  # a process: its streams take what no test's stream would
     assert first.returncode == 1 and f"{tmp_path}/\\udcff [red]x.mp4: got a file that cannot" in first.stderr
-    assert {row.video for row in rows_of(out).values()} == {str(strange), str(broken)}
-    code, _, err = run(*caption_args, strange, "--out", out)
+    assert {row.video for row in rows_of(out).values()} == {str(rejection_reason), str(broken)}
+    code, _, err = run(*caption_args, rejection_reason, "--out", out)
     assert (code, "1 captions were there already" in err) == (0, True)
-    printed = avcap(*caption_args, strange)
+    printed = avcap(*caption_args, rejection_reason)
     assert printed.stdout.startswith("\\udcff :x: [b].mp4  2.0 s: 2 frames")
 
 
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on(caption_args, videos, tmp_path):
-    for number in range(12):
-        (tmp_path / f"{number:02}.mp4").write_bytes((videos / "b.mp4").read_bytes())
+    for index in range(12):
+        (tmp_path / f"{index:02}.mp4").write_bytes((videos / "b.mp4").read_bytes())
     out = tmp_path / "out.jsonl"
     arguments = (*caption_args, tmp_path / "*.mp4", "--out", out, "--batch-size", 1)
     process = subprocess.Popen(command(*arguments), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
@@ -143,13 +143,13 @@ def test_killed_in_the_middle_it_goes_on(caption_args, videos, tmp_path):
     done = avcap(*arguments)
     assert done.returncode == 0, done.stderr
     assert out.read_text().splitlines(keepends=True)[: len(kept)] == kept
-    assert sorted(rows_of(out)) == [f"{number:02}.mp4" for number in range(12)]
+    assert sorted(rows_of(out)) == [f"{index:02}.mp4" for index in range(12)]
 
 
 @pytest.mark.slow
 def test_ctrl_c_and_a_closed_pipe_end_it_quietly(caption_args, videos, tmp_path):
-    for number in range(60):  # too many to end in the time that a signal takes
-        (tmp_path / f"{number:02}.mp4").write_bytes((videos / "b.mp4").read_bytes())
+    for index in range(60):  # too many to end in the time that a signal takes
+        (tmp_path / f"{index:02}.mp4").write_bytes((videos / "b.mp4").read_bytes())
     out = tmp_path / "out.jsonl"
     arguments = command(*caption_args, tmp_path / "*.mp4", "--batch-size", 1)
     process = subprocess.Popen([*arguments, "--out", str(out)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
@@ -182,10 +182,10 @@ def test_a_full_disk_is_said(caption_args, videos):
 BAD_INPUT = [
     (["caption", "x.mp4", "--model", "gpt-17"], "model 'gpt-17': no model of that name"),
     (["caption", "x.mp4", "--model", "."], "no config.json but"),
-    (["caption", "x.mp4", "--start", "5", "--end", "2"], "got the interval 5 to 2 s, wanted a start of 0 or more"),
+    (["caption", "x.mp4", "--start", "5", "--end", "2"], "got the interval 5 to 2 s, expected a start of 0 or more"),
     (["caption", "x.mp4", "--start", "-1"], "got the interval -1 to inf s"),
     (["caption", "x.mp4", "--start", "soon"], "got '--start soon'; see avcap caption --help"),
-    (["caption", "x.mp4", "--no-sound", "--no-picture"], "got neither picture nor sound"),
+    (["caption", "x.mp4", "--no-audio", "--no-video"], "got neither picture nor sound"),
     (["caption", "x.mp4", "--temperature", "-1"], "got temperature=-1"),
     (["caption", "x.mp4", "--top-p", "2"], "got top_p=2"),
     (["caption", "x.mp4", "--max-new-tokens", "0"], "got max_new_tokens=0"),
@@ -198,13 +198,13 @@ BAD_INPUT = [
     (["caption", "binary.txt"], "binary.txt: got a list that cannot be read"),
     (["caption", "x.mp4", "--out", "no/such/folder/x.jsonl"], "no/such/folder/x.jsonl: cannot be written"),
     (["caption", "x.mp4", "--out", "."], ".: cannot be written"),
-    (["caption", "x.mp4", "--out", "foreign.jsonl"], "foreign.jsonl, line 1: got no row of captions"),
+    (["caption", "x.mp4", "--out", "external.jsonl"], "foreign.jsonl, line 1: got no row of captions"),
     (["caption", "x.mp4", "--out", "binary.txt"], "binary.txt, line 1: got no row of captions"),
     (["sing"], "No such command 'sing'"),
-    (["world", "make", "--clips", "0", "--out", "w"], "got 0 clips, wanted 1"),
+    (["world", "make", "--clips", "0", "--out", "w"], "got 0 clips, expected 1"),
     (["world", "make", "--clips", "1", "--out", "w", "--domain", "moon"], "domain 'moon' is not known"),
     (["world", "make", "--clips", "1"], "Missing option '--out'"),
-    (["train", "tiny_base", "--set", "seed"], "--set seed: wanted NAME=VALUE"),
+    (["train", "tiny_base", "--set", "seed"], "--set seed: expected NAME=VALUE"),
     (["train", "tiny_base", "--config", "no.yaml"], "no.yaml: cannot be read as YAML"),
     (["train", "tiny_sft", "--model", "nobody"], "model 'nobody': no model of that name"),
 ]
@@ -243,7 +243,7 @@ def prepare_bad_input(arguments: list[str], folder: Path, checkpoint: Path) -> t
     """-> the arguments with a model, and what is in the folder."""
     (folder / "empty.txt").write_text("# nothing\n")
     (folder / "binary.txt").write_bytes(b"\xff\xfe\x00\n")
-    (folder / "foreign.jsonl").write_text('{"question": "is this a caption?"}')
+    (folder / "external.jsonl").write_text('{"question": "is this a caption?"}')
     if arguments[0] == "caption" and "--model" not in arguments:
         arguments = [*arguments, "--model", str(checkpoint)]
     return arguments, contents(folder)
@@ -290,12 +290,12 @@ def test_a_world_is_made(tmp_path, run):
 
 def test_a_dry_run_prints_a_configuration_that_gives_itself_again(tmp_path, run, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ("train", "tiny_sft", "--dry-run", "--seed", 3, "--set", "teach.optim.lr=5e-4")
+    words = ("train", "tiny_sft", "--dry-run", "--seed", 3, "--set", "finetune.optim.lr=5e-4")
     assert run(*words, "--model", tmp_path)[:2] == (2, "")  # the folder is no checkpoint
     code, first, err = run(*words)
     assert code == 0, err
     config = yaml.safe_load(first)
-    assert (config["recipe"], config["seed"], config["teach"]["optim"]["lr"]) == ("tiny_sft", 3, 5e-4)
+    assert (config["recipe"], config["seed"], config["finetune"]["optim"]["lr"]) == ("tiny_sft", 3, 5e-4)
     assert "# Would train into out/tiny_sft, from nothing" in first
     (tmp_path / "my.yaml").write_text(first)
     _, second, _ = run("train", "tiny_sft", "--dry-run", "--config", "my.yaml")
@@ -306,8 +306,8 @@ def test_a_dry_run_prints_a_configuration_that_gives_itself_again(tmp_path, run,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "giant"], "got the recipe 'giant', wanted one of tiny_base, tiny_align, tiny_sft"),
-        (["train", "tiny_sft", "--set", "teach.optim.lrr=1"], "nearest is 'teach.optim.lr'"),
+        (["train", "giant"], "got the recipe 'giant', expected one of tiny_base, tiny_align, tiny_sft"),
+        (["train", "tiny_sft", "--set", "finetune.optim.lrr=1"], "nearest is 'finetune.optim.lr'"),
         (["train", "tiny_sft"], "--model"),
     ],
 )

@@ -27,7 +27,7 @@ def write_captions(path: Path, texts: list[str | None]) -> Path:
     return path
 
 
-def references() -> list[str | None]:
+def reference_captions() -> list[str | None]:
     return [truth.reference_caption for truth in TRUTHS]
 
 
@@ -36,7 +36,7 @@ def first_sentences() -> list[str | None]:
 
 
 def test_the_table_of_true_captions(world, run):
-    captions = write_captions(world / "captions.json", references())
+    captions = write_captions(world / "captions.json", reference_captions())
     code, out, err = run("evaluate", captions, "--truth", world, "--out", world / "report")
     lines = out.splitlines()
     assert code == 0 and not err
@@ -48,7 +48,7 @@ def test_the_table_of_true_captions(world, run):
 
 
 def test_unscored_captions_decide_the_exit_code_and_problems_are_named(world, run):
-    captions = write_captions(world / "captions.json", [None, "", *references()[2:]])
+    captions = write_captions(world / "captions.json", [None, "", *reference_captions()[2:]])
     command = ("evaluate", captions, "--truth", world / "truth.jsonl", "--out", world / "report")
     code, out, err = run(*command)
     assert code == 1
@@ -59,22 +59,22 @@ def test_unscored_captions_decide_the_exit_code_and_problems_are_named(world, ru
 
 
 def test_tables_for_papers(world, run):
-    captions = write_captions(world / "captions.json", references())
+    captions = write_captions(world / "captions.json", reference_captions())
     command = ("evaluate", captions, "--truth", world, "--out", world / "report", "--table")
     assert r"\begin{tabular}" in run(*command, "latex")[1]
     assert "| global | 0.000" in run(*command, "markdown")[1]
 
 
 def test_one_modality(world, run):
-    captions = write_captions(world / "captions.json", references())
+    captions = write_captions(world / "captions.json", reference_captions())
     code, out, _ = run("evaluate", captions, "--truth", world, "--out", world / "r", "--modality", "audio")
-    num_heard = sum(event.modality == "audio" for truth in TRUTHS for event in truth.events)
-    assert code == 0 and f"6 videos, {num_heard} events, 0 unscored" in out
-    assert " seen" not in out and " heard" in out
+    num_audio_events = sum(event.modality == "audio" for truth in TRUTHS for event in truth.events)
+    assert code == 0 and f"6 videos, {num_audio_events} events, 0 unscored" in out
+    assert " visual" not in out and " audio" in out
 
 
 def test_compare(world, run):
-    for name, texts in (("a", references()), ("b", first_sentences())):
+    for name, texts in (("a", reference_captions()), ("b", first_sentences())):
         captions = write_captions(world / f"{name}.json", texts)
         assert run("evaluate", captions, "--truth", world, "--out", world / name)[0] == 0
     missing = json.loads((world / "b/metrics.json").read_text())["global"]["missing_rate"]["value"]
@@ -85,14 +85,14 @@ def test_compare(world, run):
     assert row.split()[1] == f"{missing:+.3f}" and row.split()[3] == "*"
     assert row.split()[-3:] == ["0%", "0%", "100%"]
     labels = [line.split("  ")[0] for line in out.splitlines()]
-    assert labels[2:6] == ["global", " seen", " heard", " both"]
+    assert labels[2:6] == ["global", " visual", " audio", " both"]
     assert "6 captions of both" in out
     assert json.loads((world / "both/comparison.json").read_text())["pairs"][0]["num_paired"] == 6
     assert (world / "both/comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_compare_refuses_to_mix(world, run):
-    captions = write_captions(world / "captions.json", references())
+    captions = write_captions(world / "captions.json", reference_captions())
     for modality in ("both", "visual"):
         run("evaluate", captions, "--truth", world, "--out", world / modality, "--modality", modality)
     code, _, err = run("compare", world / "both", world / "visual")
@@ -102,24 +102,24 @@ def test_compare_refuses_to_mix(world, run):
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted"),
+    ("words", "expected"),
     [
         ([], "got captions and --model, or neither"),
         (["c.json", "--model", "tiny"], "got captions and --model, or neither"),
-        (["c.json", "--modality", "smell"], "wanted one of visual, audio, both"),
-        (["c.json", "--table", "excel"], "wanted one of terminal, markdown, latex"),
-        (["c.json", "--max-unscored", "2"], "wanted a share from 0 to 1"),
-        (["c.json", "--judge", "mother"], "wanted oracle, noisy:SHARE, openai:"),
-        (["c.json", "--judge", "openai:m@ftp://x"], "wanted openai:MODEL"),
+        (["c.json", "--modality", "smell"], "expected one of visual, audio, both"),
+        (["c.json", "--table", "excel"], "expected one of terminal, markdown, latex"),
+        (["c.json", "--max-unscored", "2"], "expected a share from 0 to 1"),
+        (["c.json", "--judge", "mother"], "expected oracle, noisy:SHARE, openai:"),
+        (["c.json", "--judge", "openai:m@ftp://x"], "expected openai:MODEL"),
         (["nothing.json"], "cannot be read"),
     ],
 )
-def test_bad_command_lines_are_one_line(world, run, monkeypatch, words, wanted):
+def test_bad_command_lines_are_one_line(world, run, monkeypatch, words, expected):
     monkeypatch.chdir(world)
-    write_captions(world / "c.json", references())
+    write_captions(world / "c.json", reference_captions())
     code, out, err = run("evaluate", *words, "--truth", "truth.jsonl", "--out", "r")
     assert (code, out) == (2, "")
-    assert wanted in err and err.count("\n") == 1
+    assert expected in err and err.count("\n") == 1
     assert not (world / "r/verdicts.jsonl").exists()
 
 
@@ -148,7 +148,7 @@ def test_a_model_captions_the_samples_first_and_only_once(tmp_path, run, videos,
 
 
 def test_what_a_judge_would_cost_is_said_before_it_is_asked(world, run):
-    captions = write_captions(world / "captions.json", references())
+    captions = write_captions(world / "captions.json", reference_captions())
     with ScriptedServer() as server:
         command = ("evaluate", captions, "--truth", world, "--out", world / "r", "--dry-run", "--judge")
         code, out, _ = run(*command, f"openai:gpt-4.1@{server.url}")

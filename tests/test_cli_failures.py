@@ -9,7 +9,7 @@ from avcap.cli.app import _describe_failure
 
 
 @pytest.mark.parametrize(
-    ("error", "wanted"),
+    ("error", "expected"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "a.jsonl"), "a.jsonl: no room left"),
         (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "no room left"),
@@ -18,5 +18,5 @@ from avcap.cli.app import _describe_failure
         (KeyError("x"), ""),
     ],
 )
-def test_failures(error, wanted):
-    assert wanted in _describe_failure(error) and bool(wanted) == bool(_describe_failure(error))
+def test_failures(error, expected):
+    assert expected in _describe_failure(error) and bool(expected) == bool(_describe_failure(error))

@@ -120,8 +120,8 @@ def test_a_call_has_a_time_out_of_the_user_s(run, judged, tmp_path):
         assert code == 2 and "timeout" in err
 
 
-@pytest.mark.parametrize(("number", "wanted"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
-def test_a_signal_ends_it_with_one_line(number, wanted, judged, tmp_path):
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_with_one_line(number, expected, judged, tmp_path):
     from support.scripted_server import always, hang
 
     truth, captions = judged
@@ -135,7 +135,7 @@ def test_a_signal_ends_it_with_one_line(number, wanted, judged, tmp_path):
             time.sleep(0.05)
         running.send_signal(number)
         _, err = running.communicate(timeout=60)
-    assert running.returncode == wanted, err
+    assert running.returncode == expected, err
     assert err.count("\n") == 1 and err.startswith("avcap: ")
 
 

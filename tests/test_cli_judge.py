@@ -54,17 +54,17 @@ def test_a_person_is_compared_with_the_judge(tmp_path, run):
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted"),
+    ("words", "expected"),
     [
         (("--judge", "noisy:2", "--videos", 2), "from 0 to 1"),
         (("--judge", "oracle", "--videos", 0), "at least 1"),
         (("--judge", "somebody", "--videos", 2), "openai:MODEL@URL"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, run, words, wanted):
+def test_bad_input_is_one_line(tmp_path, run, words, expected):
     cache = tmp_path / "replies.sqlite"
     code, out, err = run("judge", "calibrate", *words, "--out", tmp_path / "c.json", "--cache", cache)
-    assert code == 2 and not out and err.count("\n") == 1 and wanted in err
+    assert code == 2 and not out and err.count("\n") == 1 and expected in err
     assert not (tmp_path / "c.json").exists()
 
 
@@ -75,7 +75,7 @@ def test_rates_are_corrected_by_the_calibration_of_the_same_judge_only(tmp_path,
     run("judge", "calibrate", "--judge", "noisy:0.1", "--videos", 5, "--out", tmp_path / "noisy.json")
     words = ("evaluate", tmp_path / "captions.json", "--truth", tmp_path, "--out", tmp_path / "report")
     code, _, err = run(*words, "--calibration", tmp_path / "noisy.json")
-    assert code == 2 and "got the calibration of noisy-oracle, wanted that of oracle" in err
+    assert code == 2 and "got the calibration of noisy-oracle, expected that of oracle" in err
 
     calibration = json.loads((tmp_path / "noisy.json").read_text()) | {"judge": "oracle"}
     (tmp_path / "same.json").write_text(json.dumps(calibration))

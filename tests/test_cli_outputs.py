@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import ASSETS
 
-from avcap.infer.shipped import find_checkpoint
+from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.records import Caption, PreferencePair, Sample, WorldTruth, read_jsonl, write_jsonl
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -28,8 +28,8 @@ def begin(*words: object) -> subprocess.Popen:
 
 
 def test_two_processes_on_one_file_give_every_caption_once(random_checkpoint, videos, tmp_path):
-    for number in range(10):
-        (tmp_path / f"{number}.mp4").symlink_to(videos / "b.mp4")
+    for index in range(10):
+        (tmp_path / f"{index}.mp4").symlink_to(videos / "b.mp4")
     out = tmp_path / "out.jsonl"
     words = ("caption", tmp_path / "*.mp4", "--model", random_checkpoint, "--out", out, "--batch-size", 1)
     both = [begin(*words), begin(*words)]
@@ -42,14 +42,14 @@ def test_two_processes_on_one_file_give_every_caption_once(random_checkpoint, vi
             other = next(one for one in both if one is not process)
             assert f"out.jsonl: process {other.pid} on " in text and "is writing it; wait for it to end" in text
     rows = list(read_jsonl(out, Caption))
-    assert sorted(Path(row.video).name for row in rows) == [f"{number}.mp4" for number in range(10)]
+    assert sorted(Path(row.video).name for row in rows) == [f"{index}.mp4" for index in range(10)]
 
 
 def test_a_second_process_is_refused_while_the_first_writes_and_not_after_its_death(
     random_checkpoint, videos, tmp_path
 ):
-    for number in range(30):
-        (tmp_path / f"{number:02}.mp4").symlink_to(videos / "b.mp4")
+    for index in range(30):
+        (tmp_path / f"{index:02}.mp4").symlink_to(videos / "b.mp4")
     out = tmp_path / "out.jsonl"
     words = ("caption", tmp_path / "*.mp4", "--model", random_checkpoint, "--out", out, "--batch-size", 1)
     first = begin(*words)
@@ -104,7 +104,7 @@ def work(tmp_path, monkeypatch) -> Path:
 
 TRUTH = str(EXAMPLES / "truth.jsonl")
 VIDEO = str(next(EXAMPLES.glob("*.mp4")))
-FOREIGN = [
+EXTERNAL = [
     ["caption", VIDEO, "--out", "notes.jsonl"],
     ["world", "make", "--clips", "1", "--out", "thesis"],
     ["evaluate", "captions.json", "--truth", TRUTH, "--out", "thesis"],
@@ -127,12 +127,12 @@ FOREIGN = [
     ["average", "tiny-base", "tiny-sft", "--out", "thesis"],
     ["convert", str(find_checkpoint("tiny")), "thesis"],
     ["rounds", "status", "rounds", "--plot", "notes.png"],
-    ["audit-compat", VIDEO, "--model", str(RELEASED / "v1_av_31s"), "--out", "notes.png"],
+    ["audit-official", VIDEO, "--model", str(RELEASED / "v1_av_31s"), "--out", "notes.png"],
     ["caption", VIDEO, "--out", "thesis"],
 ]
 
 
-@pytest.mark.parametrize("words", FOREIGN, ids=[" ".join(map(os.path.basename, words)) for words in FOREIGN])
+@pytest.mark.parametrize("words", EXTERNAL, ids=[" ".join(map(os.path.basename, words)) for words in EXTERNAL])
 def test_nothing_is_written_over_what_is_somebody_elses(words, work, run):
     truths = list(read_jsonl(TRUTH, WorldTruth))
     write_jsonl(work / "learn.jsonl", truths[:3])
@@ -148,7 +148,7 @@ def test_nothing_is_written_over_what_is_somebody_elses(words, work, run):
     code, out, err = run(*words)
     assert code == 2 and not out and err.startswith("avcap: ") and len(err.splitlines()) == 1, err
     name = words[-1] if words[-1] != "2" else "thesis"
-    assert name in err and any(said in err for said in ("choose", "wanted", "cannot be written")), err
+    assert name in err and any(said in err for said in ("choose", "expected", "cannot be written")), err
     assert {path: path.read_bytes() for path in work.rglob("*") if path.is_file()} == before
 
 
@@ -168,8 +168,8 @@ def test_files_of_the_same_command_are_written_anew(work, run):
         ("judge", "calibrate", "--judge", "oracle", "--videos", "2", "--out", "judge.json"),
         ("pairs", "export", "pairs.jsonl", "--to", "ms-swift", "--out", "swift.jsonl"),
         ("pairs", "import", "swift.jsonl", "--from", "ms-swift", "--out", "ours.jsonl"),
-        ("audit-compat", VIDEO, "--model", RELEASED / "v1_av_31s", "--out", "audit.png"),
-        ("audit-compat", VIDEO, "--model", RELEASED / "v1_av_31s", "--out", "audit.svg"),
+        ("audit-official", VIDEO, "--model", RELEASED / "v1_av_31s", "--out", "audit.png"),
+        ("audit-official", VIDEO, "--model", RELEASED / "v1_av_31s", "--out", "audit.svg"),
     ):
         for _ in range(2):
             code, _, err = run(*words)

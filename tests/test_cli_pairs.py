@@ -84,7 +84,7 @@ def test_verdicts_that_are_there_are_used(captions, truths, tmp_path):
     [
         (("--set", "min_gap=2.5"), "no pair is left of .* prompts .*margin below min_gap"),
         (("--set", "min_gab=0"), "unknown field 'min_gab'; nearest is 'min_gap'"),
-        (("--rule", "worst"), "rule: got 'worst', wanted one of 'minimal', 'best_vs_worst'"),
+        (("--rule", "worst"), "rule: got 'worst', expected one of 'minimal', 'best_vs_worst'"),
         (("--verdicts", "v.jsonl", "--calibration", "c.json"), "got --calibration and --verdicts"),
         (("--judge", "gpt"), "got --judge gpt"),
     ],
@@ -97,7 +97,7 @@ def test_what_cannot_be_done_is_said(captions, tmp_path, more, message):
 
 
 def test_export_and_import_ask_for_the_flavour(captions, tmp_path):
-    with pytest.raises(UserError, match="got no flavour, wanted one of trl, ms-swift"):
+    with pytest.raises(UserError, match="got no flavour, expected one of trl, ms-swift"):
         avcap("import", captions[0], "--out", tmp_path / "pairs.jsonl")
     avcap("build", *captions, "--truth", EXAMPLES, "--out", tmp_path / "pairs.jsonl", "--set", "min_gap=0.01")
     with pytest.raises(UserError, match="got the flavour 'csv'"):

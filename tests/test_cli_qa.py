@@ -37,7 +37,7 @@ def test_questions_of_a_benchmark(run, daily_omni, random_checkpoint, tmp_path):
     assert metrics["unanswered"].keys() == {"gone-2"} and set(metrics["by_method"]) == {"generate", "logprobs"}
     again = run(*words)
     assert again[:2] == (code, stdout)
-    code, _, stderr = run(*words, "--no-sound")
+    code, _, stderr = run(*words, "--no-audio")
     assert code == 2 and "use_sound: got True there, False here" in stderr and stderr.count("\n") == 1
 
 
@@ -46,9 +46,9 @@ def test_questions_of_a_benchmark(run, daily_omni, random_checkpoint, tmp_path):
     [
         (("evaluate-qa", "--data", "nowhere", "--out", "o"), "nowhere: got no such file or folder"),
         (("evaluate-qa", "--data", ".", "--out", "o", "--format", "mmmu"), "got the format 'mmmu'"),
-        (("evaluate-qa", "--data", ".", "--out", "o", "--no-sound", "--no-picture"), "wanted at least one of picture"),
+        (("evaluate-qa", "--data", ".", "--out", "o", "--no-audio", "--no-video"), "expected at least one of picture"),
         (("evaluate-qa", "--data", ".", "--out", "o", "--method", "guess"), "got '--method guess'"),
-        (("audit-audio", "--data", ".", "--out", "o", "--clips", "1"), "wanted at least 2"),
+        (("audit-audio", "--data", ".", "--out", "o", "--clips", "1"), "expected at least 2"),
         (("audit-audio", "--data", "nowhere", "--out", "o", "--model", "gpt-17"), "no model of that name"),
         (("track", "nowhere.json", "--out", "o"), "nowhere.json: cannot be read"),
     ],
@@ -60,14 +60,14 @@ def test_bad_input_is_one_line(run, words, message, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())  # and nothing was written
 
 
-def test_the_sound_of_any_videos_is_audited(run, random_checkpoint, videos, tmp_path):
+def test_the_audio_of_any_videos_is_audited(run, random_checkpoint, videos, tmp_path):
     code, stdout, stderr = run("audit-audio", "--model", random_checkpoint, "--data", videos, "--out", tmp_path)
     audit = json.loads((tmp_path / "metrics.json").read_text())
-    assert code == (0 if audit["uses_sound"] else 1)
+    assert code == (0 if audit["uses_audio"] else 1)
     *_, last = stdout.splitlines()
-    # a, b, c and short_sound have a picture and sound; silent and sound.m4a lack one of them
+    # a, b, c and short_audio have a picture and sound; silent and audio.m4a lack one of them
     assert last == f"{audit['verdict']} (4 clips, 2 could not be used)"
-    assert "silent.mp4" in stderr and "sound.m4a" in stderr
+    assert "silent.mp4" in stderr and "audio.m4a" in stderr
     assert len((tmp_path / "texts.jsonl").read_text().splitlines()) == 4 * 4  # a caption a clip and condition
 
 

@@ -37,7 +37,7 @@ def test_average_writes_a_model_that_commands_take(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted"),
+    ("words", "expected"),
     [
         (("rebirth", "tiny_rounds", "--teacher", "tiny-base"), "such as tiny_rebirth"),
         (("rebirth", "salmonn2_7b_rebirth", "--teacher", "tiny-base"), "give --data"),
@@ -45,7 +45,7 @@ def test_average_writes_a_model_that_commands_take(run, tmp_path):
         (("average", "tiny-base", "--weights", "a", "--out", "x"), "numbers with commas"),
     ],
 )
-def test_bad_input_is_one_line(run, words, wanted, tmp_path, monkeypatch):
+def test_bad_input_is_one_line(run, words, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = run(*words)
-    assert code == 2 and out == "" and wanted in err and len(err.splitlines()) == 1
+    assert code == 2 and out == "" and expected in err and len(err.splitlines()) == 1

@@ -10,7 +10,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = (
     "--set", "num_rounds=1", "--set", "sampling.num_prompts=4", "--set", "sampling.captions_per_prompt=6",
     "--set", "sampling.temperature=1.0", "--set", "pairs.rule=best_vs_worst", "--set", "pairs.min_gap=0.01",
-    "--set", "prefer.epochs=1",
+    "--set", "dpo.epochs=1",
 )  # fmt: skip
 
 
@@ -42,22 +42,22 @@ def test_rounds_end_with_a_checkpoint_and_tell_how_it_went(run, data, tmp_path):
     assert code == 0 and [line.partition(":")[0] for line in shown.splitlines()][:2] == ["round 0", "round 1"]
     assert run("rounds", "tiny_rounds", *data, "--out", out_dir, *SMALL)[1] == out  # again: there is nothing left to do
 
-    code, _, err = run("rounds", "tiny_rounds", *data, "--out", out_dir, *SMALL, "--set", "prefer.epochs=2")
+    code, _, err = run("rounds", "tiny_rounds", *data, "--out", out_dir, *SMALL, "--set", "dpo.epochs=2")
     assert code == 2 and "another configuration" in err
 
 
 @pytest.mark.parametrize(
-    ("words", "wanted"),
+    ("words", "expected"),
     [
         (("tiny_sft",), "avcap train tiny_sft"),
         (("tiny_round",), "tiny_rounds"),
         (("tiny_rounds", "--data", "x.jsonl"), "--held-out"),
         (("salmonn2_7b_rounds",), "give --data and --held-out"),
-        (("tiny_rounds", "--set", "prefer.epoch=1"), "epochs"),
+        (("tiny_rounds", "--set", "dpo.epoch=1"), "epochs"),
         (("status", "nowhere"), "avcap rounds run"),
     ],
 )
-def test_bad_input_is_one_line(run, words, wanted, tmp_path, monkeypatch):
+def test_bad_input_is_one_line(run, words, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = run("rounds", *words)
-    assert code == 2 and not out and err.count("\n") == 1 and wanted in err, err
+    assert code == 2 and not out and err.count("\n") == 1 and expected in err, err

@@ -33,8 +33,8 @@ def test_all_problems_are_told_at_once_and_the_nearest_name_is_given():
         override(Outer(), {"optim.lrr": 1, "steps": "many", "mode": "c"})
     message = str(caught.value)
     assert "unknown field 'optim.lrr'; nearest is 'optim.lr'" in message
-    assert "steps: got 'many', wanted int" in message
-    assert "mode: got 'c', wanted one of 'a', 'b'" in message
+    assert "steps: got 'many', expected int" in message
+    assert "mode: got 'c', expected one of 'a', 'b'" in message
 
 
 def test_yaml_shape_round_trip():
@@ -43,7 +43,7 @@ def test_yaml_shape_round_trip():
 
 
 def test_assignment_without_equals_sign():
-    with pytest.raises(UserError, match="wanted NAME=VALUE"):
+    with pytest.raises(UserError, match="expected NAME=VALUE"):
         parse_assignments(["optim.lr"])
 
 
@@ -62,7 +62,7 @@ def test_assignment_without_equals_sign():
     ],
 )
 def test_a_value_of_another_type_is_an_error(name, value, expected):
-    with pytest.raises(UserError, match=f"{name}: got .*, wanted {expected}"):
+    with pytest.raises(UserError, match=f"{name}: got .*, expected {expected}"):
         override(Outer(), {name: value})
 
 
@@ -92,5 +92,5 @@ def test_a_yaml_file_holds_a_mapping(tmp_path, text):
     path.write_text("steps: 4\noptim: {lr: 0.2}\n")
     assert load_yaml(path) == {"steps": 4, "optim": {"lr": 0.2}}
     path.write_text(text)
-    with pytest.raises(UserError, match=r"my\.yaml: got .*, wanted a mapping"):
+    with pytest.raises(UserError, match=r"my\.yaml: got .*, expected a mapping"):
         load_yaml(path)

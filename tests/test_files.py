@@ -16,7 +16,7 @@ import torch
 
 from avcap.errors import UserError, WriteError
 from avcap.files import write
-from avcap.files.claim import claim, refuse_foreign
+from avcap.files.claim import claim, refuse_external
 from avcap.files.hashes import hash_ends, hash_file, hash_tensors
 from avcap.files.lock import lock_file, lock_folder
 from avcap.files.write import folder_aside, replacing, write_json, write_text
@@ -381,13 +381,13 @@ def test_what_may_stand_before_a_claim(tmp_path):
 
 def test_a_file_that_is_not_ours_is_refused(tmp_path):
     path = tmp_path / "a.json"
-    refuse_foreign(path, is_ours=lambda file: False, expected="a calibration")  # not there
+    refuse_external(path, is_ours=lambda file: False, expected="a calibration")  # not there
     path.write_text("mine")
     with pytest.raises(UserError, match=r"a\.json: is there already and is not a calibration, expected no file or"):
-        refuse_foreign(path, is_ours=lambda file: bool(json.loads(file.read_text())), expected="a calibration")
-    refuse_foreign(path, is_ours=lambda file: True, expected="a calibration")
+        refuse_external(path, is_ours=lambda file: bool(json.loads(file.read_text())), expected="a calibration")
+    refuse_external(path, is_ours=lambda file: True, expected="a calibration")
     with pytest.raises(UserError, match="got a folder"):
-        refuse_foreign(tmp_path, is_ours=lambda file: True, expected="a calibration")
+        refuse_external(tmp_path, is_ours=lambda file: True, expected="a calibration")
 
 
 # --- names of content -------------------------------------------------------------------------------------------------
@@ -407,8 +407,8 @@ def test_tensors_are_hashed_as_label_and_bytes():
 
     tensors = [("x", torch.tensor([1, 2], dtype=torch.uint8)), ("y", torch.tensor(1.0, dtype=torch.bfloat16))]
     # 1.0 in bfloat16 is 0x3f80, little-endian
-    wanted = hashlib.sha256(b"x\x01\x02" + b"y\x80\x3f").hexdigest()
-    assert hash_tensors(tensors, digest=hashlib.sha256()) == wanted
+    expected = hashlib.sha256(b"x\x01\x02" + b"y\x80\x3f").hexdigest()
+    assert hash_tensors(tensors, digest=hashlib.sha256()) == expected
     turned = torch.tensor([[1, 2], [3, 4]], dtype=torch.uint8).T
     assert hash_tensors([("", turned)], digest=hashlib.sha256()) == hashlib.sha256(b"\x01\x03\x02\x04").hexdigest()
 

@@ -27,7 +27,7 @@ ROWS = (
     ("errors",),
 )
 assert len({room for row in ROWS for room in row}) == sum(map(len, ROWS)), "a room stands in two rows"
-ROW_OF = {room: number for number, row in enumerate(ROWS) for room in row}
+ROW_OF = {room: index for index, row in enumerate(ROWS) for room in row}
 # The package itself is what users import: it offers these, and only the command line asks it back, for its version.
 FACE, FACE_OFFERS, FACE_USERS = "__init__", {"errors", "infer"}, {"cli"}
 
@@ -40,7 +40,7 @@ DOORS = {
     "pretty_midi": {"world/soundfont.py"},
     "peft": {"model/lora.py"},
     "pyarrow": {"data/qa_files.py"},
-    "wandb": {"stages/track.py"},
+    "wandb": {"stages/tracking.py"},
     "lmms_eval": {"lmms/manifest.py", "lmms/model.py"},
     "typer": {"cli/"},
     "httpx2": {"llm/chat.py"},
@@ -77,7 +77,7 @@ def imports_of(path: Path) -> Iterator[Import]:
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name}:{node.lineno}: a relative import; wanted `from avcap.room import ...`"
+            assert node.level == 0, f"{name}:{node.lineno}: a relative import; expected `from avcap.room import ...`"
             modules = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue

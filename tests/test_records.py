@@ -29,11 +29,11 @@ def test_file_round_trip_and_blank_lines(tmp_path):
     "line, message",
     [
         ('{"event_id": "v3", "text": "x"}', "field 'modality' is missing"),
-        ('{"event_id": "v3", "text": "x", "modality": "smell"}', "got 'smell', wanted one of 'visual', 'audio'"),
-        ('{"event_id": 3, "text": "x", "modality": "audio"}', "Event.event_id: got 3, wanted str"),
+        ('{"event_id": "v3", "text": "x", "modality": "smell"}', "got 'smell', expected one of 'visual', 'audio'"),
+        ('{"event_id": 3, "text": "x", "modality": "audio"}', "Event.event_id: got 3, expected str"),
         ('{"event_id": "v", "text": "x", "modality": "audio", "when": 3}', "unknown field 'when'"),
         ("{", "not a line of JSON"),
-        ("[1]", "got list, wanted an object"),
+        ("[1]", "got list, expected an object"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, message):

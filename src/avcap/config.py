@@ -26,7 +26,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(_no_yaml(str(path), error)) from None
     if not isinstance(data, dict):
-        raise UserError(f"{path}: got {type(data).__name__}, wanted a mapping of fields to values")
+        raise UserError(f"{path}: got {type(data).__name__}, expected a mapping of fields to values")
     return data
 
 
@@ -36,7 +36,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise UserError(f"--set {text}: wanted NAME=VALUE, for example --set optim.lr=5e-4")
+            raise UserError(f"--set {text}: expected NAME=VALUE, for example --set optim.lr=5e-4")
         try:
             result[name.strip()] = yaml.safe_load(value) if value.strip() else ""
         except yaml.YAMLError as error:
@@ -98,35 +98,35 @@ def _replace(config: Any, path: list[str], value: Any) -> Any:
     return dataclasses.replace(config, **{name: _coerce(value, typing.get_type_hints(type(config))[name])})
 
 
-def _coerce(value: Any, wanted: Any) -> Any:
+def _coerce(value: Any, expected: Any) -> Any:
     """YAML value -> the field's type; ValueError says what was got and wanted. "5e-4" is a string in YAML 1.1."""
-    origin, args = typing.get_origin(wanted), typing.get_args(wanted)
+    origin, args = typing.get_origin(expected), typing.get_args(expected)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
         return _coerce(value, next(arg for arg in args if arg is not type(None)))
     if origin is typing.Literal:
         if value not in args:
-            raise ValueError(f"got {value!r}, wanted one of {', '.join(map(repr, args))}")
+            raise ValueError(f"got {value!r}, expected one of {', '.join(map(repr, args))}")
         return value
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_coerce(item, args[0]) for item in value)
-    if wanted is bool and isinstance(value, bool):
+    if expected is bool and isinstance(value, bool):
         return value
-    if wanted is Path and isinstance(value, str):
+    if expected is Path and isinstance(value, str):
         return Path(value)
-    if wanted is str and isinstance(value, str | int | float):
+    if expected is str and isinstance(value, str | int | float):
         return str(value)
-    if wanted in (int, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
+    if expected in (int, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             number = float(value)
         except ValueError:
             number = float("nan")
-        if wanted is float and number == number:
+        if expected is float and number == number:
             return number
-        if wanted is int and number == number and number.is_integer():
+        if expected is int and number == number and number.is_integer():
             return int(number)
-    raise ValueError(f"got {value!r}, wanted {getattr(wanted, '__name__', wanted)}")
+    raise ValueError(f"got {value!r}, expected {getattr(expected, '__name__', expected)}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

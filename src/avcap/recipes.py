@@ -4,45 +4,45 @@ tiny_base -> tiny_align -> tiny_sft make the embedded model from nothing. A vari
 `dataclasses.replace` here or by `--set` and `--config` on the command line.
 """
 
-from avcap.curriculum.lessons import LessonMix, QuestionMix
-from avcap.curriculum.source import TeachConfig
+from avcap.curriculum.examples import ExampleMix, QuestionMix
+from avcap.curriculum.source import WorldFinetuneConfig
 from avcap.model.lora import BLOCK_OF, LoraConfig
 from avcap.stages.align import AlignConfig
 from avcap.stages.base import BaseConfig
 from avcap.stages.dpo import DpoConfig
+from avcap.stages.dpo_from_file import DpoFromFileConfig
+from avcap.stages.finetune import CorpusFinetuneConfig
 from avcap.stages.perceive import PerceiveConfig
-from avcap.stages.prefer import PreferConfig
 from avcap.stages.rebirth import RebirthConfig, RebirthMix
 from avcap.stages.rounds import RoundsConfig, SamplingConfig, WorldConfig
 from avcap.stages.sft import SftConfig
-from avcap.stages.teach import CorpusTeachConfig
 from avcap.train.corpus import CorpusConfig
 from avcap.train.loop import LoopConfig
 from avcap.train.optim import OptimConfig
 
-MIX = LessonMix(slots=0.22, seen=0.14, heard=0.1, interval=0.2, questions=0.34)
-PRACTICE = LessonMix(slots=0.15, seen=0.05, heard=0.05, interval=0.1, questions=0.65)
+MIX = ExampleMix(seconds=0.22, visual=0.14, audio=0.1, interval=0.2, questions=0.34)
+SECOND_PHASE = ExampleMix(seconds=0.15, visual=0.05, audio=0.05, interval=0.1, questions=0.65)
 HARD_QUESTIONS = QuestionMix(heard=3.0, recolour=3.0, objects=4.0, there=5.0, during=5.0)
-IMPERFECT = LessonMix(captions=0.5, imperfect_intervals=0.15, questions=0.25, seen=0.05, heard=0.05)
+IMPERFECT = ExampleMix(captions=0.5, imperfect_intervals=0.15, questions=0.25, visual=0.05, audio=0.05)
 
 
 def tiny_base() -> BaseConfig:
     """Encoders from rendered seconds, then grammar, prompts, questions from clean lessons of seconds and modalities."""
     return BaseConfig(
-        eyes=PerceiveConfig(
+        vision=PerceiveConfig(
             loop=LoopConfig(num_steps=1200, evaluate_every=200, num_workers=0), optim=OptimConfig(lr=2e-3, muon_lr=0.01)
         ),
-        ears=PerceiveConfig(
+        audio=PerceiveConfig(
             loop=LoopConfig(num_steps=1200, evaluate_every=200, num_workers=0), optim=OptimConfig(lr=3e-3, muon_lr=0.01)
         ),
-        teach=TeachConfig(
+        finetune=WorldFinetuneConfig(
             mix=MIX,
-            slot_steps=250,
+            second_steps=250,
             loop=LoopConfig(num_steps=1000, evaluate_every=250, num_workers=0),
             optim=OptimConfig(lr=3e-3, muon_lr=0.01),
         ),
-        practise=TeachConfig(
-            mix=PRACTICE,
+        second_phase=WorldFinetuneConfig(
+            mix=SECOND_PHASE,
             question_mix=HARD_QUESTIONS,
             loop=LoopConfig(num_steps=1000, evaluate_every=250, num_workers=0),
             optim=OptimConfig(lr=2e-3, muon_lr=0.006, decay_fraction=0.5),
@@ -53,8 +53,8 @@ def tiny_base() -> BaseConfig:
 def tiny_align() -> AlignConfig:
     """The sound branch against a frozen language model: Q-Former and projection learn from sound alone."""
     return AlignConfig(
-        teach=TeachConfig(
-            mix=LessonMix(heard=1.0),
+        finetune=WorldFinetuneConfig(
+            mix=ExampleMix(audio=1.0),
             loop=LoopConfig(num_steps=150, evaluate_every=50, num_workers=0),
             optim=OptimConfig(lr=5e-4, muon_lr=None),
         )
@@ -65,7 +65,7 @@ def tiny_sft() -> SftConfig:
     """Audio-visual fine-tuning on imperfect labels, with questions, intervals and some clean single modalities."""
     return SftConfig(
         full=True,
-        teach=TeachConfig(
+        finetune=WorldFinetuneConfig(
             mix=IMPERFECT,
             alignment_weight=0.0,
             loop=LoopConfig(num_steps=250, evaluate_every=50, num_workers=0),
@@ -77,8 +77,8 @@ def tiny_sft() -> SftConfig:
 def salmonn2_7b_align() -> AlignConfig:
     """Audio alignment of a released-size backbone on sound with transcripts or captions (values of the 2+ code)."""
     return AlignConfig(
-        teach=CorpusTeachConfig(
-            corpus=CorpusConfig(use_picture=False), batch_size=16,
+        finetune=CorpusFinetuneConfig(
+            corpus=CorpusConfig(use_video=False), batch_size=16,
             loop=LoopConfig(num_steps=30_000, checkpoint_every=500),
             optim=OptimConfig(lr=2e-5, muon_lr=None, warmup_steps=900, decay_fraction=0.97),
         )
@@ -88,7 +88,7 @@ def salmonn2_7b_align() -> AlignConfig:
 def salmonn2_7b_sft() -> SftConfig:
     """Audio-visual fine-tuning of a released-size backbone: aligners and a LoRA (released values)."""
     return SftConfig(
-        teach=CorpusTeachConfig(
+        finetune=CorpusFinetuneConfig(
             lora=LoraConfig(), batch_size=8, loop=LoopConfig(num_steps=8_000, checkpoint_every=200),
             optim=OptimConfig(lr=2e-5, muon_lr=None, warmup_steps=240, decay_fraction=0.97),
         )
@@ -101,21 +101,21 @@ def tiny_rounds() -> RoundsConfig:
         num_rounds=4,
         world=WorldConfig(),
         guidance=(0.1,),
-        prefer=PreferConfig(
+        dpo=DpoConfig(
             lora=LoraConfig(rank=16, alpha=32, dropout=0.0, targets=tuple(BLOCK_OF)),
             optim=OptimConfig(lr=3e-4, muon_lr=None, warmup_steps=3, decay_fraction=1.0),
         ),
     )
 
 
-def tiny_dpo() -> DpoConfig:
+def tiny_dpo() -> DpoFromFileConfig:
     """One preference round of the embedded model on pairs from a file."""
-    return DpoConfig(prefer=tiny_rounds().prefer)
+    return DpoFromFileConfig(dpo=tiny_rounds().dpo)
 
 
-def salmonn2_7b_dpo() -> DpoConfig:
+def salmonn2_7b_dpo() -> DpoFromFileConfig:
     """One preference round of a released-size model on pairs from a file."""
-    return DpoConfig(prefer=salmonn2_7b_rounds().prefer)
+    return DpoFromFileConfig(dpo=salmonn2_7b_rounds().dpo)
 
 
 def tiny_rebirth() -> RebirthConfig:
@@ -145,7 +145,7 @@ def salmonn2_7b_rounds() -> RoundsConfig:
     return RoundsConfig(
         sampling=SamplingConfig(num_prompts=2_000, captions_per_prompt=8),
         guidance=(0.0, 0.1),
-        prefer=PreferConfig(optim=OptimConfig(lr=2e-5, muon_lr=None, warmup_steps=30, decay_fraction=1.0), epochs=1),
+        dpo=DpoConfig(optim=OptimConfig(lr=2e-5, muon_lr=None, warmup_steps=30, decay_fraction=1.0), epochs=1),
         batch_size=4,
     )
 

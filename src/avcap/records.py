@@ -231,7 +231,7 @@ def to_json(record: Any) -> str:
 def _fields(record: Any) -> dict[str, Any]:
     """A dataclass -> its fields by name, in order; TypeError for whatever else JSON does not know."""
     if not dataclasses.is_dataclass(record) or isinstance(record, type):
-        raise TypeError(f"got {record!r}, wanted a dataclass")
+        raise TypeError(f"got {record!r}, expected a dataclass")
     return vars(record)
 
 
@@ -244,14 +244,14 @@ def from_json(text: str, record_type: type[RecordT]) -> RecordT:
     return _build(data, record_type, record_type.__name__)
 
 
-def _build(value: Any, wanted: Any, where: str) -> Any:
+def _build(value: Any, expected: Any, where: str) -> Any:
     """JSON value -> value of the annotated type; errors name the path `where`."""
-    origin, args = typing.get_origin(wanted), typing.get_args(wanted)
-    if wanted is Any:
+    origin, args = typing.get_origin(expected), typing.get_args(expected)
+    if expected is Any:
         return value
     if origin is typing.Literal:
         if value not in args:
-            raise UserError(f"{where}: got {value!r}, wanted one of {', '.join(map(repr, args))}")
+            raise UserError(f"{where}: got {value!r}, expected one of {', '.join(map(repr, args))}")
         return value
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
@@ -260,34 +260,34 @@ def _build(value: Any, wanted: Any, where: str) -> Any:
         return _build(value, inner, where)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise UserError(f"{where}: got {type(value).__name__}, wanted a list")
+            raise UserError(f"{where}: got {type(value).__name__}, expected a list")
         kinds = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
         if len(kinds) != len(value):
-            raise UserError(f"{where}: got {len(value)} items, wanted {len(kinds)}")
+            raise UserError(f"{where}: got {len(value)} items, expected {len(kinds)}")
         pairs = enumerate(zip(value, kinds, strict=True))
         return tuple(_build(item, kind, f"{where}[{i}]") for i, (item, kind) in pairs)
-    if dataclasses.is_dataclass(wanted):
-        return _build_dataclass(value, wanted, where)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if dataclasses.is_dataclass(expected):
+        return _build_dataclass(value, expected, where)
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    plain = origin or wanted
+    plain = origin or expected
     if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
-        raise UserError(f"{where}: got {value!r}, wanted {plain.__name__}")
+        raise UserError(f"{where}: got {value!r}, expected {plain.__name__}")
     return value
 
 
-def _build_dataclass(value: Any, wanted: Any, where: str) -> Any:
+def _build_dataclass(value: Any, expected: Any, where: str) -> Any:
     if not isinstance(value, dict):
-        raise UserError(f"{where}: got {type(value).__name__}, wanted an object")
-    hints = _type_hints(wanted)
-    fields = {f.name: f for f in dataclasses.fields(wanted)}
+        raise UserError(f"{where}: got {type(value).__name__}, expected an object")
+    hints = _type_hints(expected)
+    fields = {f.name: f for f in dataclasses.fields(expected)}
     if unknown := sorted(set(value) - set(fields)):
         raise UserError(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(fields)}")
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and name not in value:
             raise UserError(f"{where}: field {name!r} is missing")
-    return wanted(**{name: _build(item, hints[name], f"{where}.{name}") for name, item in value.items()})
+    return expected(**{name: _build(item, hints[name], f"{where}.{name}") for name, item in value.items()})
 
 
 @functools.cache
@@ -305,7 +305,7 @@ def read_jsonl(path: str | Path, record_type: type[RecordT]) -> Iterator[RecordT
                     yield _from_line(line, record_type, where=f"{path}, line {number}")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{path}: cannot read ({why}); wanted a JSONL file of {record_type.__name__}") from None
+        raise UserError(f"{path}: cannot read ({why}); expected a JSONL file of {record_type.__name__}") from None
 
 
 def _from_line(line: str, record_type: type[RecordT], *, where: str) -> RecordT:

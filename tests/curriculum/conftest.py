@@ -1,9 +1,9 @@
 """The embedded model, untrained, and a few tracks whose features are drawn and not encoded."""
 
 import pytest
-from support.tiny_world import drawn_tracks
+from support.tiny_world import drawn_feature_tracks
 
-from avcap.curriculum.tracks import Tracks
+from avcap.curriculum.feature_tracks import FeatureTracks
 from avcap.stages.train import new_tiny_model
 
 
@@ -15,5 +15,5 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
-def tracks() -> Tracks:
-    return drawn_tracks()
+def feature_tracks() -> FeatureTracks:
+    return drawn_feature_tracks()

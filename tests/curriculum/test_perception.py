@@ -6,26 +6,26 @@ import pytest
 import torch
 
 from avcap.curriculum.perception import (
+    AUDIO_ATTRIBUTES,
     IGNORE,
     NUM_TRAINING_SEEDS,
-    PICTURE_ATTRIBUTES,
-    SOUND_ATTRIBUTES,
     SOUND_KINDS,
+    VISUAL_ATTRIBUTES,
     AttributeHeads,
-    PictureBatches,
-    SoundBatches,
+    AudioBatches,
+    FrameBatches,
+    atoms_by_second,
     attribute_loss,
-    picture_targets,
-    sound_targets,
-    sounds_by_second,
+    audio_targets,
     training_seed,
+    visual_targets,
 )
 from avcap.world.scene import COLOURS, PLACES, SHAPES, WORDS, SoundAtom, Thing, make_scene, stage_at
 
 
-def test_picture_targets_name_what_stands_in_each_cell():
+def test_video_targets_name_what_stands_in_each_cell():
     stages = [{PLACES[2]: Thing(colour="green", shape="star", size=0)}, {}]
-    targets = picture_targets(stages)
+    targets = visual_targets(stages)
     assert targets["present"].tolist() == [[0, 0, 1, 0], [0, 0, 0, 0]]
     empty = [IGNORE] * 4
     assert targets["colour"].tolist() == [[IGNORE, IGNORE, COLOURS.index("green"), IGNORE], empty]
@@ -33,62 +33,62 @@ def test_picture_targets_name_what_stands_in_each_cell():
     assert targets["size"].tolist() == [[IGNORE, IGNORE, 0, IGNORE], empty]
 
 
-def test_sound_targets_have_counts_and_words_only_where_there_are_some():
+def test_audio_targets_have_counts_and_words_only_where_there_are_some():
     atoms = [
         None,
         SoundAtom(second=1, kind="plain", name="rain"),
         SoundAtom(second=2, kind="counted", name="bell", count=3),
         SoundAtom(second=3, kind="say", words=("tiger", "apple")),
     ]
-    targets = sound_targets(atoms)
+    targets = audio_targets(atoms)
     assert [SOUND_KINDS[kind] for kind in targets["kind"]] == ["silence", "rain", "bell", "voice"]
     assert targets["count"].tolist() == [IGNORE, IGNORE, 2, IGNORE]  # three strokes are class 3 - 1
     assert targets["word_1"].tolist() == [IGNORE, IGNORE, IGNORE, WORDS.index("tiger")]
     assert targets["word_2"].tolist() == [IGNORE, IGNORE, IGNORE, WORDS.index("apple")]
 
 
-def test_the_first_of_two_sounds_in_a_second_is_the_one_named():
+def test_the_first_of_two_in_a_second_is_the_one_named():
     scene = next(
         scene for scene in (make_scene(seed, difficulty="hard") for seed in range(100))
-        if len({sound.second for sound in scene.sounds}) < len(scene.sounds)
+        if len({audio.second for audio in scene.sounds}) < len(scene.sounds)
     )  # fmt: skip
-    by_second = sounds_by_second(scene)
+    by_second = atoms_by_second(scene)
     assert len(by_second) == scene.duration_s
     for second, atom in enumerate(by_second):
-        assert atom == next((sound for sound in scene.sounds if sound.second == second), None)
+        assert atom == next((audio for audio in scene.sounds if audio.second == second), None)
 
 
-def test_picture_batches_are_functions_of_seed_stream_and_step():
-    batches = PictureBatches(seed=3, image_size=24, clips_per_step=2, frames_per_clip=2)
+def test_video_batches_are_functions_of_seed_stream_and_step():
+    batches = FrameBatches(seed=3, image_size=24, clips_per_step=2, frames_per_clip=2)
     (batch,) = batches(5)
     assert batch.inputs.shape == (4, 3, 24, 24) and batch.inputs.dtype == torch.uint8
-    assert {name: target.shape for name, target in batch.targets.items()} == dict.fromkeys(PICTURE_ATTRIBUTES, (4, 4))
+    assert {name: target.shape for name, target in batch.targets.items()} == dict.fromkeys(VISUAL_ATTRIBUTES, (4, 4))
     (again,) = batches(5)
     assert torch.equal(batch.inputs, again.inputs)
     assert all(torch.equal(batch.targets[name], again.targets[name]) for name in batch.targets)
-    others = [*batches(6), *PictureBatches(seed=3, image_size=24, clips_per_step=2, frames_per_clip=2, stream=1)(5)]
+    others = [*batches(6), *FrameBatches(seed=3, image_size=24, clips_per_step=2, frames_per_clip=2, stream=1)(5)]
     assert not any(torch.equal(batch.inputs, other.inputs) for other in others)
 
 
-def test_picture_batches_show_what_their_targets_say():
-    (batch,) = PictureBatches(seed=3, image_size=24, clips_per_step=1, frames_per_clip=10)(0)
+def test_video_batches_show_what_their_targets_say():
+    (batch,) = FrameBatches(seed=3, image_size=24, clips_per_step=1, frames_per_clip=10)(0)
     scene = make_scene(training_seed(3, 1, 0, 0, 0), visual_rate=0.9, seconds=(12, 12))
     # seconds 2 to 11 are ten: all of them are drawn, in some order
-    wanted = sorted(str(picture_targets([stage_at(scene, second)])["colour"].tolist()) for second in range(2, 12))
-    assert sorted(str([row]) for row in batch.targets["colour"].tolist()) == wanted
+    expected = sorted(str(visual_targets([stage_at(scene, second)])["colour"].tolist()) for second in range(2, 12))
+    assert sorted(str([row]) for row in batch.targets["colour"].tolist()) == expected
 
 
-def test_sound_batches_are_functions_of_the_step_and_fit_their_scenes():
-    batches = SoundBatches(seed=1, num_mel_bins=8, clips_per_step=1, seconds_per_clip=4)
+def test_audio_batches_are_functions_of_the_step_and_fit_their_scenes():
+    batches = AudioBatches(seed=1, num_mel_bins=8, clips_per_step=1, seconds_per_clip=4)
     (batch,) = batches(2)
     assert batch.inputs.shape == (4, 8, 100)  # hops of 10 ms: 100 frames a second
     assert torch.equal(batch.inputs, batches(2)[0].inputs)
     scene = make_scene(training_seed(1, 2, 0, 2, 0), sound_rate=0.95, say_share=0.65, seconds=(4, 4))
-    wanted = sound_targets(sounds_by_second(scene))
+    expected = audio_targets(atoms_by_second(scene))
     assert {name: target.tolist() for name, target in batch.targets.items()} == {
-        name: target.tolist() for name, target in wanted.items()
+        name: target.tolist() for name, target in expected.items()
     }
-    assert set(wanted) == set(SOUND_ATTRIBUTES)
+    assert set(expected) == set(AUDIO_ATTRIBUTES)
 
 
 def test_training_seeds_stay_below_those_of_made_worlds_and_do_not_meet():

@@ -13,7 +13,7 @@ from avcap.errors import MediaError, UserError
 from avcap.media.clip import ClipRequest
 from avcap.model.features import MediaFeatures
 
-TENSORS = ("vision_TNV", "lead_in_NV", "sound_KPA", "sound_queries_UQ")
+TENSORS = ("vision_TNV", "lead_in_NV", "audio_KPA", "audio_queries_UQ")
 
 
 def clip(seed: int = 0, *, frames: int = 3, chunks: int = 3) -> EncodedClip:
@@ -22,7 +22,7 @@ def clip(seed: int = 0, *, frames: int = 3, chunks: int = 3) -> EncodedClip:
         vision_TNV=torch.randn(frames, 4, 96, generator=generator) if frames else None,
         frame_times_T=[0.1 + frame for frame in range(frames)],
         lead_in_NV=torch.randn(4, 96, generator=generator) if frames else None,
-        sound_KPA=torch.randn(chunks, 50, 96, generator=generator) if chunks else None,
+        audio_KPA=torch.randn(chunks, 50, 96, generator=generator) if chunks else None,
         audio_seconds=chunks - 0.3 if chunks else 0.0,
         start_s=0.1,
         time_text_ids=None if chunks else [[5, 6]] * frames,
@@ -55,7 +55,7 @@ def test_bfloat16_takes_half_and_gives_the_same_now_and_later(tmp_path):
     cache = FeatureCache(tmp_path / "half", dtype=torch.bfloat16)
     now, later = cache.put("k", clip()), cache.get("k")
     assert_same(now, later)
-    assert torch.equal(later.media.sound_KPA, clip().media.sound_KPA.bfloat16().float())
+    assert torch.equal(later.media.audio_KPA, clip().media.audio_KPA.bfloat16().float())
     FeatureCache(tmp_path / "whole").put("k", clip())
     sizes = [next((tmp_path / name).iterdir()).stat().st_size for name in ("half", "whole")]
     # (3 + 1) * 4 * 96 + 3 * 50 * 96 = 15936 numbers of 2 or 4 bytes
@@ -87,9 +87,9 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path):
     size = (tmp_path / "probe.safetensors").stat().st_size
     (tmp_path / "probe.safetensors").unlink()
     cache = FeatureCache(tmp_path, max_bytes=10 * size)
-    for number in range(10):
-        cache.put(f"k{number}", clip(number))
-        os.utime(tmp_path / f"k{number}.safetensors", (number, number))  # seconds of 1970, in this order
+    for index in range(10):
+        cache.put(f"k{index}", clip(index))
+        os.utime(tmp_path / f"k{index}.safetensors", (index, index))  # seconds of 1970, in this order
     assert len(list(tmp_path.iterdir())) == 10
     assert cache.get("k0") is not None  # used: now it is the youngest
     cache.put("k10", clip(10))
@@ -135,7 +135,7 @@ def test_the_key_is_the_content_the_plan_and_the_encoders(tmp_path):
     assert cache.key(replace(request, path=str(copy)), encoders="one") == key
     others = [
         replace(request, fps=2.0), replace(request, max_frames=9), replace(request, interval_s=(1.0, 2.0)),
-        replace(request, frame_size=(48, 96)), replace(request, want_sound=False), replace(request, want_picture=False),
+        replace(request, frame_size=(48, 96)), replace(request, with_audio=False), replace(request, with_video=False),
         replace(request, lead_in=True),
     ]  # fmt: skip
     keys = {key, cache.key(request, encoders="two"), *(cache.key(other, encoders="one") for other in others)}
@@ -162,7 +162,7 @@ def test_other_encoders_or_other_settings_of_them_are_other_features(random_chec
         setattr(model.config, name, value)
         names.add(features_id(model, tokenizer))
     with torch.no_grad():
-        model.sound_encoder.layers[0].fc1.weight.view(-1)[0] += 1e-3
+        model.audio_encoder.layers[0].fc1.weight.view(-1)[0] += 1e-3
     names.add(features_id(model, tokenizer))
     assert len(names) == 5
 

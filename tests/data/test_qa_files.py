@@ -178,7 +178,7 @@ def world_truth(number: int, *questions: tuple[str, str, str]) -> WorldTruth:
 
 def test_world_questions_get_options_of_their_own_kind(tmp_path):
     counts = ("once.", "twice.", "three times.", "four times.", "five times.")
-    truths = [world_truth(number, ("count", "How many times?", answer)) for number, answer in enumerate(counts)]
+    truths = [world_truth(index, ("count", "How many times?", answer)) for index, answer in enumerate(counts)]
     truths.append(world_truth(5, ("first", "Which comes first, the bell or the drum?", "the drum.")))
     truths.append(world_truth(6, ("say", "What does the voice say first?", "zebra candle.")))
     write_jsonl(tmp_path / "truth.jsonl", truths)
@@ -187,11 +187,11 @@ def test_world_questions_get_options_of_their_own_kind(tmp_path):
     found = read_questions(tmp_path)
     assert found.format == "world"
     of_id = {question.question_id: question for question in found.questions}
-    for number, answer in enumerate(counts):
-        question = of_id[f"c{number}-count"]
+    for index, answer in enumerate(counts):
+        question = of_id[f"c{index}-count"]
         assert len(set(question.options)) == 4 and set(question.options) <= set(counts)
         assert question.answer == answer == question.options[question.answer_index]
-    assert len({of_id[f"c{number}-count"].answer_index for number in range(5)}) > 1  # not always the same letter
+    assert len({of_id[f"c{index}-count"].answer_index for index in range(5)}) > 1  # not always the same letter
     assert set(of_id["c5-first"].options) == {"the bell.", "the drum."}  # only what the question names
     assert [problem.question_id for problem in found.problems] == ["c6-say"]  # its video is not there
     assert read_questions(tmp_path) == found  # the same options whenever it is asked
@@ -201,8 +201,8 @@ def test_what_the_clip_itself_names_is_the_first_choice_for_a_wrong_option(tmp_p
     """Else whoever only looks would know which of four objects is in the clip at all."""
     colours = ("red", "blue", "cyan", "pink", "white", "black")
     truths = [
-        world_truth(number, ("there", "Which object is the last to appear before a bell rings?", f"the {colour} ring."))
-        for number, colour in enumerate(colours)
+        world_truth(index, ("there", "Which object is the last to appear before a bell rings?", f"the {colour} ring."))
+        for index, colour in enumerate(colours)
     ]
     seen = tuple(
         Event(event_id=f"v{n}", text=f"a {colour} ring appears", modality="visual")
@@ -248,7 +248,7 @@ def test_an_answer_that_stands_twice_among_the_options_has_no_index(tmp_path):
     ("name", "text", "message"),
     [
         ("x.json", "{", "cannot be read as JSON"),
-        ("x.json", "3", "got int, wanted a list"),
+        ("x.json", "3", "got int, expected a list"),
         ("x.json", "[]", "got rows with the fields"),
         ("x.json", '[{"prompt": 1}]', r"\['prompt'\], which no known format has"),
         ("x.json", '[{"video": "v", "candidates": ["a"]}]', "row 0: got no field 'question'"),
@@ -269,10 +269,10 @@ def test_what_is_not_there_is_an_error(tmp_path):
         read_questions(tmp_path / "gone")
     with pytest.raises(UserError, match="a folder without a file of questions"):
         read_questions(tmp_path)
-    with pytest.raises(UserError, match=r"wanted one of mc\.csv"):
+    with pytest.raises(UserError, match=r"expected one of mc\.csv"):
         read_questions(tmp_path, format="nextqa")
     with pytest.raises(UserError, match="the format 'mmmu'"):
         read_questions(tmp_path, format="mmmu")
     file = write_json(tmp_path / "rows.json", [MME_ROW])
-    with pytest.raises(UserError, match="wanted the folder that holds the videos"):
+    with pytest.raises(UserError, match="expected the folder that holds the videos"):
         read_questions(file, videos=tmp_path / "gone")

@@ -57,7 +57,7 @@ def look(answerer: Answerer, path, **changes):
     return answerer.look(replace(clip, **changes), sample=sample, request=REQUEST)
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "silent.mp4", "sound.m4a"])
+@pytest.mark.parametrize("name", ["a.mp4", "silent.mp4", "audio.m4a"])
 def test_replies_are_those_of_one_by_one(answerer, videos, name):
     looked = look(answerer, videos / name)
     replies = answerer.reply(looked, PROMPTS, max_new_tokens=12)
@@ -76,7 +76,7 @@ def by_full_forward(answerer: Answerer, looked, question: str, answer: str) -> f
     media = answerer.captioner.model.align(media_of(answerer, looked.clip))
     ids, targets = encode_chat(answerer.tokenizer, [(question, answer)], media.ids, answerer.captioner.chat)
     logprobs = answerer.model(torch.tensor([ids]), [media]).logits[0].log_softmax(dim=-1)
-    return sum(logprobs[place - 1, ids[place]].item() for place, learned in enumerate(targets) if learned)
+    return sum(logprobs[index - 1, ids[index]].item() for index, learned in enumerate(targets) if learned)
 
 
 def media_of(answerer: Answerer, clip):
@@ -89,10 +89,10 @@ def test_scores_of_texts_are_those_of_full_forwards(answerer, videos):
     looked = look(answerer, videos / "a.mp4")
     questions = [asked(PROMPTS[0], "one.", "two.", "three."), asked(PROMPTS[1], "top-left.", "a bell rings twice.")]
     found = answerer.text_scores(looked, questions)
-    wanted = [[by_full_forward(answerer, looked, q.text, option) for option in q.options] for q in questions]
+    expected = [[by_full_forward(answerer, looked, q.text, option) for option in q.options] for q in questions]
     assert [len(scores) for scores in found] == [3, 2]
-    for scores, expected in zip(found, wanted, strict=True):
-        assert scores == pytest.approx(expected, abs=1e-3)
+    for scores, alone in zip(found, expected, strict=True):
+        assert scores == pytest.approx(alone, abs=1e-3)
 
 
 @torch.no_grad()
@@ -127,7 +127,7 @@ def test_a_clip_is_asked_about_as_it_is_given(answerer, videos):
 
 def test_a_video_too_long_for_the_model_is_an_error(answerer, videos, monkeypatch):
     monkeypatch.setattr(answerer.model.config.text_config, "max_position_embeddings", 530)
-    with pytest.raises(UserError, match="tokens of video, wanted at most 18"):  # 530 - 512
+    with pytest.raises(UserError, match="tokens of video, expected at most 18"):  # 530 - 512
         look(answerer, videos / "a.mp4")
 
 

@@ -16,13 +16,13 @@ from avcap import Captioner
 from avcap.data.feature_cache import FeatureCache
 from avcap.errors import UserError
 from avcap.infer.captioner import named_memory_error
+from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.infer.request import Request
 from avcap.infer.settings import CaptionerSettings, Prompts, read_settings
-from avcap.infer.shipped import find_checkpoint
 from avcap.media.reader import read_request
 from avcap.records import Caption, CaptionError, Decoding, Sample
 
-SOUND_TOKENS_PER_S = 2  # windows of half a second
+AUDIO_TOKENS_PER_S = 2  # windows of half a second
 TOKENS_PER_FRAME = 6  # 2 x 2 cells and two newlines
 
 
@@ -39,14 +39,14 @@ def test_one_video_gives_a_caption_that_says_what_was_seen(captioner, videos):
     assert caption.duration_s == pytest.approx(3, abs=0.05)
     assert (caption.seen.frames, caption.seen.audio_seconds) == (3, pytest.approx(3, abs=0.05))
     assert caption.seen.visual_tokens == 3 * TOKENS_PER_FRAME
-    assert caption.seen.audio_tokens == 3 * SOUND_TOKENS_PER_S
+    assert caption.seen.audio_tokens == 3 * AUDIO_TOKENS_PER_S
     assert caption.checkpoint.startswith("random@")
     assert caption.in_world is None
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 5}])
 def test_a_batch_of_different_lengths_gives_the_captions_of_one_by_one(captioner, videos, options):
-    paths = [videos / name for name in ("a.mp4", "b.mp4", "silent.mp4", "c.mp4", "sound.m4a")]
+    paths = [videos / name for name in ("a.mp4", "b.mp4", "silent.mp4", "c.mp4", "audio.m4a")]
     together = captioner.caption(paths, **options)
     alone = [captioner.caption(path, **options) for path in paths]
     assert together == alone
@@ -123,13 +123,13 @@ def test_a_silent_video_is_legal_and_says_so(captioner, videos):
     assert caption.prompt == "Describe only what is seen."
 
 
-def test_sound_or_picture_can_be_left_out(captioner, videos):
-    looked = captioner.caption(videos / "a.mp4", use_sound=False)
+def test_audio_or_video_can_be_left_out(captioner, videos):
+    looked = captioner.caption(videos / "a.mp4", use_audio=False)
     assert (looked.seen.frames, looked.seen.audio_tokens) == (3, 0)
     assert looked.sample_id.endswith("#track=picture")
-    heard = captioner.caption(videos / "a.mp4", use_picture=False)
-    assert (heard.seen.visual_tokens, heard.seen.audio_tokens) == (0, 3 * SOUND_TOKENS_PER_S)
-    assert heard.prompt == "Describe only what is heard."
+    audio = captioner.caption(videos / "a.mp4", use_video=False)
+    assert (audio.seen.visual_tokens, audio.seen.audio_tokens) == (0, 3 * AUDIO_TOKENS_PER_S)
+    assert audio.prompt == "Describe only what is heard."
 
 
 def test_an_interval_is_cut_and_asked_about(captioner, videos):
@@ -151,11 +151,11 @@ def test_an_interval_is_cut_and_asked_about(captioner, videos):
         ({"interval_s": (math.nan, 1)}, "interval nan to 1"),
         ({"interval_s": (1, 9)}, "lasts 3.0 s"),
         ({"interval_s": (7, 9)}, "lasts 3.0"),
-        ({"use_sound": False, "use_picture": False}, "neither"),
+        ({"use_audio": False, "use_video": False}, "neither"),
         ({"temperature": -1.0}, "temperature=-1"),
         ({"top_p": 0.0}, "top_p=0"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
-        ({"max_new_tokens": 5000}, "wanted at most 4096"),
+        ({"max_new_tokens": 5000}, "expected at most 4096"),
         ({"prompt": " "}, "empty prompt"),
     ],
 )
@@ -164,15 +164,15 @@ def test_what_cannot_be_done_is_said(captioner, videos, options, message):
         captioner.caption(videos / "a.mp4", **options)
 
 
-def test_a_sound_track_without_sound_where_it_was_asked_for_is_an_error(captioner, videos):
+def test_an_audio_track_without_audio_where_it_was_asked_for_is_an_error(captioner, videos):
     with pytest.raises(UserError, match="sound track but no sound from 2 to 4 s"):
-        captioner.caption(videos / "short_sound.mp4", interval_s=(2, 4))
-    assert captioner.caption(videos / "short_sound.mp4", interval_s=(2, 4), use_sound=False).seen.frames == 2
+        captioner.caption(videos / "short_audio.mp4", interval_s=(2, 4))
+    assert captioner.caption(videos / "short_audio.mp4", interval_s=(2, 4), use_audio=False).seen.frames == 2
 
 
 def test_nothing_left_to_caption_is_an_error(captioner, videos):
     with pytest.raises(UserError, match="got a file with sound, and nothing of it to"):
-        captioner.caption(videos / "sound.m4a", use_sound=False)
+        captioner.caption(videos / "audio.m4a", use_audio=False)
 
 
 def test_unknown_words_of_a_prompt_are_named_once(captioner, videos, caplog):
@@ -202,10 +202,10 @@ def test_captions_of_other_weights_have_another_checkpoint(captioner, random_che
     assert Captioner(folder).checkpoint != captioner.checkpoint
 
 
-def test_an_unknown_model_is_an_error_that_says_what_is_wanted(tmp_path):
-    with pytest.raises(UserError, match="no model of that name and no such folder; wanted the path of a checkpoint"):
+def test_an_unknown_model_is_an_error_that_says_what_is_expected(tmp_path):
+    with pytest.raises(UserError, match="no model of that name and no such folder; expected the path of a checkpoint"):
         find_checkpoint("gpt-17")
-    with pytest.raises(UserError, match="wanted a checkpoint folder"):
+    with pytest.raises(UserError, match="expected a checkpoint folder"):
         find_checkpoint(tmp_path)
 
 
@@ -227,8 +227,8 @@ def test_wrong_settings_name_the_file(tmp_path, text, message):
 
 def test_settings_default_to_the_released_model_s(tmp_path):
     assert read_settings(tmp_path) == CaptionerSettings()
-    (tmp_path / "avcap.json").write_text(json.dumps({"prompts": {"sound_only": "Listen."}, "fps": 2}))
-    assert read_settings(tmp_path) == CaptionerSettings(prompts=Prompts(sound_only="Listen."), fps=2.0)
+    (tmp_path / "avcap.json").write_text(json.dumps({"prompts": {"audio_only": "Listen."}, "fps": 2}))
+    assert read_settings(tmp_path) == CaptionerSettings(prompts=Prompts(audio_only="Listen."), fps=2.0)
 
 
 def test_importing_avcap_does_not_import_torch():
@@ -242,19 +242,19 @@ SAMPLING = Request(decoding=Decoding(max_new_tokens=12, temperature=1.0, top_k=5
 def test_samples_are_the_captions_of_calls_with_their_seeds(captioner, videos, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_text("this is no video")
-    paths = [videos / "a.mp4", broken, videos / "b.mp4", videos / "sound.m4a", videos / "silent.mp4"]
+    paths = [videos / "a.mp4", broken, videos / "b.mp4", videos / "audio.m4a", videos / "silent.mp4"]
     rows = list(captioner.sample(paths, SAMPLING, num_answers=3))
     assert len(rows) == 4 * 3 + 1 and isinstance(rows[3], CaptionError)
     captions = rows[:3] + rows[4:]
     assert len({caption.caption_id for caption in captions}) == len(captions)
-    for number in range(3):
-        alone = replace(SAMPLING, decoding=replace(SAMPLING.decoding, seed=5 + number))
-        assert captions[number::3] == [row for row in captioner.stream(paths, alone) if isinstance(row, Caption)]
+    for index in range(3):
+        alone = replace(SAMPLING, decoding=replace(SAMPLING.decoding, seed=5 + index))
+        assert captions[index::3] == [row for row in captioner.stream(paths, alone) if isinstance(row, Caption)]
     assert len({caption.text for caption in captions[:3]}) > 1
 
 
 def test_samples_of_encoded_videos_are_those_of_the_files(captioner, videos):
-    paths = [videos / "a.mp4", videos / "short_sound.mp4"]
+    paths = [videos / "a.mp4", videos / "short_audio.mp4"]
     encoded = list(captioner.encode(paths, SAMPLING))
     from_features = list(captioner.sample_encoded(encoded, SAMPLING, num_answers=2))
     assert from_features == list(captioner.sample(paths, SAMPLING, num_answers=2))
@@ -266,32 +266,32 @@ def test_greedy_samples_are_refused(captioner, videos):
 
 
 def test_a_cached_video_is_not_decoded_again(random_checkpoint, captioner, videos, tmp_path, monkeypatch):
-    paths = [videos / name for name in ("a.mp4", "b.mp4", "silent.mp4", "sound.m4a")]
-    wanted = [captioner.caption(path) for path in paths]
+    paths = [videos / name for name in ("a.mp4", "b.mp4", "silent.mp4", "audio.m4a")]
+    expected = [captioner.caption(path) for path in paths]
     cache = FeatureCache(tmp_path / "cache")
     caching = Captioner(random_checkpoint, feature_cache=cache)
     # a mixture of files that are in the cache and files that are not keeps its order
-    assert [caching.caption(paths[1]), caching.caption(paths[2])] == wanted[1:3]
-    assert caching.caption(paths) == wanted
+    assert [caching.caption(paths[1]), caching.caption(paths[2])] == expected[1:3]
+    assert caching.caption(paths) == expected
     assert (cache.hits, cache.misses, len(list(cache.folder.iterdir()))) == (2, 0, 4)
     damaged = next(cache.folder.iterdir())
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert caching.caption(paths) == wanted
+    assert caching.caption(paths) == expected
     assert (cache.hits, cache.num_corrupt) == (2 + 3, 1)
 
     def refuse(*arguments):
         raise AssertionError("decoded again")
 
     monkeypatch.setattr("avcap.media.pool.decode", refuse)
-    assert caching.caption(paths) == wanted
+    assert caching.caption(paths) == expected
     with pytest.raises(UserError, match=r"none\.mp4"):
         monkeypatch.undo()
         caching.caption(tmp_path / "none.mp4")
 
 
-def test_an_interval_and_a_missing_sound_are_other_features(random_checkpoint, captioner, videos, tmp_path):
+def test_an_interval_and_a_missing_audio_are_other_features(random_checkpoint, captioner, videos, tmp_path):
     caching = Captioner(random_checkpoint, feature_cache=FeatureCache(tmp_path))
-    asked = [{}, {"interval_s": (1, 3)}, {"use_sound": False}, {"use_picture": False}]
+    asked = [{}, {"interval_s": (1, 3)}, {"use_audio": False}, {"use_video": False}]
     for _ in range(2):
         for options in asked:
             assert caching.caption(videos / "c.mp4", **options) == captioner.caption(videos / "c.mp4", **options)

@@ -25,7 +25,7 @@ def captioner(folder):
 
 @pytest.fixture(scope="module")
 def paths(videos):
-    return [str(videos / name) for name in ("a.mp4", "silent.mp4", "short_sound.mp4", "sound.m4a")]
+    return [str(videos / name) for name in ("a.mp4", "silent.mp4", "short_audio.mp4", "audio.m4a")]
 
 
 def test_batches_write_what_one_by_one_would(captioner, paths):
@@ -45,7 +45,7 @@ def test_what_was_seen_is_counted(captioner, paths):
 
 
 def test_padding_may_be_left_out(folder, paths, tmp_path):
-    dropping = write_tiny_plus(tmp_path / "model", padded_sound=False)
+    dropping = write_tiny_plus(tmp_path / "model", padded_audio=False)
     # 1.003 s of sound: windows that begin at 0, 0.5 and 1.0 s
     assert Captioner(dropping).caption(paths[2], max_new_tokens=1).seen.audio_tokens == 3
 

@@ -29,7 +29,7 @@ def prompts(model):
         clip = MediaFeatures(
             vision_TNV=torch.randn(frames, 4, 96, generator=generator) if frames else None,
             frame_times_T=[float(frame) for frame in range(frames)],
-            sound_KPA=torch.randn(chunks, 50, 96, generator=generator) if chunks else None,
+            audio_KPA=torch.randn(chunks, 50, 96, generator=generator) if chunks else None,
             audio_seconds=float(chunks),
         )
         with torch.no_grad():
@@ -154,7 +154,7 @@ def test_many_answers_to_several_videos_are_those_of_full_forwards(model, prompt
         whole = sampled_by_full_forward(
             model, prompts[row // 4], seed=seeds[row], num_new=NUM_NEW, top_k=9, penalty=1.3
         )
-        end = next((place for place, token in enumerate(whole) if token in ENDS), None)
+        end = next((index for index, token in enumerate(whole) if token in ENDS), None)
         assert answer == Generated(whole[:end], end is not None)
 
 
@@ -184,13 +184,13 @@ def test_a_stopped_row_leaves_its_neighbours_as_they_are(model, prompts):
     stopped = generate(model, prompts[:3], answers_per_prompt=4, loop_stop=LoopStop(ngram=1, times=3), **settings)
     expected = []
     for answer in free:
-        third = [place for place, token in enumerate(answer.ids) if answer.ids[: place + 1].count(token) == 3]
+        third = [index for index, token in enumerate(answer.ids) if answer.ids[: index + 1].count(token) == 3]
         expected.append(Generated(answer.ids[: third[0] + 1] if third else answer.ids, False))
     assert stopped == expected != free
 
 
 def test_misuse_is_an_error(model, prompts):
-    with pytest.raises(ValueError, match="got 1, wanted one for each of 2"):
+    with pytest.raises(ValueError, match="got 1, expected one for each of 2"):
         generate(model, prompts[:2], max_new_tokens=1, eos_ids=(), temperature=1.0, seeds=[0])
     with pytest.raises(ValueError, match="ngram=0"):
         LoopStop(ngram=0, times=4)

@@ -62,7 +62,7 @@ def greedy_by_hand(folder: Path, prompt: str, *, count: int) -> str:
     return tokenizer.decode(ids[num_prompt:], skip_special_tokens=True)
 
 
-def test_temperature_0_is_greedy_whatever_the_folder_wants(folder: Path, llm: LocalLLM):
+def test_temperature_0_is_greedy_whatever_the_folder_expects(folder: Path, llm: LocalLLM):
     system, user = "<|im_start|>system\nJudge.<|im_end|>\n", "<|im_start|>user\nIs there a red ball?<|im_end|>\n"
     prompt = f"{system}{user}<|im_start|>assistant\n"
     answer = llm.answer(TURNS, max_tokens=12, temperature=0.0, seed=0)
@@ -101,7 +101,7 @@ def test_a_text_cannot_write_the_marks_of_the_template(llm: LocalLLM, mark: str)
 
 
 def test_a_request_that_is_too_long_is_refused(llm: LocalLLM):
-    with pytest.raises(UserError, match="wanted 512 at most"):
+    with pytest.raises(UserError, match="expected 512 at most"):
         llm.answer([("user", "x" * 2000)], max_tokens=12, temperature=0.0, seed=0)
 
 

@@ -40,9 +40,9 @@ def test_the_command_says_it_before_anything_is_loaded(run, random_checkpoint):
         assert f"  {word:14}" in out
     for words in (["--video", "soon"], ["--video", "3s", "--frame", "wide"]):
         code, _, err = run("plan", "--model", random_checkpoint, *words)
-        assert code == 2 and "wanted" in err
+        assert code == 2 and "expected" in err
 
 
 def test_a_folder_that_is_no_model_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="wanted a checkpoint folder"):
+    with pytest.raises(UserError, match="expected a checkpoint folder"):
         plan(tmp_path, seconds=1.0)

@@ -54,11 +54,11 @@ def test_shared_prompts_give_the_logits_of_own_prompts_as_rows_and_prompts_leave
             shared.keep(rows)
             positions_R = positions_R[rows]
         ids_R = torch.randint(0, 50, positions_R.shape, generator=generator)
-        wanted_RV = own.read(language_model, ids_R, positions_R=positions_R)
+        expected_RV = own.read(language_model, ids_R, positions_R=positions_R)
         torch.testing.assert_close(
-            shared.read(language_model, ids_R, positions_R=positions_R), wanted_RV, rtol=1e-4, atol=1e-4
+            shared.read(language_model, ids_R, positions_R=positions_R), expected_RV, rtol=1e-4, atol=1e-4
         )
-        assert wanted_RV.std() > 0.1  # logits that differ, else nothing was compared
+        assert expected_RV.std() > 0.1  # logits that differ, else nothing was compared
         positions_R = positions_R + 1
     assert language_model.config._attn_implementation != SHARED_PROMPT
 

@@ -10,8 +10,8 @@ import torch
 
 from avcap import Captioner
 from avcap.errors import UserError
-from avcap.infer.shipped import find_checkpoint
-from avcap.infer.world_check import CHECK_FILE, Familiarity, WorldCheck, sound_statistics
+from avcap.infer.find_checkpoint import find_checkpoint
+from avcap.infer.world_check import CHECK_FILE, Familiarity, WorldCheck, audio_statistics
 from avcap.infer.world_fit import fit_world_check
 from avcap.media.clip import SAMPLE_RATE_HZ, Clip, read_clip
 from avcap.world.clip_file import write_clip
@@ -52,11 +52,11 @@ def make_clip(frames_THWC=None, waveform_S=None) -> Clip:
     return Clip(
         path="made", frames_THWC=frames_THWC, frame_times_T=np.arange(len(frames_THWC), dtype=float),
         lead_in_frame_HWC=None, waveform_S=waveform_S, sample_rate_hz=SAMPLE_RATE_HZ, start_s=0.0, end_s=6.0,
-        duration_s=6.0, has_picture=True, has_sound=True, num_bad_packets=0,
+        duration_s=6.0, has_video=True, has_audio=True, num_bad_packets=0,
     )  # fmt: skip
 
 
-def other_pictures() -> dict[str, np.ndarray]:
+def other_videos() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     shape = (6, FRAME_SIZE, FRAME_SIZE, 3)
     ramp = np.linspace(0, 255, FRAME_SIZE)
@@ -71,7 +71,7 @@ def other_pictures() -> dict[str, np.ndarray]:
     }
 
 
-def other_sounds() -> dict[str, np.ndarray]:
+def other_audio() -> dict[str, np.ndarray]:
     time_S = np.arange(6 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
     return {
         "tone": 0.5 * np.sin(2 * np.pi * 440 * time_S),
@@ -85,14 +85,14 @@ def test_held_out_world_clips_are_in_whole_and_in_parts(check, world_clips):
             assert check.score(load(path, interval_s=interval_s)) <= 1, (path.name, interval_s)
 
 
-@pytest.mark.parametrize("name", other_pictures())
-def test_other_pictures_are_out(check, name):
-    assert check.score(make_clip(other_pictures()[name].astype(np.uint8))) > 1
+@pytest.mark.parametrize("name", other_videos())
+def test_other_videos_are_out(check, name):
+    assert check.score(make_clip(other_videos()[name].astype(np.uint8))) > 1
 
 
-@pytest.mark.parametrize("name", other_sounds())
-def test_other_sounds_are_out(check, name):
-    assert check.score(make_clip(waveform_S=other_sounds()[name])) > 1
+@pytest.mark.parametrize("name", other_audio())
+def test_other_audio_is_out(check, name):
+    assert check.score(make_clip(waveform_S=other_audio()[name])) > 1
 
 
 @pytest.mark.slow
@@ -101,22 +101,22 @@ def test_a_check_fitted_anew_tells_them_apart_too(world_clips):
     for path in world_clips:
         for interval_s in PARTS_S:
             assert fitted.score(load(path, interval_s=interval_s)) <= 1, (path.name, interval_s)
-    for name, frames_THWC in other_pictures().items():
+    for name, frames_THWC in other_videos().items():
         assert fitted.score(make_clip(frames_THWC.astype(np.uint8))) > 1, name
-    for name, waveform_S in other_sounds().items():
+    for name, waveform_S in other_audio().items():
         assert fitted.score(make_clip(waveform_S=waveform_S)) > 1, name
 
 
 def test_the_stranger_modality_decides(check, world_clips):
     clip = load(world_clips[1])
-    assert check.score(replace(clip, waveform_S=other_sounds()["tone"].astype(np.float32))) > 1
-    assert check.score(replace(clip, frames_THWC=other_pictures()["black"].astype(np.uint8))) > 1
+    assert check.score(replace(clip, waveform_S=other_audio()["tone"].astype(np.float32))) > 1
+    assert check.score(replace(clip, frames_THWC=other_videos()["black"].astype(np.uint8))) > 1
 
 
 def test_seconds_are_those_of_the_whole_video_wherever_the_clip_begins():
     waveform_S = torch.randn(5 * SAMPLE_RATE_HZ)
-    whole = sound_statistics(waveform_S)
-    late = sound_statistics(waveform_S[SAMPLE_RATE_HZ // 4 :], start_s=0.25)
+    whole = audio_statistics(waveform_S)
+    late = audio_statistics(waveform_S[SAMPLE_RATE_HZ // 4 :], start_s=0.25)
     torch.testing.assert_close(late, whole[1:], rtol=0, atol=1e-5)
 
 
@@ -151,8 +151,8 @@ def test_a_check_is_saved_and_read_or_the_file_is_named(check, world_clips, tmp_
     check.save(tmp_path)
     clip = load(world_clips[0])
     assert WorldCheck.load(tmp_path).score(clip) == check.score(clip)
-    replace(check, sound=check.picture).save(tmp_path)
-    with pytest.raises(UserError, match="got 24 statistics of sound, wanted 40"):
+    replace(check, audio=check.video).save(tmp_path)
+    with pytest.raises(UserError, match="got 24 statistics of sound, expected 40"):
         WorldCheck.load(tmp_path)
     (tmp_path / CHECK_FILE).write_bytes(b"garbage")
     with pytest.raises(UserError, match="cannot be read"):

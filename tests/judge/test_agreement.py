@@ -54,11 +54,11 @@ def test_agreement_by_hand():
 
 
 def test_one_modality_alone():
-    heard = agreement(SOME, modality="audio")
-    assert heard.confusion == ((2, 0, 0), (1, 0, 0), (0, 0, 1))
-    assert heard.missing_sensitivity.value == 0
-    assert (heard.num_invented_true, heard.num_invented_judged) == (0, 1)
-    assert heard.invented_recall == Rate(value=None, low=None, high=None)
+    audio = agreement(SOME, modality="audio")
+    assert audio.confusion == ((2, 0, 0), (1, 0, 0), (0, 0, 1))
+    assert audio.missing_sensitivity.value == 0
+    assert (audio.num_invented_true, audio.num_invented_judged) == (0, 1)
+    assert audio.invented_recall == Rate(value=None, low=None, high=None)
 
 
 def test_two_judges_who_only_ever_say_correct_have_no_kappa():

@@ -68,7 +68,7 @@ def test_differences_by_hand():
     assert low is not None and high is not None
     assert -0.5 <= low < -0.3 and 0.3 < high <= 0.5
     assert whole.won.low is not None and 0 <= whole.won.low < 0.5
-    assert pair.groups["global seen"].rates["missing_rate"] == missing
+    assert pair.groups["global visual"].rates["missing_rate"] == missing
     assert "local" not in pair.groups
 
 
@@ -80,7 +80,7 @@ def test_a_run_against_itself_differs_in_nothing():
             assert (rate.difference.value, rate.difference.low, rate.difference.high) == (0, 0, 0), name
             assert rate.sign_share == 0.5
     assert (whole.tied.value, whole.tied.low, whole.tied.high) == (1, 1, 1)
-    assert whole.rates["collapse_rate"].difference.value is None  # nobody said whether captions ended
+    assert whole.rates["truncated_rate"].difference.value is None  # nobody said whether captions ended
 
 
 def test_pairing_takes_out_what_makes_a_video_hard_for_everybody():
@@ -155,7 +155,7 @@ def test_another_truth_is_refused():
 
 
 def test_bad_runs_are_refused():
-    with pytest.raises(UserError, match="wanted at least 2"):
+    with pytest.raises(UserError, match="expected at least 2"):
         compare({"old": OLD})
     with pytest.raises(UserError, match="both of sample 'a'"):
         compare({"old": [*OLD, OLD[0]], "new": NEW})

@@ -95,8 +95,8 @@ def test_fewer_invented_claims_than_false_alarms_take_nothing_from_the_incorrect
     ("confusion", "invented", "reason"),
     [
         # sensitivity 0.4 + specificity 0.6 = 1: missing is said as often where it is false
-        ((60, 40, 0, 60, 40, 0, 0, 4, 6), (9, 0, 9, 1, 1), r"for missing events is 1\.00, wanted more than 1"),
-        ((90, 0, 10, 10, 90, 0, 9, 1, 0), (9, 0, 9, 1, 1), r"for incorrect events is 0\.95, wanted more than 1"),
+        ((60, 40, 0, 60, 40, 0, 0, 4, 6), (9, 0, 9, 1, 1), r"for missing events is 1\.00, expected more than 1"),
+        ((90, 0, 10, 10, 90, 0, 9, 1, 0), (9, 0, 9, 1, 1), r"for incorrect events is 0\.95, expected more than 1"),
         ((90, 0, 10, 10, 90, 0, 0, 0, 0), (9, 0, 9, 1, 1), "no calibrated event, or every one, is truly incorrect"),
         ((90, 5, 5, 5, 90, 5, 5, 5, 90), (9, 0, 9, 0, 3), "finds so few invented claims"),
         ((90, 5, 5, 5, 90, 5, 5, 5, 90), (9, 0, 0, 0, 0), "finds so few invented claims"),
@@ -124,7 +124,7 @@ def test_a_judge_of_which_too_little_is_known_corrects_nothing():
     run = [scored(name, correct=70, missing=30, incorrect=0) for name in ("x", "y")]
     corrected = correct_rates(run, noise=[good, other], num_resamples=1000)
     assert not corrected.valid and "too few calibrated captions: 2" in corrected.reason
-    assert "wanted at least 2" in correct_rates(run, noise=[good]).reason
+    assert "expected at least 2" in correct_rates(run, noise=[good]).reason
 
 
 def test_one_judged_video_is_too_few():

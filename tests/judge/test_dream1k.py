@@ -20,21 +20,21 @@ def events(*texts: str) -> str:
     return json.dumps({"events": list(texts)})
 
 
-def make(caption: str = "A man waves.", reference: str = "A cat runs.", **fields: object) -> DreamCase:
+def make(caption: str = "A man waves.", reference_caption: str = "A cat runs.", **fields: object) -> DreamCase:
     return DreamCase(
-        **{"caption_id": "c1", "source": "films", "caption": caption, "reference_caption": reference,
-           "reference_events": ("A cat runs", "A dog sleeps")} | fields
+        **{"caption_id": "c1", "source": "films", "caption": caption, "reference_caption": reference_caption,
+           "reference_caption_events": ("A cat runs", "A dog sleeps")} | fields
     )  # fmt: skip
 
 
-def by_kind(*, found: str, recall: str, precision: str, reference: str = "a cat runs."):
+def by_kind(*, found: str, recall: str, precision: str, reference_caption: str = "a cat runs."):
     """A script that knows its three questions: key events, and how the events of each side stand to the other."""
 
     def script(request: ChatRequest) -> str:
         rules, question = (message.content for message in request.messages)
         if rules == prompts.DREAM_EVENTS:
             return found
-        return precision if f"| {reference}" in question else recall
+        return precision if f"| {reference_caption}" in question else recall
 
     return script
 
@@ -51,7 +51,7 @@ def test_precision_and_recall():
     assert outcome.scores == (
         DreamScore(
             caption_id="c1", source="films", recall=1 / 2, precision=2 / 3,
-            reference_events=("a cat runs", "a dog sleeps"), caption_events=("a man waves", "he smiles", "he goes"),
+            reference_caption_events=("a cat runs", "a dog sleeps"), caption_events=("a man waves", "he smiles", "he goes"),
         ),
     )  # fmt: skip
     # 2 x 1/2 x 2/3 / (1/2 + 2/3) = (2/3) / (7/6) = 4/7
@@ -62,7 +62,7 @@ def test_precision_and_recall():
 def test_lower_case_and_single_quotes():
     script = by_kind(found=events('Says "Hi"'), recall=relations("neutral"), precision=relations("neutral"))
     chat = ScriptedChat(script)
-    case = make('A Man says "Hi".', "A Cat RUNS.", reference_events=('Someone says "Hi"',))
+    case = make('A Man says "Hi".', "A Cat RUNS.", reference_caption_events=('Someone says "Hi"',))
     run_protocol(Dream1k(), [case], chat=chat)
     questions = [request.messages[1].content for request in chat.asked]
     assert "| a man says 'hi'." in questions[0] and "| a cat runs." in questions[2]
@@ -81,7 +81,7 @@ def test_only_entailment_counts():
 def test_an_empty_list_scores_one():
     """No caption events: precision 1 unasked. No reference events: recall 1 unasked."""
     chat = ScriptedChat(by_kind(found=events(), recall="never asked", precision="never asked"))
-    (score,) = run_protocol(Dream1k(), [make(reference_events=())], chat=chat).scores
+    (score,) = run_protocol(Dream1k(), [make(reference_caption_events=())], chat=chat).scores
     assert (score.recall, score.precision, len(chat.asked)) == (1.0, 1.0, 1)
 
 
@@ -90,10 +90,10 @@ def test_an_empty_caption_has_no_events_and_entails_none():
     assert (score.recall, score.precision) == (0.0, 1.0)
 
 
-def test_reference_events_that_are_not_given_are_extracted():
+def test_events_of_reference_captions_that_are_not_given_are_extracted():
     chat = ScriptedChat(by_kind(found=events("x"), recall=relations("entailment"), precision=relations("neutral")))
-    (score,) = run_protocol(Dream1k(), [make(reference_events=None)], chat=chat).scores
-    assert score.reference_events == ("x",) and chat.batches == [2, 2]
+    (score,) = run_protocol(Dream1k(), [make(reference_caption_events=None)], chat=chat).scores
+    assert score.reference_caption_events == ("x",) and chat.batches == [2, 2]
 
 
 def test_means_over_sources_and_f1_of_the_means():
@@ -103,7 +103,7 @@ def test_means_over_sources_and_f1_of_the_means():
     """
     scores = [
         DreamScore(
-            caption_id="x", source=source, precision=precision, recall=recall, reference_events=(), caption_events=()
+            caption_id="x", source=source, precision=precision, recall=recall, reference_caption_events=(), caption_events=()
         )
         for source, precision, recall in (("a", 1.0, 0.0), ("a", 1.0, 1.0), ("b", 0.0, 1.0))
     ]
@@ -124,7 +124,7 @@ def test_ten_tries_and_then_unscored():
 def test_what_cannot_be_asked_or_compared_is_unscored():
     away = run_protocol(Dream1k(), [make()], chat=ScriptedChat(lambda request: NoReply(reason="503")))
     assert away.unscored[0].reason == "503"
-    without = run_protocol(Dream1k(), [make(reference=" ")], chat=ScriptedChat(lambda request: ""))
+    without = run_protocol(Dream1k(), [make(reference_caption=" ")], chat=ScriptedChat(lambda request: ""))
     assert without.unscored[0].reason == "no reference caption"
 
 

@@ -34,8 +34,8 @@ def reply(*items: dict) -> str:
     return json.dumps({"events": list(items)})
 
 
-def sample(reference: str | None = "A man waves.", sample_id: str = "v1", events: tuple[Event, ...] = ()) -> Sample:
-    return Sample(sample_id=sample_id, video="v.mp4", prompt="", reference_caption=reference, events=events)
+def sample(reference_caption: str | None = "A man waves.", sample_id: str = "v1", events: tuple[Event, ...] = ()) -> Sample:
+    return Sample(sample_id=sample_id, video="v.mp4", prompt="", reference_caption=reference_caption, events=events)
 
 
 def test_a_reference_caption_becomes_events():
@@ -87,7 +87,7 @@ def test_replies_that_are_no_events(text):
 
 
 def test_failures_are_named_and_the_others_go_on():
-    samples = [sample(sample_id=f"v{number}") for number in range(3)]
+    samples = [sample(sample_id=f"v{index}") for index in range(3)]
     samples += [sample(None, "no text"), sample("", "empty"), sample("\u200b", "unseen")]
     samples += [sample(" ".join(map(str, range(20_000))), "long")]
     samples += [sample(None, "ready", events=(Event(event_id="x", text="a cat", modality="visual"),))]
@@ -166,7 +166,7 @@ def test_a_stale_correction_is_reported_and_changes_nothing(action):
 
 
 def test_unknown_ids_are_errors():
-    with pytest.raises(UserError, match="'e9' of sample 'v1'; wanted one of e1, e2, e3"):
+    with pytest.raises(UserError, match="'e9' of sample 'v1'; expected one of e1, e2, e3"):
         apply_corrections([SAMPLE], corrections=[fix("delete", "e9")])
     other = replace(fix("delete", "e1"), sample_id="v7")
     with pytest.raises(UserError, match="'v7', which is none of the 1 samples"):
@@ -185,13 +185,13 @@ def test_a_file_of_corrections(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('{"sample_id": "v1", "action": "edit", "event_id": "e1"}', "got no 'text'; wanted event_id, text"),
+        ('{"sample_id": "v1", "action": "edit", "event_id": "e1"}', "got no 'text'; expected event_id, text"),
         ('{"sample_id": "v1", "action": "edit", "event_id": "e1", "text": " "}', "got no 'text'"),
         ('{"sample_id": "v1", "action": "delete"}', "got no 'event_id'"),
         ('{"sample_id": "v1", "action": "add", "text": "x"}', "got no 'modality'"),
         ('{"sample_id": "v1", "action": "modality", "event_id": "e1"}', "got no 'modality'"),
         ('{"sample_id": "v1", "action": "time", "event_id": "e1", "start_s": 5, "end_s": 4}', "end after its start"),
-        ('{"sample_id": "v1", "action": "remove", "event_id": "e1"}', "line 1: .*'remove', wanted one of"),
+        ('{"sample_id": "v1", "action": "remove", "event_id": "e1"}', "line 1: .*'remove', expected one of"),
         ('{"sample_id": "v1", "action": "edit", "id": "e1"}', "line 1: .*unknown field 'id'"),
         ("delete e1", "line 1: not a line of JSON"),
     ],

@@ -218,44 +218,44 @@ def test_a_writer_that_gives_one_id_to_all_captions_is_not_believed(tmp_path, tr
 
 
 @pytest.mark.parametrize(
-    ("captions", "wanted"),
+    ("captions", "expected"),
     [
         ("[{]", "neither JSON nor JSONL"),
-        ("7", "wanted a list of objects"),
+        ("7", "expected a list of objects"),
         ('["a"]', "row 1: got a str"),
         ('{"id": "a", "text": "A."}\n{"id": ', "line 2: got no line of JSON"),
-        ([{"text": "A."}], "wanted one that names the video"),
-        ([{"id": "a"}], "wanted one with the caption"),
-        ([{"id": "a", "text": 3}], "wanted text"),
+        ([{"text": "A."}], "expected one that names the video"),
+        ([{"id": "a"}], "expected one with the caption"),
+        ([{"id": "a", "text": 3}], "expected text"),
         ([{"id": "a", "pred": "x", "caption": "y"}], "pred and caption; choose one with --caption-field"),
-        ([{"id": "a", "text": "A.", "timestamps": [5, 2]}], "wanted a start of 0 or more and an end after it"),
-        ([{"id": "a", "text": "A.", "timestamps": "soon"}], "wanted [start, end]"),
+        ([{"id": "a", "text": "A.", "timestamps": [5, 2]}], "expected a start of 0 or more and an end after it"),
+        ([{"id": "a", "text": "A.", "timestamps": "soon"}], "expected [start, end]"),
         ([{"id": "zebra", "text": "A."}], "got no caption of a sample of the truth"),
     ],
 )
-def test_bad_captions_are_one_line_that_says_where(tmp_path, truth, captions, wanted):
+def test_bad_captions_are_one_line_that_says_where(tmp_path, truth, captions, expected):
     with pytest.raises(UserError) as error:
         take(tmp_path, captions, truth)
-    assert wanted in str(error.value) and "\n" not in str(error.value)
+    assert expected in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("rows", "wanted"),
+    ("rows", "expected"),
     [
         ([], "without a row"),
-        ([{"id": "a"}], "wanted events or a reference caption"),
-        ([{"id": "a", "events": [{"words": "x"}]}], "wanted a string or an object with a text"),
-        ([{"id": "a", "events": [""]}], "wanted a string or an object with a text"),
-        ([{"id": "a", "events": "dog, cat"}], "wanted one"),
+        ([{"id": "a"}], "expected events or a reference caption"),
+        ([{"id": "a", "events": [{"words": "x"}]}], "expected a string or an object with a text"),
+        ([{"id": "a", "events": [""]}], "expected a string or an object with a text"),
+        ([{"id": "a", "events": "dog, cat"}], "expected one"),
         ([{"id": "a", "events": [{"text": "x", "modality": "smell"}]}], "got the modality 'smell'"),
-        ([{"id": "a", "events": [{"text": "x", "start": "2 s"}]}], "wanted seconds"),
+        ([{"id": "a", "events": [{"text": "x", "start": "2 s"}]}], "expected seconds"),
         ([{"id": "a", "events": [{"text": "x", "id": 1}, {"text": "y", "id": 1}]}], "event id '1' twice"),
     ],
 )
-def test_bad_truth_is_one_line_that_says_where(tmp_path, rows, wanted):
+def test_bad_truth_is_one_line_that_says_where(tmp_path, rows, expected):
     with pytest.raises(UserError) as error:
         read_truth(write(tmp_path / "truth.json", rows))
-    assert wanted in str(error.value) and "\n" not in str(error.value)
+    assert expected in str(error.value) and "\n" not in str(error.value)
 
 
 def test_the_caption_field_can_be_chosen(tmp_path, truth):

@@ -154,7 +154,7 @@ def test_sixty_five_events_in_one_call():
 def test_answers_come_in_order_and_retries_go_together():
     """Four captions: the first and third need a second try, the last is empty. So two batches: 3 calls, then 2."""
     good = json.dumps(good_reply())
-    cases = [make_case(CAPTION, events=EVENTS, caption_id=f"c{number}") for number in range(3)]
+    cases = [make_case(CAPTION, events=EVENTS, caption_id=f"c{index}") for index in range(3)]
     cases.append(make_case("", events=EVENTS, caption_id="c3"))
     chat = ScriptedChat(in_turn(["?", good, "?", good, good]))
     results = list(LLMJudge(chat).judge(cases))

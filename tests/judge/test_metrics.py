@@ -71,7 +71,7 @@ def test_rates_divide_sums_over_all_captions():
     assert whole.total_error_rate.value == pytest.approx(6 / 6)
     assert whole.repetition_rate.value == pytest.approx(5 / 12)  # "a b c d e" again; 10 + 2 words
     assert whole.words_per_caption.value == 6
-    assert whole.collapse_rate.value == 0.5
+    assert whole.truncated_rate.value == 0.5
     assert (whole.num_captions, whole.num_videos, whole.num_scored, whole.num_unscored) == (2, 2, 2, 0)
     # Both videos drawn twice are the extremes: a 2/4 missing, b 0/2
     assert (whole.missing_rate.low, whole.missing_rate.high) == (0, 0.5)
@@ -79,15 +79,15 @@ def test_rates_divide_sums_over_all_captions():
 
 def test_modalities_are_parts_and_an_unknown_one_is_in_none():
     metrics = compute_metrics(TWO_VIDEOS)
-    seen, heard, both = (metrics.by_modality[name] for name in ("seen", "heard", "both"))
-    assert list(metrics.by_modality) == ["seen", "heard", "both"]
+    visual, audio, both = (metrics.by_modality[name] for name in ("visual", "audio", "both"))
+    assert list(metrics.by_modality) == ["visual", "audio", "both"]
     # seen: v0, v7, v1; v7 incorrect, one invented. heard: s0, s9; s0 missing, one invented. both: b0 missing.
-    assert [part.num_events for part in (seen, heard, both)] == [3, 2, 1]
-    assert [part.total_error_rate.value for part in (seen, heard, both)] == pytest.approx([2 / 3, 2 / 2, 1])
+    assert [part.num_events for part in (visual, audio, both)] == [3, 2, 1]
+    assert [part.total_error_rate.value for part in (visual, audio, both)] == pytest.approx([2 / 3, 2 / 2, 1])
     assert metrics.num_invented_of_unknown_modality == 1
     # Parts and the one without a modality make up the whole: 2 + 2 + 1 + 1 = 6 errors
     assert both.num_captions == 1 and both.missing_rate == Rate(value=1, low=None, high=None)
-    assert seen.repetition_rate == seen.words_per_caption == seen.collapse_rate == NOTHING
+    assert visual.repetition_rate == visual.words_per_caption == visual.truncated_rate == NOTHING
 
 
 def test_windows_of_the_video_and_windows_in_seconds():
@@ -124,7 +124,7 @@ def test_local_captions_are_apart():
     assert metrics.local is not None and metrics.global_ is not None
     assert metrics.local.missing_rate == Rate(value=0.5, low=None, high=None)
     assert metrics.local.words_per_caption.value == 3
-    assert metrics.by_modality_local["seen"].missing_rate.value == 1
+    assert metrics.by_modality_local["visual"].missing_rate.value == 1
     assert metrics.global_.num_events == 6
     assert compute_metrics([local]).global_ is None
 
@@ -142,7 +142,7 @@ def test_a_caption_without_a_verdict_is_counted_and_in_no_rate():
     assert plain.global_ is not None and more.global_ is not None
     assert (more.global_.num_captions, more.global_.num_scored, more.global_.num_unscored) == (3, 2, 1)
     assert more.global_.num_videos == 2
-    assert more.by_modality["seen"].num_unscored == 1 and more.by_modality["heard"].num_unscored == 0
+    assert more.by_modality["visual"].num_unscored == 1 and more.by_modality["audio"].num_unscored == 0
     # Rates and intervals are those without it.
     assert more.global_.total_error_rate == plain.global_.total_error_rate
     assert more.global_.repetition_rate == plain.global_.repetition_rate
@@ -163,9 +163,9 @@ def test_videos_without_a_verdict_are_not_drawn():
     assert alone.missing_rate.low is not None and 0 < alone.missing_rate.low < 0.5
 
 
-def test_captions_that_do_not_say_whether_they_ended_have_no_collapse_rate():
+def test_captions_that_do_not_say_whether_they_ended_have_no_truncated_rate():
     whole = compute_metrics([scored("a", {"v0": "correct"}), scored("b", {"v0": "correct"})]).global_
-    assert whole is not None and whole.collapse_rate == NOTHING
+    assert whole is not None and whole.truncated_rate == NOTHING
 
 
 def test_all_captions_of_a_video_stay_together():
@@ -204,11 +204,11 @@ def test_json_has_the_promised_shape():
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert {"global", "local", "by_modality", "by_window"} <= data.keys() and data["local"] is None
     assert set(data["global"]["missing_rate"]) == {"value", "low", "high"}
-    assert data["global"]["num_events"] == 6 and data["by_modality"]["heard"]["num_scored"] == 2
-    assert data["by_modality"]["seen"]["repetition_rate"] == {"value": None, "low": None, "high": None}
+    assert data["global"]["num_events"] == 6 and data["by_modality"]["audio"]["num_scored"] == 2
+    assert data["by_modality"]["visual"]["repetition_rate"] == {"value": None, "low": None, "high": None}
 
 
-def test_the_size_of_the_published_test_set_takes_seconds():
+def test_the_size_of_the_official_test_set_takes_seconds():
     labels = {f"v{i}": ("correct", "missing", "incorrect")[i % 3] for i in range(34)}  # 483 x 34 = 16,422 events
     captions = [scored(f"video {i}", labels, invented=(claim("visual", 3.0),), text="word " * 200) for i in range(483)]
     start_s = time.process_time()

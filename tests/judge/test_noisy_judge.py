@@ -25,7 +25,7 @@ def oracle_and_cases():
     return OracleJudge(truth.worlds.values()), cases
 
 
-def test_the_share_of_wrong_labels_is_as_wanted(oracle_and_cases):
+def test_the_share_of_wrong_labels_is_as_expected(oracle_and_cases):
     oracle, cases = oracle_and_cases
     verdicts = [found for found in NoisyJudge(oracle, share=0.2).judge(cases) if isinstance(found, Verdict)]
     labels = [event.label for verdict in verdicts for event in verdict.events]

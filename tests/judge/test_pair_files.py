@@ -37,7 +37,7 @@ def exported_row(tmp_path, flavour: str, pair: PreferencePair = PAIR) -> dict:
 
 
 def imported(tmp_path, flavour: str, *rows: dict):
-    path = tmp_path / "foreign.json"
+    path = tmp_path / "external.json"
     path.write_text(json.dumps(rows))
     return import_pairs(path, flavour=flavour)
 
@@ -128,15 +128,15 @@ def test_the_rows_of_video_salmonn_2_plus_where_gpt_is_the_ground_truth(tmp_path
 
 def test_what_a_format_cannot_tell_is_left_out_and_counted(tmp_path):
     tagged = replace(PAIR, rejected="the sign reads <video>")
-    no_reference = replace(PAIR, reference_caption=None)
+    no_reference_caption = replace(PAIR, reference_caption=None)
     untold = replace(LOCAL, prompt="Describe this part.")
-    pairs = [PAIR, tagged, no_reference, untold]
+    pairs = [PAIR, tagged, no_reference_caption, untold]
     tag = "its text holds <video>, <image> or <audio>, where the format would look for a file"
     interval = "it is about an interval, which neither the format nor the prompt tells"
-    reference = "it has no reference caption, which the format needs"
+    reference_caption = "it has no reference caption, which the format needs"
     expected = {
         "trl": {interval: 1}, "ms-swift": {tag: 1, interval: 1}, "llama-factory": {tag: 1, interval: 1},
-        "salmonn2": {tag: 1, reference: 1}, "salmonn2-plus": {tag: 1, reference: 1, interval: 1},
+        "salmonn2": {tag: 1, reference_caption: 1}, "salmonn2-plus": {tag: 1, reference_caption: 1, interval: 1},
     }  # fmt: skip
     for flavour, left_out in expected.items():
         exported = export_pairs(pairs, tmp_path / flavour, flavour=flavour)
@@ -154,8 +154,8 @@ def test_trl_rows_of_others(tmp_path, answers_hold_the_prompt):
     if answers_hold_the_prompt:
         row = {"chosen": question + good, "rejected": question + bad, "videos": ["v.mp4"]}
     plain = {"prompt": "Describe.", "chosen": "Good.", "rejected": "Bad.", "videos": ["v.mp4"]}
-    wanted = PreferencePair(sample_id="v.mp4", video="v.mp4", prompt="Describe.", chosen="Good.", rejected="Bad.")
-    assert imported(tmp_path, "trl", row, plain).pairs == (wanted, wanted)
+    expected = PreferencePair(sample_id="v.mp4", video="v.mp4", prompt="Describe.", chosen="Good.", rejected="Bad.")
+    assert imported(tmp_path, "trl", row, plain).pairs == (expected, expected)
 
 
 def test_ms_swift_rows_of_others(tmp_path):
@@ -208,7 +208,7 @@ def test_the_flavour_is_asked_for(tmp_path):
     export_pairs([PAIR], tmp_path / "a.json", flavour="salmonn2")
     with pytest.raises(UserError, match="gpt is the chosen caption in salmonn2, and the ground truth in salmonn2-plus"):
         import_pairs(tmp_path / "a.json", flavour=None)
-    with pytest.raises(UserError, match="got the flavour 'verl', wanted one of trl, ms-swift"):
+    with pytest.raises(UserError, match="got the flavour 'verl', expected one of trl, ms-swift"):
         import_pairs(tmp_path / "a.json", flavour="verl")
 
 
@@ -218,7 +218,7 @@ def test_the_flavour_is_asked_for(tmp_path):
     [
         ("", "the file is empty"),
         ("{", "cannot be read"),
-        ("[1]", "row 1: got a int, wanted an object"),
+        ("[1]", "row 1: got a int, expected an object"),
         ('[{"video": "v.mp4"}]', "row 1: got the fields video"),
         ('[{"messages": 3, "conversations": 3, "chosen": 3, "rejected": 3}]', "row 1: got the fields messages"),
     ],
@@ -232,7 +232,7 @@ def test_a_file_that_holds_no_pairs_is_named(tmp_path, flavour, text, message):
 
 
 def test_a_text_of_a_wrong_type_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"row 1: PreferencePair\.rejected: got None, wanted str"):
+    with pytest.raises(UserError, match=r"row 1: PreferencePair\.rejected: got None, expected str"):
         imported(tmp_path, "trl", {"prompt": "p", "chosen": "c", "rejected": None, "videos": ["v.mp4"]})
     with pytest.raises(UserError, match="cannot be read"):
         import_pairs(tmp_path / "none.json", flavour="trl")

@@ -212,7 +212,7 @@ def test_an_unfinished_caption_is_rejected_but_never_chosen():
     assert selection.pairs[0].rejected_id == "a/bad" and selection.report.num_unfinished == 1
 
 
-def test_repetition_counts_in_a_minimal_pair_and_in_the_margin_if_wanted():
+def test_repetition_counts_in_a_minimal_pair_and_in_the_margin_if_expected():
     plain, recap = texts(told=(0, 1, 2)), texts(told=(0, 1, 2)) + " Overall, the red circle grows."
     written = [caption("plain", plain), caption("recap", recap)]
     labels = [verdict(written[0]), replace(verdict(written[1]), repeated=("the red circle grows",))]
@@ -261,7 +261,7 @@ def test_a_caption_that_nobody_judged_is_dropped():
     assert report.captions_dropped == {"nobody judged it": 1}
 
 
-def test_the_report_tells_margins_fixes_and_what_length_could_teach():
+def test_the_report_tells_margins_fixes_and_what_length_could_finetune():
     captions = [
         caption("good", texts(told=(0, 1, 2, 3))), caption("bad", texts(told=(0, 1))),  # 26 - 16 words
         caption("good", texts(told=(1, 2)), of="b"),  # 10 - 15 words
@@ -344,7 +344,7 @@ def test_pairs_of_another_model_are_refused():
     pairs = select([caption("one", texts(told=(0, 1))), caption("two", texts(told=(0,)))], PairConfig()).pairs
     check_model(pairs, checkpoint="tiny@1")
     check_model([replace(pairs[0], checkpoint="")], checkpoint="tiny@2")  # imported: nobody knows
-    with pytest.raises(UserError, match="got 1 pairs of captions by tiny@1, wanted pairs by tiny@2"):
+    with pytest.raises(UserError, match="got 1 pairs of captions by tiny@1, expected pairs by tiny@2"):
         check_model(pairs, checkpoint="tiny@2")
 
 

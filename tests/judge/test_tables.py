@@ -38,8 +38,8 @@ def test_terminal(metrics):
     assert terminal_table(metrics, closing=CLOSING).split("\n") == [
         "            missing        hallucination   total error     repetition",
         "global      0.250 ±0.000   0.500 ±0.000    0.750 ±0.000    0.000",
-        " seen       0.500 ±0.000   0.000 ±0.000    0.500 ±0.000    -",
-        " heard      0.000 ±0.000   1.000 ±0.000    1.000 ±0.000    -",
+        " visual     0.500 ±0.000   0.000 ±0.000    0.500 ±0.000    -",
+        " audio      0.000 ±0.000   1.000 ±0.000    1.000 ±0.000    -",
         "2 videos, 8 events, 0 unscored; judge oracle; protocol avcap-1",
     ]
 
@@ -54,7 +54,7 @@ def test_markdown(metrics):
 def test_latex(metrics):
     lines = latex_table(metrics, closing=CLOSING).split("\n")
     assert r"global & 0.250 $\pm$0.000 & 0.500 $\pm$0.000 & 0.750 $\pm$0.000 & 0.000 \\" in lines
-    assert r"\quad seen & 0.500 $\pm$0.000 & 0.000 $\pm$0.000 & 0.500 $\pm$0.000 & - \\" in lines
+    assert r"\quad visual & 0.500 $\pm$0.000 & 0.000 $\pm$0.000 & 0.500 $\pm$0.000 & - \\" in lines
     assert escape_latex("50_% & a\\b") == r"50\_\% \& a\textbackslash{}b"
 
 
@@ -69,7 +69,7 @@ def test_half_an_interval_is_shown_and_nothing_where_there_is_none():
 def test_local_captions_stand_below_global_ones():
     both = compute_metrics([scored("a", "mc"), scored("a", "cc", interval_s=(0.0, 2.0))])
     labels = [line.split("  ")[0] for line in terminal_table(both, closing="end").split("\n")]
-    assert labels[1:] == ["global", " seen", " heard", "local", " seen", " heard", "end"]
+    assert labels[1:] == ["global", " visual", " audio", "local", " visual", " audio", "end"]
 
 
 @pytest.mark.parametrize("name", TABLES)

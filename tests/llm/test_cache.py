@@ -161,14 +161,14 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path):
 def test_a_file_that_breaks_later_is_reported(tmp_path: Path):
     path = tmp_path / "cache.db"
     cache = ReplyCache(path)
-    for number in range(500):
-        cache.put(str(number), replace(REPLY, text="x" * 200), model="m")
+    for index in range(500):
+        cache.put(str(index), replace(REPLY, text="x" * 200), model="m")
     cache.close()
     content = bytearray(path.read_bytes())
     content[4096:] = random.Random(0).randbytes(len(content) - 4096)  # all but the page with the header
     path.write_bytes(content)
     with pytest.raises(UserError, match="cannot be used as a cache"):
-        [ReplyCache(path).claim(str(number)) for number in range(500)]
+        [ReplyCache(path).claim(str(index)) for index in range(500)]
 
 
 def test_two_processes_pay_once(tmp_path: Path):

@@ -37,7 +37,7 @@ def request(text: str, **fields: Any) -> ChatRequest:
 
 
 def requests(count: int) -> list[ChatRequest]:
-    return [request(f"question {number}") for number in range(count)]
+    return [request(f"question {index}") for index in range(count)]
 
 
 def echo(body: Body) -> str:
@@ -46,7 +46,7 @@ def echo(body: Body) -> str:
 
 
 def replies(count: int) -> list[Reply]:
-    texts = [f"reply to question {number}" for number in range(count)]
+    texts = [f"reply to question {index}" for index in range(count)]
     return [Reply(text=text, input_tokens=100, output_tokens=10) for text in texts]
 
 
@@ -237,7 +237,7 @@ def test_retry_after_is_waited_for(form: str):
     assert second - first >= 1.0
 
 
-def test_a_server_that_wants_hours_is_left_alone():
+def test_a_server_that_expects_hours_is_left_alone():
     with ScriptedServer(script=play.always(play.rate_limited(after="7200"))) as server:
         assert ask_one(server) == NoReply(reason="status 429: slow down")
     assert len(server.calls) == 1
@@ -275,7 +275,7 @@ def test_structured_output_falls_back_with_many_in_flight():
     assert sum("response_format" in call.body for call in server.calls) <= 3 * 8  # those that were in flight at once
 
 
-def test_a_server_that_wants_the_newer_name_of_max_tokens_gets_it():
+def test_a_server_that_expects_the_newer_name_of_max_tokens_gets_it():
     def newer(stage: play.Stage) -> None:
         if "max_tokens" in stage.body:
             stage.send_error(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
@@ -410,7 +410,7 @@ def test_specs(spec: str, model: str, url: str):
      "openai:m@sk-secret", "openai:two words", "openai:m@http://host:port/v1"],
 )  # fmt: skip
 def test_bad_specs_are_refused_without_showing_a_secret(spec: str):
-    with pytest.raises(UserError, match=r"wanted openai:MODEL|OPENAI_API_KEY") as raised:
+    with pytest.raises(UserError, match=r"expected openai:MODEL|OPENAI_API_KEY") as raised:
         read_chat_spec(spec)
     assert "sk-secret" not in str(raised.value)
 
@@ -424,7 +424,7 @@ def test_settings_are_checked_before_anything_is_sent():
         open_chat("openai:m@http://localhost/v1", api_key="sk-secret\n")
     assert "sk-secret" not in str(raised.value)
     for setting in ({"concurrency": 0}, {"timeout_s": 0.0}, {"timeout_s": float("nan")}, {"max_retries": -1}):
-        with pytest.raises(UserError, match="wanted"):
+        with pytest.raises(UserError, match="expected"):
             open_chat("openai:m@http://localhost/v1", **setting)
 
 

@@ -99,7 +99,7 @@ NAMES = [row[0] for row in REFUSALS]
 
 @pytest.mark.parametrize(("refused", "status", "error", "dropped"), [row[1:] for row in REFUSALS], ids=NAMES)
 def test_a_refused_optional_part_is_left_out_and_nothing_else(refused, status, error, dropped, tmp_path: Path):
-    asked = [request(f"q{number}", schema=SCHEMA, options=OPTIONS) for number in range(3)]
+    asked = [request(f"q{index}", schema=SCHEMA, options=OPTIONS) for index in range(3)]
     cache = ReplyCache(tmp_path / "replies.db")
     script = play.always(refusing(refused, status=status, error=error))
     with ScriptedServer(script=script) as server:
@@ -149,7 +149,7 @@ def test_a_guess_that_does_not_help_is_made_once_and_changes_nothing():
         ScriptedServer(script=play.always(play.status(400, "Bad Request"))) as server,
         open_chat(f"openai:tester@{server.url}", concurrency=1, timeout_s=20) as chat,
     ):
-        answers = list(chat.ask([request(f"q{number}", schema=SCHEMA) for number in range(3)]))
+        answers = list(chat.ask([request(f"q{index}", schema=SCHEMA) for index in range(3)]))
     assert answers == [NoReply(reason="status 400: Bad Request")] * 3
     assert len(server.calls) == 2 + 1 + 1 and chat.dropped == ()
 

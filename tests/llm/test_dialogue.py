@@ -13,11 +13,11 @@ def question(text: str) -> ChatRequest:
 
 def asking(name: str, *, turns: list[int]):
     """A dialogue that asks so many questions in each turn, and returns all answers."""
-    heard = []
+    audio = []
     for turn, num in enumerate(turns):
-        answers = yield [question(f"{name}.{turn}.{number}") for number in range(num)]
-        heard += [answer.text for answer in answers]
-    return heard
+        answers = yield [question(f"{name}.{turn}.{index}") for index in range(num)]
+        audio += [answer.text for answer in answers]
+    return audio
 
 
 def echo() -> ScriptedChat:
@@ -25,7 +25,7 @@ def echo() -> ScriptedChat:
 
 
 def expected(name: str, turns: list[int]) -> list[str]:
-    return [f"{name}.{turn}.{number}" for turn, num in enumerate(turns) for number in range(num)]
+    return [f"{name}.{turn}.{index}" for turn, num in enumerate(turns) for index in range(num)]
 
 
 TURNS = {"a": [2, 1], "b": [], "c": [1, 0, 3], "d": [1]}
@@ -50,7 +50,7 @@ def test_side_by_side_is_one_dialogue():
 def test_a_result_does_not_wait_for_those_behind_it():
     """Of a thousand cases the first is answered when one question has been asked."""
     chat = echo()
-    results = converse((asking(str(number), turns=[1]) for number in range(1000)), chat=chat)
+    results = converse((asking(str(index), turns=[1]) for index in range(1000)), chat=chat)
     assert next(results) == ["0.0.0"] and len(chat.asked) == 1
 
 

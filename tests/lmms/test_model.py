@@ -94,10 +94,10 @@ def test_what_cannot_be_asked_is_said(parts, got):
 
 def test_generation_kwargs():
     kwargs = {"max_new_tokens": 16, "temperature": 0.7, "do_sample": False}
-    greedy = request_of(kwargs, use_sound=True, use_picture=True)
+    greedy = request_of(kwargs, use_audio=True, use_video=True)
     assert (greedy.decoding.max_new_tokens, greedy.decoding.temperature) == (16, 0.0)
-    drawn = request_of({"temperature": 0.7, "top_p": None}, use_sound=False, use_picture=True)
-    assert (drawn.decoding.temperature, drawn.decoding.top_p, drawn.use_sound) == (0.7, 1.0, False)
+    drawn = request_of({"temperature": 0.7, "top_p": None}, use_audio=False, use_video=True)
+    assert (drawn.decoding.temperature, drawn.decoding.top_p, drawn.use_audio) == (0.7, 1.0, False)
     assert drawn.decoding.max_new_tokens == 1024
     assert cut_at_stops("A. yes\nQ: more", {"until": ["\n", "Q"]}) == "A. yes"
     assert cut_at_stops("A. yes", {"until": "es"}) == "A. y" and cut_at_stops("A. yes", {}) == "A. yes"

@@ -63,7 +63,7 @@ def test_what_is_no_world_is_an_error(tmp_path, capsys):
     with pytest.raises(UserError, match="without truth"):
         write_task(tmp_path, tmp_path / "out")
     assert main([str(tmp_path), str(tmp_path / "out")]) == 2
-    assert "wanted a world" in capsys.readouterr().err
+    assert "expected a world" in capsys.readouterr().err
     assert main([]) == 2
     assert main([str(EXAMPLES), str(tmp_path / "out")]) == 0
     assert f"--include_path {tmp_path / 'out'} --tasks avcap_world" in capsys.readouterr().out

@@ -16,14 +16,14 @@ def good(tmp_path_factory) -> Path:
     """8 s of picture and sound whose index lies at its head."""
     return write_media(
         tmp_path_factory.mktemp("good") / "good.mp4",
-        frame_times=[40 * number for number in range(200)],
+        frame_times=[40 * index for index in range(200)],
         waveform=tone(seconds=8, rate=48000),
-        sound_codec="aac",
+        audio_codec="aac",
         container_options={"movflags": "faststart"},
     )
 
 
-def references(target: Path) -> dict[str, str]:
+def links(target: Path) -> dict[str, str]:
     """File -> files of all kinds that only point to it."""
     header = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:8\n"
     playlist = f"{header}#EXTINF:8,\n{target}\n#EXT-X-ENDLIST\n"
@@ -46,10 +46,10 @@ def references(target: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", references(Path()))
+@pytest.mark.parametrize("name", links(Path()))
 def test_a_file_that_points_to_others_is_refused(good, tmp_path, name):
     path = tmp_path / name
-    path.write_text(references(good)[name])
+    path.write_text(links(good)[name])
     with pytest.raises(MediaError, match=f"{name}: got a file that cannot be opened as media"):
         read_clip(path)
 
@@ -58,11 +58,11 @@ def test_a_file_that_points_to_others_is_refused(good, tmp_path, name):
 def test_a_file_of_something_else_is_refused(tmp_path, content):
     path = tmp_path / "film.mp4"
     path.write_bytes(content)
-    with pytest.raises(MediaError, match=r"film.mp4: got .* wanted"):
+    with pytest.raises(MediaError, match=r"film.mp4: got .* expected"):
         read_clip(path)
 
 
-def test_subtitles_alone_are_neither_picture_nor_sound(tmp_path):
+def test_subtitles_alone_are_neither_video_nor_audio(tmp_path):
     path = tmp_path / "words.srt"
     path.write_text("1\n00:00:00,000 --> 00:00:02,000\nhello\n\n")
     with pytest.raises(MediaError, match="no picture and no sound stream"):
@@ -92,8 +92,8 @@ def test_addresses_mean_nothing(good, monkeypatch, address):
 
 
 def test_an_image_pattern_is_only_a_name(tmp_path):
-    for number in range(3):
-        write_media(tmp_path / f"{number}.png", frame_times=[0], video_codec="png", pix_fmt="rgb24")
+    for index in range(3):
+        write_media(tmp_path / f"{index}.png", frame_times=[0], video_codec="png", pix_fmt="rgb24")
     with pytest.raises(MediaError, match="No such file"):
         read_clip(tmp_path / "%d.png")
     (tmp_path / "0.png").rename(tmp_path / "%d.png")  # and a file of that very name is that one file

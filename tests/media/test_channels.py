@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from support.media_files import heard_hz, steps, write_media
+from support.media_files import steps, tone_hz, write_media
 
 from avcap.media import read_clip
 from avcap.media.channels import is_cancelled, powers, split_channels
@@ -53,7 +53,7 @@ def test_one_channel_among_many_is_heard(tmp_path, num_channels, place):
     samples_SN = np.zeros((3 * 16000, num_channels))
     samples_SN[:, place] = np.round(steps(seconds=3, rate=16000) * 32767)
     clip = read_clip(write_wav(tmp_path / "one.wav", samples_SN))
-    assert heard_hz(clip.waveform_S) == [400, 600, 800]
+    assert tone_hz(clip.waveform_S) == [400, 600, 800]
     # a mean of 63 would be 36 dB down; taken alone it is as loud as it was. Of 9 it is 19 dB down, and stays mixed
     assert np.abs(clip.waveform_S).max() == pytest.approx(0.4 if num_channels == 63 else 0.4 / 9, abs=0.01)
 
@@ -67,9 +67,9 @@ def test_eight_planes_are_read_safely(tmp_path, codec, name):
         packed = np.repeat(steps(seconds=3.1)[:, None], 8, axis=1).reshape(1, -1).astype(np.float32)
         encode(container, audio, av.AudioFrame.from_ndarray(packed, format="flt", layout="7.1"))
     clip = read_clip(path)
-    assert heard_hz(clip.waveform_S) == [400, 600, 800]
+    assert tone_hz(clip.waveform_S) == [400, 600, 800]
     assert clip.waveform_S.std() == pytest.approx(0.4 / 2**0.5, rel=0.05)
-    assert heard_hz(read_clip(path, interval_s=(1.0, 3.0)).waveform_S) == [600, 800]
+    assert tone_hz(read_clip(path, interval_s=(1.0, 3.0)).waveform_S) == [600, 800]
 
 
 def test_a_mix_that_cancels_is_replaced_second_by_second(tmp_path):
@@ -81,14 +81,14 @@ def test_a_mix_that_cancels_is_replaced_second_by_second(tmp_path):
         samples = np.round(np.stack([wave_S, side_S], axis=1) * 32767).astype(np.int16).reshape(1, -1)
         encode(container, audio, av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo"))
     clip = read_clip(path)
-    assert heard_hz(clip.waveform_S) == [400, 600, 800, 1000]
+    assert tone_hz(clip.waveform_S) == [400, 600, 800, 1000]
     (note,) = clip.notes
     assert "cancel each other" in note and "the loudest alone" in note
 
 
 @pytest.mark.parametrize("gains", [[1, 1], [1, 0], [1, -0.5]])
 def test_an_ordinary_mix_is_ffmpegs_own(tmp_path, gains):
-    path = write_media(tmp_path / "a.mkv", waveform=steps(seconds=2, rate=16000), sound_rate=16000, gains=gains)
+    path = write_media(tmp_path / "a.mkv", waveform=steps(seconds=2, rate=16000), audio_rate=16000, gains=gains)
     clip = read_clip(path)
     np.testing.assert_allclose(clip.waveform_S, steps(seconds=2, rate=16000) * sum(gains) / 2, atol=2e-4)
     assert clip.notes == ()

@@ -6,15 +6,15 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.media_files import heard_hz, stamped_frame, stamps, steps, write_media
+from support.media_files import stamped_frame, stamps, steps, tone_hz, write_media
 
 from avcap.errors import MediaError
 from avcap.media import read_clip
 from avcap.media.clock import PacketTimes, mend_clock
 
 KINDS = {
-    "ts": {"sound_codec": "aac"},
-    "mpg": {"video_codec": "mpeg2video", "sound_codec": "mp2", "time_base": Fraction(1, 25)},
+    "ts": {"audio_codec": "aac"},
+    "mpg": {"video_codec": "mpeg2video", "audio_codec": "mp2", "time_base": Fraction(1, 25)},
     "mkv": {},
 }
 
@@ -25,7 +25,7 @@ def recording(path: Path, *, first: int = 0, shift_s: int = 0, seconds: int = 3)
     tick = 1 if "time_base" in kind else 40
     return write_media(
         path, frame_times=[tick * number for number in range(25 * seconds)],
-        picture=lambda number: stamped_frame(number + first),
+        image=lambda number: stamped_frame(number + first),
         waveform=steps(seconds=seconds, first_hz=400 + 200 * (first // 25)), shift_s=shift_s, **kind,
     )  # fmt: skip
 
@@ -62,7 +62,7 @@ def test_joined_recordings_are_one(tmp_path, suffix, starts_s, word):
     # the audio may start some frames before the video, so frame 25 k or one just before it stands at second k
     off = np.array(stamps(clip.frames_THWC))[:seconds] - 25 * np.arange(seconds)
     assert (off <= 0).all() and (off >= -2).all()
-    assert heard_hz(clip.waveform_S) == [400 + 200 * second for second in range(seconds)]
+    assert tone_hz(clip.waveform_S) == [400 + 200 * second for second in range(seconds)]
     assert clip.duration_s == pytest.approx(seconds, abs=0.1)
     assert clip.num_bad_packets == 0
     assert any(word in note for note in clip.notes)
@@ -71,14 +71,14 @@ def test_joined_recordings_are_one(tmp_path, suffix, starts_s, word):
 @pytest.mark.parametrize(("suffix", "codec"), [("ogg", "libopus"), ("flac", "flac"), ("aac", "aac"), ("mp3", "mp3")])
 def test_joined_audio_is_one(tmp_path, suffix, codec):
     parts = [
-        write_media(tmp_path / f"{hz}.{suffix}", waveform=steps(seconds=3, first_hz=hz), sound_codec=codec)
+        write_media(tmp_path / f"{hz}.{suffix}", waveform=steps(seconds=3, first_hz=hz), audio_codec=codec)
         for hz in (400, 1000)
     ]
     path = tmp_path / f"joined.{suffix}"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     clip = read_clip(path)
     lost_s = 0.4 if suffix == "flac" else 0.0  # FFmpeg's parser of FLAC loses three packets at the joint
-    assert heard_hz(clip.waveform_S) == [400, 600, 800, 1000, 1200, 1400][: 5 if lost_s else 6]
+    assert tone_hz(clip.waveform_S) == [400, 600, 800, 1000, 1200, 1400][: 5 if lost_s else 6]
     assert clip.duration_s == pytest.approx(6 - lost_s, abs=0.15)
 
 
@@ -92,7 +92,7 @@ def test_an_interval_is_one_of_the_mended_clock(tmp_path, suffix):
 
 def test_video_alone_is_mended_as_with_audio(tmp_path):
     path = joined(tmp_path, "ts", starts_s=[0, 100])
-    with_audio, alone = read_clip(path), read_clip(path, want_sound=False)
+    with_audio, alone = read_clip(path), read_clip(path, with_audio=False)
     np.testing.assert_array_equal(alone.frames_THWC, with_audio.frames_THWC)
     assert alone.duration_s == with_audio.duration_s
 
@@ -110,9 +110,9 @@ def test_an_ordinary_file_has_no_notes(tmp_path):
 def packets(times_s: list[float], *, first_order: int = 0, step_s: float = 0.1) -> PacketTimes:
     """Packets of 0.1 s at these times, every second one of the file."""
     found = PacketTimes()
-    for number, time_s in enumerate(times_s):
+    for index, time_s in enumerate(times_s):
         found.add(
-            order=first_order + 2 * number, decode_s=time_s, show_s=time_s, duration_s=step_s, is_shown=True
+            order=first_order + 2 * index, decode_s=time_s, show_s=time_s, duration_s=step_s, is_shown=True
         )  # fmt: skip
     return found
 

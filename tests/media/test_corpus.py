@@ -7,7 +7,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from support.media_files import heard_hz, set_display_matrix, stamped_frame, stamps, steps, stored_for, write_media
+from support.media_files import set_display_matrix, stamped_frame, stamps, steps, stored_for, tone_hz, write_media
 
 from avcap.media import read_clip
 
@@ -19,23 +19,23 @@ UNEVEN = [0, *np.cumsum(np.random.default_rng(2).integers(5, 75, FRAMES - 1)).to
 TV = {"time_base": Fraction(1, FPS)}
 FAST_VP = {"video_options": {"deadline": "realtime", "cpu-used": "8"}}
 FORMATS: dict[str, dict[str, Any]] = {
-    "h264-aac.mp4": {"sound_codec": "aac"},
-    "mpeg4-pcm.mov": {"video_codec": "mpeg4", "sound_codec": "pcm_s16le"},
+    "h264-aac.mp4": {"audio_codec": "aac"},
+    "mpeg4-pcm.mov": {"video_codec": "mpeg4", "audio_codec": "pcm_s16le"},
     "h264-flac.mkv": {},
-    "ffv1-opus.mkv": {"video_codec": "ffv1", "sound_codec": "libopus"},
-    "vp8-opus.webm": {"video_codec": "libvpx", "sound_codec": "libopus", **FAST_VP},
-    "h264-aac.ts": {"sound_codec": "aac"},
-    "mpeg2-mp2.ts": {"video_codec": "mpeg2video", "sound_codec": "mp2", **TV},
-    "mpeg2-mp2.mpg": {"video_codec": "mpeg2video", "sound_codec": "mp2", **TV},
-    "h264-mp3.flv": {"sound_codec": "mp3", "sound_rate": 44100},
-    "mjpeg-pcm.avi": {"video_codec": "mjpeg", "pix_fmt": "yuvj420p", "sound_codec": "pcm_s16le", **TV},
-    "fragmented.mp4": {"sound_codec": "aac", "container_options": {"movflags": "frag_keyframe+delay_moov"}},
-    "8khz-24bit.mov": {"video_codec": "mpeg4", "sound_codec": "pcm_s24le", "sound_rate": 8000},
+    "ffv1-opus.mkv": {"video_codec": "ffv1", "audio_codec": "libopus"},
+    "vp8-opus.webm": {"video_codec": "libvpx", "audio_codec": "libopus", **FAST_VP},
+    "h264-aac.ts": {"audio_codec": "aac"},
+    "mpeg2-mp2.ts": {"video_codec": "mpeg2video", "audio_codec": "mp2", **TV},
+    "mpeg2-mp2.mpg": {"video_codec": "mpeg2video", "audio_codec": "mp2", **TV},
+    "h264-mp3.flv": {"audio_codec": "mp3", "audio_rate": 44100},
+    "mjpeg-pcm.avi": {"video_codec": "mjpeg", "pix_fmt": "yuvj420p", "audio_codec": "pcm_s16le", **TV},
+    "fragmented.mp4": {"audio_codec": "aac", "container_options": {"movflags": "frag_keyframe+delay_moov"}},
+    "8khz-24bit.mov": {"video_codec": "mpeg4", "audio_codec": "pcm_s24le", "audio_rate": 8000},
 }
 TIMINGS: dict[str, dict[str, Any]] = {
     "constant": {},
     "uneven": {"frame_times": UNEVEN},
-    "late audio": {"sound_start": Fraction(1, 2)},
+    "late audio": {"audio_start": Fraction(1, 2)},
     "late video": {"frame_times": [time + 480 for time in CONSTANT]},
     "late clock": {"shift_s": 7},
 }
@@ -70,7 +70,7 @@ def check(path: Path, *, frame_times: list[int]) -> None:
     assert ((numbers == expected.clip(0)) | (numbers == early.clip(0))).all()
     assert numbers[-1] >= FRAMES - 2  # the last one may have come after the last instant
     late_s = starts_s["audio"] - origin_s
-    assert heard_hz(clip.waveform_S[round(late_s * 16000) :]) == [400, 600, 800]
+    assert tone_hz(clip.waveform_S[round(late_s * 16000) :]) == [400, 600, 800]
     assert clip.num_bad_packets == 0
     assert clip.duration_s == pytest.approx(max(shown_s[-1] + 0.04, late_s + AUDIO_SECONDS), abs=0.1)
 
@@ -79,7 +79,7 @@ def write(path: Path, **plan: Any) -> list[int]:
     """Renders a plan -> the times of its frames in ms."""
     times = plan.pop("frame_times", CONSTANT)
     time_base = plan.get("time_base", Fraction(1, 1000))
-    plan["waveform"] = steps(seconds=AUDIO_SECONDS, rate=plan.get("sound_rate", 48000))
+    plan["waveform"] = steps(seconds=AUDIO_SECONDS, rate=plan.get("audio_rate", 48000))
     write_media(path, frame_times=[round(Fraction(time, 1000) / time_base) for time in times], **plan)
     return times
 
@@ -109,5 +109,5 @@ def test_channels(tmp_path, name, mix):
 @pytest.mark.parametrize("matrix", MATRICES, ids=str)
 def test_display_matrix(tmp_path, matrix):
     path = tmp_path / "turned.mp4"
-    times = write(path, **FORMATS["h264-aac.mp4"], picture=lambda number: stored_for(stamped_frame(number), matrix))
+    times = write(path, **FORMATS["h264-aac.mp4"], image=lambda number: stored_for(stamped_frame(number), matrix))
     check(set_display_matrix(path, matrix), frame_times=times)

@@ -81,7 +81,7 @@ def test_anamorphic_video_gets_its_shape(tmp_path):
 @pytest.mark.parametrize("matrix", [(-1, 0, 0, 1), (0, 1, 1, 0)])
 def test_a_mirrored_video_says_so(tmp_path, matrix):
     path = write_media(
-        tmp_path / "mirrored.mp4", frame_times=[0, 40], picture=lambda number: stored_for(stamped_frame(number), matrix)
+        tmp_path / "mirrored.mp4", frame_times=[0, 40], image=lambda number: stored_for(stamped_frame(number), matrix)
     )
     assert read_clip(path).notes == ()
     assert read_clip(set_display_matrix(path, matrix)).notes == ("shown mirrored, as its display matrix says",)

@@ -42,7 +42,7 @@ def test_small_frames_grow_to_the_least_area():
     assert smart_resize(10, 10, factor=28, min_pixels=784, max_pixels=61_250) == (28, 28)
 
 
-def test_published_frames_are_spread_from_the_first_to_the_last():
+def test_official_frames_are_spread_from_the_first_to_the_last():
     options = {"interval_s": 0.4, "min_frames": 4, "max_frames": 32}
     # 10 s of 25 frames a second: round(10 / 0.4) = 25 frames, linspace(0, 249, 25): steps of 10.375, cut
     index = official_plus_frame_index(num_frames=250, source_fps=25.0, **options)
@@ -51,7 +51,7 @@ def test_published_frames_are_spread_from_the_first_to_the_last():
     assert math.isclose(official_plus_seconds_per_grid(num_frames=250, source_fps=25.0, num_looked_at=25), 0.8)
 
 
-def test_published_number_of_frames_has_two_limits():
+def test_official_number_of_frames_has_two_limits():
     options = {"source_fps": 25.0, "interval_s": 0.1, "min_frames": 64, "max_frames": 768}
     assert len(official_plus_frame_index(num_frames=25 * 600, **options)) == 768  # 10 min would be 6000
     assert len(official_plus_frame_index(num_frames=100, **options)) == 64  # 4 s would be 40

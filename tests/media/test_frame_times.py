@@ -49,15 +49,15 @@ def test_instants_rise_from_the_start_and_stay_inside(start_s, length_s, fps, ma
 
 
 # From reference runs of the published code: frames of the video, its rate, the cap, the frames it took.
-PUBLISHED = [
+OFFICIAL = [
     (250, 25.0, 5, [0, 62, 124, 186, 249]),
     (311, 25.0, 4, [0, 103, 206, 310]),
     (744, 24.0, 7, [0, 123, 247, 371, 495, 619, 743]),
 ]
 
 
-@pytest.mark.parametrize(("num_frames", "source_fps", "max_frames", "expected"), PUBLISHED)
-def test_official_rule_takes_the_published_frames(num_frames, source_fps, max_frames, expected):
+@pytest.mark.parametrize(("num_frames", "source_fps", "max_frames", "expected"), OFFICIAL)
+def test_official_rule_takes_the_official_frames(num_frames, source_fps, max_frames, expected):
     index_T = official_v1_frame_index(num_frames=num_frames, source_fps=source_fps, fps=1, max_frames=max_frames)
     assert index_T.dtype == np.int64
     assert index_T.tolist() == expected

@@ -53,7 +53,7 @@ def test_chunks_are_padded_to_whole_ones():
 
 
 @pytest.mark.parametrize(("num_samples", "min_s", "num_chunks"), [(0, 1.0, 2), (3, 1.0, 2), (5, 0.0, 1), (0, 0.0, 1)])
-def test_short_sound_is_padded_to_the_least_length(num_samples, min_s, num_chunks):
+def test_short_audio_is_padded_to_the_least_length(num_samples, min_s, num_chunks):
     # chunks of 0.5 s = 5 samples; a least length of 1 s = 10 samples = 2 chunks
     chunks_KS = chunk_waveform(torch.ones(num_samples), chunk_s=0.5, sample_rate_hz=10, min_s=min_s)
     assert chunks_KS.shape == (num_chunks, 5)

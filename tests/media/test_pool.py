@@ -27,9 +27,9 @@ def no_workers_from_elsewhere():
 def film(tmp_path_factory) -> Path:
     return write_media(
         tmp_path_factory.mktemp("pool") / "film.mp4",
-        frame_times=[40 * number for number in range(100)],
+        frame_times=[40 * index for index in range(100)],
         waveform=tone(seconds=4, rate=48000),
-        sound_codec="aac",
+        audio_codec="aac",
     )
 
 
@@ -39,10 +39,10 @@ def long_film(tmp_path_factory) -> Path:
     big = np.random.default_rng(0).integers(0, 255, (540, 960, 3), dtype=np.uint8)
     return write_media(
         tmp_path_factory.mktemp("pool") / "long.mkv",
-        frame_times=[10 * number for number in range(40)],
+        frame_times=[10 * index for index in range(40)],
         video_codec="mjpeg",
         pix_fmt="yuvj420p",
-        picture=lambda _: big,
+        image=lambda _: big,
     )
 
 
@@ -61,7 +61,7 @@ def assert_same(left: Clip, right: Clip) -> None:
 def test_a_worker_gives_the_clip_that_this_process_reads(film):
     arguments = {"fps": 3, "interval_s": (1.0, 3.5), "frame_size": (24, 40), "lead_in": True}
     assert_same(load_clip(film, **arguments), read_clip(film, **arguments))
-    assert_same(load_clip(film, want_picture=False), read_clip(film, want_picture=False))
+    assert_same(load_clip(film, with_video=False), read_clip(film, with_video=False))
 
 
 def test_one_worker_serves_file_after_file(film, tmp_path):
@@ -142,7 +142,7 @@ def test_a_forked_child_does_not_take_its_parents_worker(film):
 
 def test_pool_keeps_the_order_and_goes_on_after_a_bad_file(film, tmp_path):
     paths = [str(film), str(tmp_path / "none.mp4"), str(film), str(film)]
-    requests = [ClipRequest(path=path, max_frames=place + 1) for place, path in enumerate(paths)]
+    requests = [ClipRequest(path=path, max_frames=index + 1) for index, path in enumerate(paths)]
     with pool.DecodePool(num_workers=2) as decoders:
         in_order = list(decoders.map(requests))
         unordered = dict(decoders.map_unordered(requests))
@@ -156,8 +156,8 @@ def test_the_pool_reads_ahead_only_a_little(film):
     taken = []
 
     def requests():
-        for place in range(20):
-            taken.append(place)
+        for index in range(20):
+            taken.append(index)
             yield ClipRequest(path=str(film), max_frames=1)
 
     with pool.DecodePool(num_workers=2) as decoders:

@@ -19,17 +19,17 @@ UNEVEN_STEPS = np.random.default_rng(1).integers(5, 80, FRAMES)
 UNEVEN = (np.cumsum(UNEVEN_STEPS) - UNEVEN_STEPS[0]).tolist()
 NTSC = {"frame_times": range(240), "time_base": Fraction(1001, 30000), "rate": Fraction(30000, 1001)}
 TV = {"frame_times": range(FRAMES), "time_base": Fraction(1, 25)}
-SOUND = tone(seconds=SECONDS, rate=48000)
-AAC = {"waveform": SOUND, "sound_codec": "aac"}
-OPUS = {"waveform": SOUND, "sound_codec": "libopus"}
+AUDIO = tone(seconds=SECONDS, rate=48000)
+AAC = {"waveform": AUDIO, "audio_codec": "aac"}
+OPUS = {"waveform": AUDIO, "audio_codec": "libopus"}
 QUIET_X265 = "log-level=none"
 
 KINDS = {
     "even.mp4": {"frame_times": EVEN, **AAC},
     "ntsc.mp4": {**NTSC, **AAC},
-    "ntsc.mkv": {**NTSC, "waveform": SOUND},
+    "ntsc.mkv": {**NTSC, "waveform": AUDIO},
     "uneven.mp4": {"frame_times": UNEVEN, **AAC},
-    "uneven.mkv": {"frame_times": UNEVEN, "waveform": SOUND},
+    "uneven.mkv": {"frame_times": UNEVEN, "waveform": AUDIO},
     "uneven.ts": {"frame_times": UNEVEN, **AAC},
     "fragmented.mp4": {"frame_times": EVEN, **AAC, "container_options": {"movflags": "frag_keyframe+empty_moov"}},
     "vp9.webm": {
@@ -56,16 +56,16 @@ KINDS = {
         **TV,
         "video_codec": "mpeg2video",
         "video_options": {"bf": "2"},
-        "sound_codec": "mp2",
-        "waveform": SOUND,
+        "audio_codec": "mp2",
+        "waveform": AUDIO,
     },
-    "mjpeg.avi": {**TV, "video_codec": "mjpeg", "pix_fmt": "yuvj420p", "sound_codec": "pcm_s16le", "waveform": SOUND},
+    "mjpeg.avi": {**TV, "video_codec": "mjpeg", "pix_fmt": "yuvj420p", "audio_codec": "pcm_s16le", "waveform": AUDIO},
     "animated.gif": {**TV, "video_codec": "gif", "pix_fmt": "rgb8"},
-    "late_picture.mkv": {"frame_times": [time + 1200 for time in EVEN], "waveform": SOUND},
+    "late_video.mkv": {"frame_times": [time + 1200 for time in EVEN], "waveform": AUDIO},
 }
 # These formats say in which order frames are shown, but not when: frame k is shown at k / 25 s.
 UNTIMED = {
-    "h264.avi": {**TV, "sound_codec": "mp3", "waveform": SOUND},
+    "h264.avi": {**TV, "audio_codec": "mp3", "waveform": AUDIO},
     "mpeg4.avi": {**TV, "video_codec": "mpeg4", "video_options": {"bf": "2"}},
     "raw.h264": TV,
 }
@@ -120,23 +120,23 @@ def test_frames_without_display_times_are_counted(files, name):
 
 
 @pytest.mark.parametrize("name", ["even.mp4", "ntsc.mkv", "uneven.ts", "fragmented.mp4", "vp9.webm", "mjpeg.avi"])
-def test_sound_of_an_interval_is_a_slice_of_the_whole(files, name):
+def test_audio_of_an_interval_is_a_slice_of_the_whole(files, name):
     path = write_media(files / f"sliced_{name}", **KINDS[name])
-    whole_S = read_clip(path, want_picture=False).waveform_S
+    whole_S = read_clip(path, with_video=False).waveform_S
     part_S = read_clip(path, interval_s=(3.3, 6.6)).waveform_S
     assert len(part_S) == 52800  # 3.3 s * 16 000
     np.testing.assert_allclose(part_S, whole_S[52800 : 2 * 52800], atol=2e-4)
 
 
-def test_sound_is_the_one_that_was_put_in(files):
-    path = write_media(files / "tone16k.mkv", waveform=tone(seconds=3, rate=16000), sound_rate=16000, layout="mono")
+def test_audio_is_the_one_that_was_put_in(files):
+    path = write_media(files / "tone16k.mkv", waveform=tone(seconds=3, rate=16000), audio_rate=16000, layout="mono")
     clip = read_clip(path)
     np.testing.assert_allclose(clip.waveform_S, tone(seconds=3, rate=16000), atol=1e-4)
-    assert (clip.has_picture, clip.has_sound, len(clip.frames_THWC)) == (False, True, 0)
+    assert (clip.has_video, clip.has_audio, len(clip.frames_THWC)) == (False, True, 0)
 
 
-def test_late_sound_is_padded_in_front(files):
-    path = write_media(files / "late.mkv", frame_times=EVEN, waveform=SOUND[: 48000 * 2], sound_start=Fraction(3, 2))
+def test_late_audio_is_padded_in_front(files):
+    path = write_media(files / "late.mkv", frame_times=EVEN, waveform=AUDIO[: 48000 * 2], audio_start=Fraction(3, 2))
     waveform_S = read_clip(path).waveform_S
     assert not waveform_S[:24000].any()  # 1.5 s * 16 000
     assert np.abs(waveform_S[24000:24100]).max() > 0.01
@@ -144,8 +144,8 @@ def test_late_sound_is_padded_in_front(files):
     assert len(read_clip(path, interval_s=(1.0, 2.0)).waveform_S) == 16000
 
 
-def test_surround_sound_becomes_mono_without_clipping(files):
-    path = write_media(files / "surround.mp4", waveform=2 * SOUND, sound_codec="aac", layout="5.1")
+def test_surround_audio_becomes_mono_without_clipping(files):
+    path = write_media(files / "surround.mp4", waveform=2 * AUDIO, audio_codec="aac", layout="5.1")
     waveform_S = read_clip(path).waveform_S
     assert waveform_S.dtype == np.float32
     assert 0.5 < np.abs(waveform_S).max() <= 1.0
@@ -161,12 +161,12 @@ def test_frames_hidden_by_an_edit_list_are_not_shown(files):
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
-def test_rotated_picture_comes_upright(files, rotation):
+def test_rotated_video_comes_upright(files, rotation):
     path = write_media(
         files / f"rotated{rotation}.mp4",
         frame_times=EVEN[:30],
         rotation=rotation,
-        picture=lambda number: np.ascontiguousarray(np.rot90(stamped_frame(number), -rotation // 90)),
+        image=lambda number: np.ascontiguousarray(np.rot90(stamped_frame(number), -rotation // 90)),
     )
     clip = read_clip(path)
     assert clip.frames_THWC.shape == (2, HEIGHT, WIDTH, 3)
@@ -184,14 +184,14 @@ def test_frame_size_is_pillows_bicubic_to_the_bit(files):
     ("name", "codec", "pix_fmt"),
     [("one.mp4", "libx264", "yuv420p"), ("one.png", "png", "rgb24"), ("one.jpg", "mjpeg", "yuvj420p")],
 )
-def test_a_single_picture_is_one_frame(files, name, codec, pix_fmt):
+def test_a_single_video_is_one_frame(files, name, codec, pix_fmt):
     clip = read_clip(write_media(files / name, frame_times=[0], video_codec=codec, pix_fmt=pix_fmt))
     assert stamps(clip.frames_THWC) == [0]
     assert clip.frame_times_T.tolist() == [0.0]
-    assert not clip.has_sound
+    assert not clip.has_audio
 
 
-def test_cover_art_is_no_picture(files):
+def test_cover_art_is_no_video(files):
     cover, path = files / "cover.png", files / "song.mp3"
     write_media(cover, frame_times=[0], video_codec="png", pix_fmt="rgb24")
     with av.open(str(path), "w") as container, av.open(str(cover)) as image:
@@ -201,20 +201,20 @@ def test_cover_art_is_no_picture(files):
         silence = av.AudioFrame.from_ndarray(np.zeros((2, 1152), np.float32), format="fltp", layout="stereo")
         silence.sample_rate = 48000
         packets = [packet for _ in range(20) for packet in audio.encode(silence)]
-        picture = next(packet for packet in image.demux() if packet.size)
-        picture.stream = art
-        for packet in [*packets, *audio.encode(None), picture]:
+        image = next(packet for packet in image.demux() if packet.size)
+        image.stream = art
+        for packet in [*packets, *audio.encode(None), image]:
             container.mux(packet)
     clip = read_clip(path)
-    assert (clip.has_picture, clip.has_sound) == (False, True)
+    assert (clip.has_video, clip.has_audio) == (False, True)
     assert len(clip.waveform_S) > 0
 
 
-def test_what_is_not_wanted_is_not_decoded_but_known(files):
-    path = write_media(files / "both.mp4", frame_times=EVEN[:50], waveform=SOUND[:48000], sound_codec="aac")
-    silent, unseen = read_clip(path, want_sound=False), read_clip(path, want_picture=False)
-    assert (len(silent.waveform_S), silent.has_sound) == (0, True)
-    assert (len(unseen.frames_THWC), unseen.has_picture) == (0, True)
+def test_what_is_not_expected_is_not_decoded_but_known(files):
+    path = write_media(files / "both.mp4", frame_times=EVEN[:50], waveform=AUDIO[:48000], audio_codec="aac")
+    silent, unseen = read_clip(path, with_audio=False), read_clip(path, with_video=False)
+    assert (len(silent.waveform_S), silent.has_audio) == (0, True)
+    assert (len(unseen.frames_THWC), unseen.has_video) == (0, True)
 
 
 def test_above_the_cap_frames_are_spread_over_the_span(files):
@@ -241,6 +241,6 @@ def test_an_interval_outside_the_file_names_the_duration(files, interval_s):
         read_clip(path, interval_s=interval_s)
 
 
-def test_nothing_wanted_is_an_error():
-    with pytest.raises(UserError, match="wanted one of them"):
-        read_clip("any.mp4", want_picture=False, want_sound=False)
+def test_nothing_expected_is_an_error():
+    with pytest.raises(UserError, match="expected one of them"):
+        read_clip("any.mp4", with_video=False, with_audio=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.media_files import heard_hz, stamped_frame, stamps, steps, write_media
+from support.media_files import stamped_frame, stamps, steps, tone_hz, write_media
 
 from avcap.errors import MediaError
 from avcap.media import read_clip
@@ -36,7 +36,7 @@ def test_subtitles_do_not_make_a_video_longer(tmp_path):
     path = with_subtitles(write_media(tmp_path / "a.mkv", frame_times=TIMES, waveform=WAVE))
     with av.open(str(path)) as container:
         assert container.duration > 3599e6  # what the header says
-    for options in ({}, {"max_frames": 2}, {"want_sound": False}, {"interval_s": (0.0, 5000.0)}):
+    for options in ({}, {"max_frames": 2}, {"with_audio": False}, {"interval_s": (0.0, 5000.0)}):
         clip = read_clip(path, **options)
         assert clip.duration_s == pytest.approx(3.0, abs=0.05), options
         assert stamps(clip.frames_THWC) == ([0, 50] if "max_frames" in options else [0, 25, 50]), options
@@ -45,7 +45,7 @@ def test_subtitles_do_not_make_a_video_longer(tmp_path):
 @pytest.mark.parametrize("suffix", ["mkv", "webm"])
 @pytest.mark.parametrize("header_s", [3600.0, 0.5])
 def test_the_length_is_that_of_the_packets_and_not_of_the_header(tmp_path, suffix, header_s):
-    codecs = {"video_codec": "libvpx", "sound_codec": "libopus"} if suffix == "webm" else {}
+    codecs = {"video_codec": "libvpx", "audio_codec": "libopus"} if suffix == "webm" else {}
     path = write_media(tmp_path / f"a.{suffix}", frame_times=TIMES, waveform=WAVE, **codecs)
     data = path.read_bytes()
     start = data.index(b"\x44\x89\x88") + 3  # Duration, 8 bytes, in ms
@@ -55,20 +55,20 @@ def test_the_length_is_that_of_the_packets_and_not_of_the_header(tmp_path, suffi
         clip = read_clip(path, **options)
         assert clip.duration_s == pytest.approx(3.0, abs=0.05)
         assert stamps(clip.frames_THWC) == ([0, 50] if options else [0, 25, 50])
-    assert heard_hz(read_clip(path).waveform_S) == [400, 600, 800]
+    assert tone_hz(read_clip(path).waveform_S) == [400, 600, 800]
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "flv"])
 def test_audio_that_goes_on_is_heard_and_frames_keep_to_the_video(tmp_path, suffix):
     codec = {"mkv": "flac"}.get(suffix, "aac")
     path = write_media(
-        tmp_path / f"a.{suffix}", frame_times=TIMES, waveform=steps(seconds=6.1), sound_codec=codec
+        tmp_path / f"a.{suffix}", frame_times=TIMES, waveform=steps(seconds=6.1), audio_codec=codec
     )
     clip = read_clip(path, fps=100, max_frames=3)
     # spread from the first to the last of some 300 instants in 3 s, not over 6 s
     assert clip.frame_times_T[-1] == pytest.approx(3.0, abs=0.1)
     assert clip.duration_s == pytest.approx(6.1, abs=0.1)
-    assert heard_hz(clip.waveform_S) == [400, 600, 800, 1000, 1200, 1400]
+    assert tone_hz(clip.waveform_S) == [400, 600, 800, 1000, 1200, 1400]
 
 
 def renamed(path: Path, *names: tuple[bytes, bytes]) -> Path:
@@ -83,16 +83,16 @@ def renamed(path: Path, *names: tuple[bytes, bytes]) -> Path:
 def test_what_can_be_decoded_is_captioned_and_the_rest_is_named(tmp_path):
     def write(name: str) -> Path:
         return write_media(
-            tmp_path / name, frame_times=TIMES, video_codec="libvpx", waveform=WAVE, sound_codec="libopus"
+            tmp_path / name, frame_times=TIMES, video_codec="libvpx", waveform=WAVE, audio_codec="libopus"
         )
 
     no_audio = read_clip(renamed(write("a.mkv"), (b"A_OPUS", b"A_XPUS")))
-    assert (no_audio.has_picture, no_audio.has_sound) == (True, False)
+    assert (no_audio.has_video, no_audio.has_audio) == (True, False)
     assert stamps(no_audio.frames_THWC) == [0, 25, 50]
     assert any("audio is in" in note and "left out" in note for note in no_audio.notes)
     no_video = read_clip(renamed(write("b.mkv"), (b"V_VP8", b"V_XP8")))
-    assert (no_video.has_picture, no_video.has_sound) == (False, True)
-    assert heard_hz(no_video.waveform_S) == [400, 600, 800]
+    assert (no_video.has_video, no_video.has_audio) == (False, True)
+    assert tone_hz(no_video.waveform_S) == [400, 600, 800]
     with pytest.raises(MediaError, match=r"nothing that can be decoded \(its video .* its audio"):
         read_clip(renamed(write("c.mkv"), (b"A_OPUS", b"A_XPUS"), (b"V_VP8", b"V_XP8")))
 
@@ -112,7 +112,7 @@ def test_a_stream_without_a_decoder_gives_way_to_another_and_is_named(tmp_path):
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
     clip = read_clip(renamed(path, (b"sowt", b"xpac")))
-    assert heard_hz(clip.waveform_S) == [400, 600, 800]
+    assert tone_hz(clip.waveform_S) == [400, 600, 800]
     assert clip.notes == ("audio in xpac cannot be decoded here: other audio of the file was taken",)
 
 
@@ -136,7 +136,7 @@ def test_frames_too_large_for_their_file_are_refused_before_they_are_decoded(tmp
 
 def test_more_frames_than_memory_should_hold_are_refused(tmp_path):
     path = write_media(
-        tmp_path / "large.mp4", frame_times=TIMES, picture=lambda number: stamped_frame(number).repeat(40, axis=0)
+        tmp_path / "large.mp4", frame_times=TIMES, image=lambda number: stamped_frame(number).repeat(40, axis=0)
     )
     # 300 000 frames of 1280 x 128 x 3 bytes: 137 GiB
     with pytest.raises(MediaError, match=r"137 GiB, expected at most 8 GiB"):
@@ -157,7 +157,7 @@ def test_more_audio_than_memory_should_hold_is_refused_before_it_is_decoded(tmp_
 
 
 def test_a_file_that_is_cut_off_or_still_written_gives_what_is_there_and_says_so(tmp_path):
-    path = write_media(tmp_path / "growing.mkv", frame_times=[40 * number for number in range(150)])
+    path = write_media(tmp_path / "growing.mkv", frame_times=[40 * index for index in range(150)])
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 6 // 10])
     clip = read_clip(path)

@@ -36,13 +36,13 @@ def make_clip():
     """-> function: seconds of picture and of sound -> random features of the tiny model's sizes, one frame a second."""
     generator = torch.Generator().manual_seed(1)
 
-    def make(frames: int = 0, sound_s: float = 0.0, start_s: float = 0.0) -> MediaFeatures:
-        chunks = int(-(-sound_s // 1))
+    def make(frames: int = 0, audio_s: float = 0.0, start_s: float = 0.0) -> MediaFeatures:
+        chunks = int(-(-audio_s // 1))
         return MediaFeatures(
             vision_TNV=torch.randn(frames, 4, 96, generator=generator) if frames else None,
             frame_times_T=[start_s + frame for frame in range(frames)],
-            sound_KPA=torch.randn(chunks, 50, 96, generator=generator) if chunks else None,
-            audio_seconds=sound_s,
+            audio_KPA=torch.randn(chunks, 50, 96, generator=generator) if chunks else None,
+            audio_seconds=audio_s,
             start_s=start_s,
         )
 

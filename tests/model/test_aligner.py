@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from avcap.model.aligner import SoundAligner, VisionAligner, pool_cells, segment_positions, token_types
+from avcap.model.aligner import AudioAligner, VisionAligner, pool_cells, segment_positions, token_types
 from avcap.model.configuration import Salmonn2Config
 from avcap.model.tiny import TINY_AUDIO, TINY_QFORMER, TINY_TEXT, TINY_VISION
 
@@ -24,8 +24,8 @@ def test_pool_keeps_cells_row_by_row():
 def test_segment_positions_are_zeros_then_interleaved_sinusoids():
     table = segment_positions(torch.tensor([0, 1, 2]), width=4)
     # frequencies 10000^0 = 1 and 10000^(-2/4) = 0.01; chunk 1 has angle 0, chunk 2 has angle 1 and 0.01
-    wanted = [[0, 0, 0, 0], [0, 1, 0, 1], [math.sin(1), math.cos(1), math.sin(0.01), math.cos(0.01)]]
-    assert table.flatten().tolist() == pytest.approx([number for row in wanted for number in row], abs=1e-6)
+    expected = [[0, 0, 0, 0], [0, 1, 0, 1], [math.sin(1), math.cos(1), math.sin(0.01), math.cos(0.01)]]
+    assert table.flatten().tolist() == pytest.approx([number for row in expected for number in row], abs=1e-6)
 
 
 def config(**fields) -> Salmonn2Config:
@@ -69,27 +69,27 @@ def test_places_of_audio_tokens_in_a_second(stride_s, windows_per_s):
     assert token_types(config(window_stride_s=stride_s)).windows_per_s == windows_per_s
 
 
-def sound_aligner(**fields) -> SoundAligner:
+def audio_aligner(**fields) -> AudioAligner:
     torch.manual_seed(0)
-    aligner = SoundAligner(config(**fields)).eval()
+    aligner = AudioAligner(config(**fields)).eval()
     torch.nn.init.normal_(aligner.query_tokens)
     return aligner
 
 
 def test_windows_come_chunk_by_chunk_and_in_time_order():
     # positions carry their own number; 50 a chunk, windows of 25
-    sound_KPA = torch.arange(100.0).view(2, 50, 1)
-    windows_WIA = sound_aligner().windows(sound_KPA)
+    audio_KPA = torch.arange(100.0).view(2, 50, 1)
+    windows_WIA = audio_aligner().windows(audio_KPA)
     assert windows_WIA[..., 0].tolist() == [list(map(float, range(first, first + 25))) for first in (0, 25, 50, 75)]
 
 
 def test_overlapping_windows_stay_inside_their_chunk():
-    windows_WIA = sound_aligner(window_s=0.6, window_stride_s=0.2).windows(torch.arange(50.0).view(1, 50, 1))
+    windows_WIA = audio_aligner(window_s=0.6, window_stride_s=0.2).windows(torch.arange(50.0).view(1, 50, 1))
     assert windows_WIA[:, 0, 0].tolist() == [0.0, 10.0, 20.0] and windows_WIA.shape[1] == 30
 
 
 def test_windows_do_not_see_each_other():
-    aligner = sound_aligner(num_queries=2)
+    aligner = audio_aligner(num_queries=2)
     windows_WIA = torch.randn(4, 25, 96)
     together = aligner.qform(windows_WIA)
     assert together.shape == (8, 96)
@@ -97,7 +97,7 @@ def test_windows_do_not_see_each_other():
 
 
 def test_queries_are_projected_and_then_go_through_the_final_layers():
-    aligner = sound_aligner()
+    aligner = audio_aligner()
     first, _, last = aligner.final
     with torch.no_grad():
         for layer in (aligner.proj, first, last):

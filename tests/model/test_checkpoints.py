@@ -77,7 +77,7 @@ def test_tied_head_is_not_in_the_file(copied):
 
 def test_missing_key_is_named(copied):
     change_weights(copied, drop="speech_llama_proj.bias")
-    with pytest.raises(UserError, match=r"1 without a value \(sound_aligner.proj.bias\)"):
+    with pytest.raises(UserError, match=r"1 without a value \(audio_aligner.proj.bias\)"):
         load(copied)
 
 
@@ -89,7 +89,7 @@ def test_unknown_key_is_named(copied):
 
 def test_wrong_shape_is_named(copied):
     change_weights(copied, add={"ln_speech.bias": torch.zeros(7)})
-    with pytest.raises(UserError, match=r"ln_speech.bias is \(7,\), wanted \(32,\)"):
+    with pytest.raises(UserError, match=r"ln_speech.bias is \(7,\), expected \(32,\)"):
         load(copied)
 
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_run_is_refused(copied, fields, message):
 
 
 def test_folder_that_is_no_checkpoint_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="wanted a checkpoint folder"):
+    with pytest.raises(UserError, match="expected a checkpoint folder"):
         load(tmp_path)
 
 

@@ -69,7 +69,7 @@ def test_copied_tensors_are_the_same_bytes(plus_folder, tmp_path):
     convert(plus_folder, tmp_path / "clean", shard_bytes=10**9)
     stored = load_file(plus_folder / "model.safetensors")
     clean = load_file(tmp_path / "clean" / "model.safetensors")
-    assert torch.equal(clean["sound_aligner.query_tokens"], stored["audio.q_tokens"])
+    assert torch.equal(clean["audio_aligner.query_tokens"], stored["audio.q_tokens"])
     for name in ("layers.1.mlp.up_proj.weight", "norm.weight"):
         assert torch.equal(clean[f"language_model.model.{name}"], stored[f"model.{name}"])
     assert {tensor.dtype for tensor in clean.values()} == {torch.bfloat16}
@@ -145,10 +145,10 @@ def test_adapter_is_merged_in_float32(plus_folder, adapter, tmp_path):
     place = "language_model.model.layers.1.self_attn.k_proj"
     module = "base_model.model.model.layers.1.self_attn.k_proj"
     a, b = (parts[f"{module}.lora_{side}.weight"].float() for side in "AB")
-    wanted = (base[f"{place}.weight"].float() + 8 / 4 * (b @ a)).to(torch.bfloat16)
-    assert torch.equal(merged[f"{place}.weight"], wanted) and not torch.equal(wanted, base[f"{place}.weight"])
+    expected = (base[f"{place}.weight"].float() + 8 / 4 * (b @ a)).to(torch.bfloat16)
+    assert torch.equal(merged[f"{place}.weight"], expected) and not torch.equal(expected, base[f"{place}.weight"])
     assert torch.equal(merged["vision_aligner.ln_q.weight"], parts["base_model.model.visual.merger.ln_q.weight"])
-    assert torch.equal(merged["sound_aligner.query_tokens"], base["sound_aligner.query_tokens"])
+    assert torch.equal(merged["audio_aligner.query_tokens"], base["audio_aligner.query_tokens"])
     assert torch.equal(merged["vision_tower.blocks.0.norm1.weight"], base["vision_tower.blocks.0.norm1.weight"])
 
 
@@ -163,7 +163,7 @@ def test_adapter_without_q_tokens_is_told_of_loudly(run, plus_folder, adapter, t
     save_file(tensors, giver / "model.safetensors")
     code, _, err = run("convert", adapter, tmp_path / "cured", "--base", plus_folder, "--q-tokens", giver)
     assert (code, "WARNING" in err) == (0, False)
-    assert torch.equal(parameters(tmp_path / "cured")["sound_aligner.query_tokens"], tensors["audio.q_tokens"])
+    assert torch.equal(parameters(tmp_path / "cured")["audio_aligner.query_tokens"], tensors["audio.q_tokens"])
 
 
 def test_adapter_without_its_base_says_which_it_was(run, adapter, plus_folder, tmp_path):
@@ -213,9 +213,9 @@ def test_training_checkpoint_is_put_into_its_base(released_folder, tmp_path):
     a, b = (trained[f"{target}.lora_{side}.default.weight"].float() for side in "AB")
     assert torch.equal(merged[place], (base[place].float() + 2 * (b @ a)).to(torch.bfloat16))
     assert torch.equal(merged["vision_aligner.projector.0.bias"], trained["model.mm_projector.0.bias"])
-    assert torch.equal(merged["sound_aligner.query_tokens"], trained["speech_query_tokens"])
+    assert torch.equal(merged["audio_aligner.query_tokens"], trained["speech_query_tokens"])
     changed = {name for name in base if not torch.equal(base[name], merged[name])}
-    assert changed == {place, "vision_aligner.projector.0.bias", "sound_aligner.query_tokens"}
+    assert changed == {place, "vision_aligner.projector.0.bias", "audio_aligner.query_tokens"}
 
 
 class _Bomb:

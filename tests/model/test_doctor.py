@@ -110,7 +110,7 @@ def test_keys_that_do_not_fit_are_counted_and_named(run, plus_folder):
     save_file(tensors, plus_folder / "model.safetensors")
     code, out, err = run("doctor", plus_folder)
     assert code == 1 and len(err.splitlines()) == 1
-    assert "missing 1: sound_aligner.proj.bias" in out
+    assert "missing 1: audio_aligner.proj.bias" in out
     assert "unexpected 1: beats.weight" in out and "of another shape 1: model.norm.weight" in out
 
 
@@ -181,18 +181,18 @@ def wrong_header(folder):
     ("damage", "message"),
     [
         (no_config, "config.json: is missing beside the weights"),
-        (other_backbone, "config.json: got model_type 'llama', wanted one of avcap_*, video_salmonn_2"),
+        (other_backbone, "config.json: got model_type 'llama', expected one of avcap_*, video_salmonn_2"),
         (names_code, "tokenizer_config.json: auto_map names code to run"),
         (lost_shard, "model-00002-of-00002.safetensors: is missing, but model.safetensors.index.json names it"),
         (cut_shard, "model-00002-of-00002.safetensors: got"),
         (cut_header, "model.safetensors: cut off within its header, at 500 bytes; download it again"),
         (lost_index, "without model.safetensors.index.json; download that file too"),
-        (escaping_index, "names '../elsewhere.safetensors'; wanted names of files beside it"),
+        (escaping_index, "names '../elsewhere.safetensors'; expected names of files beside it"),
         (lfs_pointer, "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"),
         (web_page, "a web page, not weights; download it again"),
-        (pickle, "pytorch_model.bin: pickled weights, wanted safetensors"),
+        (pickle, "pytorch_model.bin: pickled weights, expected safetensors"),
         (disguised_pickle, "model.safetensors: a pickle under a safetensors name"),
-        (config_is_a_list, "config.json: got a JSON list, wanted an object"),
+        (config_is_a_list, "config.json: got a JSON list, expected an object"),
         (wrong_header, "model.safetensors: a: 4 bytes for F32 [2]"),
     ],
 )
@@ -220,7 +220,7 @@ def test_missing_tokenizer_file_is_named(v1_folder, lost, message):
 def test_wrong_shape_names_file_tensor_and_both_shapes(plus_folder):
     shapes = plus_shapes(SIZES_TINY) | {"visual.merger.ln_q.weight": (33,)}
     save_file(random_tensors(shapes), plus_folder / "model.safetensors")
-    with pytest.raises(UserError, match=r"model\.safetensors: visual\.merger\.ln_q\.weight is \(33,\), wanted \(32,\)"):
+    with pytest.raises(UserError, match=r"model\.safetensors: visual\.merger\.ln_q\.weight is \(33,\), expected \(32,\)"):
         load(plus_folder)
 
 
@@ -229,8 +229,8 @@ def test_wrong_shape_names_file_tensor_and_both_shapes(plus_folder):
     [
         (["--quantize", "8bit"], "which needs bitsandbytes; pip install bitsandbytes"),
         (["--device", "cuda:0"], "torch sees no GPU here"),
-        (["--device", "abacus"], "wanted cpu, cuda or cuda:N"),
-        (["--device-map", "everywhere"], "device_map: got 'everywhere', wanted auto"),
+        (["--device", "abacus"], "expected cpu, cuda or cuda:N"),
+        (["--device-map", "everywhere"], "device_map: got 'everywhere', expected auto"),
     ],
 )
 def test_what_the_machine_cannot_do_is_one_line(run, random_checkpoint, videos, monkeypatch, words, message):
@@ -241,7 +241,7 @@ def test_what_the_machine_cannot_do_is_one_line(run, random_checkpoint, videos, 
 
 
 def test_weights_larger_than_the_memory_are_refused_before_they_are_read(v1_folder, monkeypatch):
-    monkeypatch.setattr("avcap.model.checkpoints.available_bytes", lambda placing: 1_000_000)
-    with pytest.raises(UserError, match=r"its weights need 1\.3 MB, wanted at most the 1\.0 MB that are free"):
+    monkeypatch.setattr("avcap.model.checkpoints.available_bytes", lambda placement: 1_000_000)
+    with pytest.raises(UserError, match=r"its weights need 1\.3 MB, expected at most the 1\.0 MB that are free"):
         load(v1_folder)
     assert load(v1_folder, dtype=torch.bfloat16)[0].dtype == torch.bfloat16

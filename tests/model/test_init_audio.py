@@ -24,12 +24,12 @@ def make(parts, folder, *, seed=0) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def test_a_plain_backbone_gets_ears(parts, tmp_path):
+def test_a_plain_backbone_gets_an_audio_branch(parts, tmp_path):
     made = make(parts, tmp_path / "made")
-    seen, heard = (load_file(folder / "model.safetensors") for folder in parts)
-    assert torch.equal(made["language_model.model.norm.weight"], seen["model.norm.weight"])
-    assert torch.equal(made["vision_aligner.mlp.2.bias"], seen["visual.merger.mlp.2.bias"])
-    assert torch.equal(made["sound_encoder.layers.1.fc1.weight"], heard["model.encoder.layers.1.fc1.weight"].bfloat16())
+    vision, audio = (load_file(folder / "model.safetensors") for folder in parts)
+    assert torch.equal(made["language_model.model.norm.weight"], vision["model.norm.weight"])
+    assert torch.equal(made["vision_aligner.mlp.2.bias"], vision["visual.merger.mlp.2.bias"])
+    assert torch.equal(made["audio_encoder.layers.1.fc1.weight"], audio["model.encoder.layers.1.fc1.weight"].bfloat16())
     model, tokenizer = load(tmp_path / "made")
     assert {tensor.dtype for tensor in made.values()} == {torch.bfloat16}
     assert model.config.audio_token_id == tokenizer.convert_tokens_to_ids("<|audio_pad|>") < 320
@@ -40,12 +40,12 @@ def test_what_is_drawn_depends_on_the_seed_alone(parts, tmp_path):
     first, again, other = (make(parts, tmp_path / str(n), seed=seed) for n, seed in enumerate((0, 0, 1)))
     assert all(torch.equal(first[name], again[name]) for name in first)
     changed = {name for name in first if not torch.equal(first[name], other[name])}
-    assert "sound_aligner.query_tokens" in changed and all(name.startswith("sound_aligner.") for name in changed)
-    assert first["sound_aligner.query_tokens"].float().std() == pytest.approx(0.02, rel=0.4)
-    assert first["sound_aligner.proj.weight"].float().std() == pytest.approx(0.02, rel=0.1)
-    assert first["sound_aligner.proj.bias"].eq(0).all() and first["sound_aligner.qformer.layernorm.weight"].eq(1).all()
+    assert "audio_aligner.query_tokens" in changed and all(name.startswith("audio_aligner.") for name in changed)
+    assert first["audio_aligner.query_tokens"].float().std() == pytest.approx(0.02, rel=0.4)
+    assert first["audio_aligner.proj.weight"].float().std() == pytest.approx(0.02, rel=0.1)
+    assert first["audio_aligner.proj.bias"].eq(0).all() and first["audio_aligner.qformer.layernorm.weight"].eq(1).all()
 
 
 def test_the_wrong_parts_are_refused(parts):
-    with pytest.raises(UserError, match=r"a plain Whisper, wanted a plain Qwen2\.5-VL"):
+    with pytest.raises(UserError, match=r"a plain Whisper, expected a plain Qwen2\.5-VL"):
         plan_init_audio(parts[1], parts[0])

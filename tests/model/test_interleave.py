@@ -28,7 +28,7 @@ clips = st.fixed_dictionaries(
         "duration_s": st.floats(0.0, 70.0),
         "start_s": st.one_of(st.integers(0, 90).map(float), st.floats(0.0, 90.0)),
         "chunk_s": st.sampled_from([1.0, 30.0]),
-        "has_picture": st.booleans(),
+        "has_video": st.booleans(),
         "audio_s": st.one_of(st.just(0.0), st.floats(0.01, 70.0)),
     }
 )
@@ -36,7 +36,7 @@ clips = st.fixed_dictionaries(
 
 def times_of(clip: dict) -> tuple[list[float], list[float]]:
     """Clip -> times of its frames and of its real sound tokens."""
-    num_frames = max(1, math.ceil(clip["duration_s"] * clip["fps"])) if clip["has_picture"] else 0
+    num_frames = max(1, math.ceil(clip["duration_s"] * clip["fps"])) if clip["has_video"] else 0
     num_chunks = math.ceil(clip["audio_s"] / clip["chunk_s"])
     starts = window_starts(
         num_chunks, windows_per_chunk=round(clip["chunk_s"] / 0.5), chunk_s=clip["chunk_s"], stride_s=0.5
@@ -47,38 +47,38 @@ def times_of(clip: dict) -> tuple[list[float], list[float]]:
 
 
 @given(clips)
-def test_every_half_second_of_sound_gives_one_token(clip):
-    _, sound_times = times_of(clip)
+def test_every_half_second_of_audio_gives_one_token(clip):
+    _, audio_times = times_of(clip)
     # ceil(seconds / 0.5), where the last 1e-6 s of a window do not count
-    assert len(sound_times) == max(0, math.ceil((clip["audio_s"] - 1e-6) / 0.5))
+    assert len(audio_times) == max(0, math.ceil((clip["audio_s"] - 1e-6) / 0.5))
 
 
 @given(clips)
 def test_true_time_keeps_every_frame_and_token_once_and_in_order(clip):
-    frame_times, sound_times = times_of(clip)
-    groups = plan_true_time(frame_times, sound_times)
+    frame_times, audio_times = times_of(clip)
+    groups = plan_true_time(frame_times, audio_times)
     assert [group.frame for group in groups if group.frame is not None] == list(range(len(frame_times)))
-    assert [token for group in groups for token in group.sound] == list(range(len(sound_times)))
+    assert [token for group in groups for token in group.audio] == list(range(len(audio_times)))
 
 
 @given(clips)
-def test_true_time_puts_sound_between_its_frames(clip):
-    frame_times, sound_times = times_of(clip)
-    for group in plan_true_time(frame_times, sound_times):
+def test_true_time_puts_audio_between_its_frames(clip):
+    frame_times, audio_times = times_of(clip)
+    for group in plan_true_time(frame_times, audio_times):
         begin = -math.inf if group.frame is None else frame_times[group.frame]
         following = 0 if group.frame is None else group.frame + 1
         end = frame_times[following] if following < len(frame_times) else math.inf
-        assert all(begin - 2e-6 <= sound_times[token] < end for token in group.sound)
+        assert all(begin - 2e-6 <= audio_times[token] < end for token in group.audio)
 
 
 @given(clips)
 def test_layout_is_a_permutation_of_all_rows(clip):
-    frame_times, sound_times = times_of(clip)
-    groups = plan_true_time(frame_times, sound_times)
-    layout = lay_out(groups, frame_times_s=frame_times, sound_times_s=sound_times, types=TYPES)
-    assert sorted(layout.rows) == list(range(6 * len(frame_times) + len(sound_times)))
+    frame_times, audio_times = times_of(clip)
+    groups = plan_true_time(frame_times, audio_times)
+    layout = lay_out(groups, frame_times_s=frame_times, audio_times_s=audio_times, types=TYPES)
+    assert sorted(layout.rows) == list(range(6 * len(frame_times) + len(audio_times)))
     assert layout.ids.count(VISUAL_ID) == 6 * len(frame_times)
-    assert layout.ids.count(AUDIO_ID) == len(sound_times)
+    assert layout.ids.count(AUDIO_ID) == len(audio_times)
     assert len(layout.ids) == len(layout.rows) == len(layout.seconds) == len(layout.types)
     assert layout.seconds == sorted(layout.seconds)
 
@@ -114,17 +114,17 @@ def test_overlapping_windows_keep_the_time_of_their_chunk():
 
 
 @given(st.integers(1, 120), st.integers(1, 8))
-def test_official_order_is_the_published_stretch(num_frames, num_chunks):
+def test_official_order_is_the_official_stretch(num_frames, num_chunks):
     num_tokens = 60 * num_chunks
     per_frame = math.ceil(num_tokens / num_frames)
     groups = plan_official(num_frames, num_tokens)
     assert [group.frame for group in groups] == list(range(num_frames))
-    published = torch.arange(num_tokens, dtype=torch.float32)[None, None]
-    published = F.interpolate(published, size=per_frame * num_frames, mode="nearest")[0, 0].long().tolist()
-    assert [token for group in groups for token in group.sound] == published
+    official_order = torch.arange(num_tokens, dtype=torch.float32)[None, None]
+    official_order = F.interpolate(official_order, size=per_frame * num_frames, mode="nearest")[0, 0].long().tolist()
+    assert [token for group in groups for token in group.audio] == official_order
 
 
-def test_official_order_without_frames_or_sound():
+def test_official_order_without_frames_or_audio():
     assert plan_official(0, 4) == [Group(None, (0, 1, 2, 3))]
     assert plan_official(2, 0) == [Group(0, ()), Group(1, ())]
 
@@ -138,7 +138,7 @@ def test_nearest_indices_are_those_of_torch(num_in, num_out):
 def test_types_of_tokens():
     # cells 0-3, newline 4, sound of the first and second half of a second 5 and 6
     assert TYPES.of_frame == (0, 1, 4, 2, 3, 4)
-    assert [TYPES.of_sound(token, time_s) for token, time_s in enumerate([0.0, 0.5, 1.0, 2.5, 3.9999999])] == [
+    assert [TYPES.of_audio(token, time_s) for token, time_s in enumerate([0.0, 0.5, 1.0, 2.5, 3.9999999])] == [
         5,
         6,
         5,
@@ -149,13 +149,13 @@ def test_types_of_tokens():
     # two queries a window: 5 and 6 in the first half of a second, 7 and 8 in the second half
     two = TokenTypes(cells_per_side=2, row_newline=True, windows_per_s=2, num_queries=2)
     times_s = [0.0, 0.0, 0.5, 0.5, 1.0, 1.0]
-    assert [two.of_sound(token, time_s) for token, time_s in enumerate(times_s)] == [5, 6, 7, 8, 5, 6]
+    assert [two.of_audio(token, time_s) for token, time_s in enumerate(times_s)] == [5, 6, 7, 8, 5, 6]
     assert two.count == 9
 
 
 def test_a_token_from_before_the_video_is_of_its_first_second():
     layout = lay_out(
-        plan_true_time([-0.5, 1.5], [-1.5]), frame_times_s=[-0.5, 1.5], sound_times_s=[-1.5],
+        plan_true_time([-0.5, 1.5], [-1.5]), frame_times_s=[-0.5, 1.5], audio_times_s=[-1.5],
         types=TokenTypes(cells_per_side=1, row_newline=False, windows_per_s=2, num_queries=1),
     )  # fmt: skip
     assert layout.ids == [AUDIO_ID, VISUAL_ID, VISUAL_ID] and layout.seconds == [0, 0, 1]
@@ -165,7 +165,7 @@ def test_time_text_follows_its_frame():
     layout = lay_out(
         plan_true_time([0.0, 1.0], []),
         frame_times_s=[0.0, 1.0],
-        sound_times_s=[],
+        audio_times_s=[],
         types=TokenTypes(cells_per_side=1, row_newline=False, windows_per_s=2, num_queries=1),
         time_text_ids=[[7, ZERO_ID], [8, 9]],
     )

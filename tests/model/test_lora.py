@@ -17,7 +17,7 @@ CONFIG = LoraConfig(rank=4, alpha=8, dropout=0.0)
 
 @torch.no_grad()
 def logits_of(model, make_clip) -> torch.Tensor:
-    tokens = model.align(make_clip(frames=2, sound_s=2.0))
+    tokens = model.align(make_clip(frames=2, audio_s=2.0))
     assert {VISUAL_ID, AUDIO_ID} <= set(tokens.ids)
     return model(torch.tensor([[5, *tokens.ids, 6, 7, 8]]), [tokens]).logits
 
@@ -25,7 +25,7 @@ def logits_of(model, make_clip) -> torch.Tensor:
 @pytest.fixture
 def clip_maker(make_clip):
     """make_clip draws anew at every call; here it gives one and the same clip."""
-    clip = make_clip(frames=2, sound_s=2.0)
+    clip = make_clip(frames=2, audio_s=2.0)
     return lambda **_: clip
 
 
@@ -52,7 +52,7 @@ def test_it_hits_the_attention_of_the_language_model_and_nothing_else(model):
         for layer in range(4) for name in ("q_proj", "k_proj", "v_proj")
     }  # fmt: skip
     # the sound encoder and the tower have a q_proj, k_proj and v_proj as well
-    assert any(name.endswith("q_proj") for name, _ in model.sound_encoder.named_modules())
+    assert any(name.endswith("q_proj") for name, _ in model.audio_encoder.named_modules())
     assert any(name.endswith("q_proj") for name, _ in model.vision_tower.named_modules())
     trained = {name for name, param in model.language_model.named_parameters() if param.requires_grad}
     assert len(trained) == 4 * 3 * 2 and all("lora_" in name for name in trained)
@@ -78,7 +78,7 @@ def test_the_dials_reach_every_layer_of_the_lora(model):
 
 
 def test_a_matrix_that_is_not_there_is_an_error_that_names_those_that_are():
-    with pytest.raises(UserError, match=r"targets: got 'query', wanted some of q_proj, .*down_proj"):
+    with pytest.raises(UserError, match=r"targets: got 'query', expected some of q_proj, .*down_proj"):
         LoraConfig(targets=("q_proj", "query"))
 
 
@@ -142,7 +142,7 @@ def test_a_second_lora_after_a_merge_is_the_only_one(model):
     assert list(layer.lora_A) == ["default"]
 
 
-def test_switched_off_the_model_is_the_reference_and_then_itself_again(model, clip_maker):
+def test_switched_off_the_model_is_the_ref_policy_and_then_itself_again(model, clip_maker):
     before = logits_of(model, clip_maker)
     attach_lora(model, CONFIG)
     train_a_bit(model)

@@ -110,8 +110,8 @@ def test_post_layer_norm_of_the_tower_is_seen(case):
     assert logits_error(case) > STRUCTURAL
 
 
-def test_missing_speech_norm_is_seen(case):
-    case.model.sound_aligner.input_norm = nn.Identity()
+def test_missing_audio_norm_is_seen(case):
+    case.model.audio_aligner.input_norm = nn.Identity()
     assert logits_error(case) > STRUCTURAL
 
 

@@ -59,30 +59,30 @@ def test_the_other_rule_of_positions_is_seen(case):
     assert logits_error(case, positions="official_generate", recorded="generate") < 1e-3
 
 
-def test_sound_axes_swapped_are_seen(case, monkeypatch):
-    right = mrope.train_places
+def test_audio_axes_swapped_are_seen(case, monkeypatch):
+    right = mrope.train_positions
 
     def swapped(*args, **options):
         places = right(*args, **options)
         of_tokens = places.of_tokens.copy()
-        is_sound = of_tokens[2] == of_tokens[0]
-        of_tokens[1:, is_sound] = of_tokens[[2, 1]][:, is_sound]
+        is_audio = of_tokens[2] == of_tokens[0]
+        of_tokens[1:, is_audio] = of_tokens[[2, 1]][:, is_audio]
         return replace(places, of_tokens=of_tokens)
 
-    monkeypatch.setattr(mrope, "train_places", swapped)
+    monkeypatch.setattr(mrope, "train_positions", swapped)
     assert logits_error(case) > STRUCTURAL
 
 
 def test_text_that_starts_one_off_is_seen(case, monkeypatch):
-    right = mrope.train_places
+    right = mrope.train_positions
     monkeypatch.setattr(
-        mrope, "train_places", lambda *args, **options: replace(p := right(*args, **options), following=p.following + 1)
+        mrope, "train_positions", lambda *args, **options: replace(p := right(*args, **options), following=p.following + 1)
     )
     assert logits_error(case) > STRUCTURAL
 
 
-def test_sound_tokens_rolled_by_one_are_seen(case):
-    case.features.sound_KPA.copy_(case.features.sound_KPA.roll(25, dims=1))
+def test_audio_tokens_rolled_by_one_are_seen(case):
+    case.features.audio_KPA.copy_(case.features.audio_KPA.roll(25, dims=1))
     assert logits_error(case) > STRUCTURAL
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from avcap import Captioner
 from avcap.errors import UserError
-from avcap.infer.shipped import find_checkpoint
-from avcap.judge.sound_audit import ANSWERS, CHANGED, CONDITIONS, HEARD, HEARD_LOCAL, AuditClip, AuditText
+from avcap.infer.find_checkpoint import find_checkpoint
+from avcap.judge.audio_ablation import ANSWERS, AUDIO, AUDIO_LOCAL, CHANGED, CONDITIONS, AuditClip, AuditText
 from avcap.media.clip import load_clip
+from avcap.model.average import read_weights
 from avcap.records import WorldTruth, read_jsonl
 from avcap.stages.audit_audio import audit_audio, cut
 
@@ -27,12 +28,12 @@ SIDE = 48
 
 
 @pytest.fixture(scope="module")
-def deaf_checkpoint(tmp_path_factory) -> Path:
+def checkpoint_without_audio(tmp_path_factory) -> Path:
     """tiny-base, but all sound tokens are zeros before their time and place are added."""
     folder = tmp_path_factory.mktemp("deaf") / "deaf"
     shutil.copytree(find_checkpoint("tiny-base"), folder)
-    tensors = load_file(folder / "model.safetensors")
-    names = ("sound_aligner.norm.weight", "sound_aligner.norm.bias")
+    tensors = read_weights(folder / "model.safetensors")
+    names = ("audio_aligner.norm.weight", "audio_aligner.norm.bias")
     zeroed = {name: tensors[name] * 0 for name in names}
     save_file(tensors | zeroed, folder / "model.safetensors", metadata={"format": "pt"})
     # it would babble on to the last token: as many as its first sentences have tell as much
@@ -43,13 +44,13 @@ def deaf_checkpoint(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_shipped_model_uses_the_sound(tmp_path):
+def test_the_tiny_model_uses_the_audio(tmp_path):
     audit = audit_audio(Captioner("tiny-base"), CLIPS, out_dir=tmp_path)
-    assert audit.uses_sound and audit.num_clips == len(CLIPS) and not audit.errors
+    assert audit.uses_audio and audit.num_clips == len(CLIPS) and not audit.errors
     assert audit.verdict.startswith("The model uses the sound: of ")
-    assert audit.figures[HEARD_LOCAL]["sound"].value > 0.8
-    assert audit.figures[HEARD_LOCAL]["mute"].value == 0.0
-    assert audit.figures[HEARD]["no_picture"].value > 0.8  # sound alone tells it what is heard
+    assert audit.figures[AUDIO_LOCAL]["audio"].value > 0.8
+    assert audit.figures[AUDIO_LOCAL]["mute"].value == 0.0
+    assert audit.figures[AUDIO]["no_video"].value > 0.8  # sound alone tells it what is heard
     texts = list(read_jsonl(tmp_path / "texts.jsonl", AuditText))
     per_clip = [1 + len(clip.truth.questions) + len(clip.truth.intervals) for clip in CLIPS]
     assert len(texts) == len(CONDITIONS) * sum(per_clip)
@@ -58,29 +59,29 @@ def test_the_shipped_model_uses_the_sound(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_model_with_nothing_in_its_sound_tokens_is_caught(deaf_checkpoint, tmp_path):
-    audit = audit_audio(Captioner(deaf_checkpoint), CLIPS, out_dir=tmp_path)
-    assert not audit.uses_sound and audit.verdict.startswith("The model does NOT use the sound: of ")
+def test_a_model_with_nothing_in_its_audio_tokens_is_caught(checkpoint_without_audio, tmp_path):
+    audit = audit_audio(Captioner(checkpoint_without_audio), CLIPS, out_dir=tmp_path)
+    assert not audit.uses_audio and audit.verdict.startswith("The model does NOT use the sound: of ")
     for condition in ("mute", "swapped"):
         assert audit.figures[CHANGED][condition].value == 1.0  # word for word as with sound
-        assert audit.losses[ANSWERS][condition].value == audit.losses[HEARD][condition].value == 0.0
-    assert audit.figures[CHANGED]["no_picture"].value < 0.5  # while it does look
+        assert audit.losses[ANSWERS][condition].value == audit.losses[AUDIO][condition].value == 0.0
+    assert audit.figures[CHANGED]["no_video"].value < 0.5  # while it does look
 
 
 def test_any_folder_of_videos_can_be_audited(random_checkpoint, videos, tmp_path):
-    clips = [AuditClip(video=str(videos / name)) for name in ("a.mp4", "silent.mp4", "b.mp4", "sound.m4a", "c.mp4")]
+    clips = [AuditClip(video=str(videos / name)) for name in ("a.mp4", "silent.mp4", "b.mp4", "audio.m4a", "c.mp4")]
     done = []
     audit = audit_audio(Captioner(random_checkpoint), clips, out_dir=tmp_path, progress=done.append)
     assert list(audit.figures) == [CHANGED] and audit.num_clips == 3 and done == [1, 2, 3, 4, 5]
-    assert [Path(error.video).name for error in audit.errors] == ["silent.mp4", "sound.m4a"]
+    assert [Path(error.video).name for error in audit.errors] == ["silent.mp4", "audio.m4a"]
     assert all("without a picture or without sound" in error.error for error in audit.errors)
     # random weights react to anything: silence, other words
     assert audit.losses[CHANGED]["mute"].value == 1.0 and "of its texts, 100.0 points" in audit.verdict
 
 
-def test_one_clip_alone_has_no_other_sound(random_checkpoint, videos, tmp_path):
+def test_one_clip_alone_has_no_other_audio(random_checkpoint, videos, tmp_path):
     clips = [AuditClip(video=str(videos / name)) for name in ("a.mp4", "silent.mp4")]
-    with pytest.raises(UserError, match=r"got 1 usable clips, wanted at least 2.*silent"):
+    with pytest.raises(UserError, match=r"got 1 usable clips, expected at least 2.*silent"):
         audit_audio(Captioner(random_checkpoint), clips, out_dir=tmp_path)
 
 

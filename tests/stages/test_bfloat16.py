@@ -11,8 +11,8 @@ from support.tiny_plus import write_tiny_plus
 from support.toy_stages import (
     Letters,
     corpus_values,
-    material_of,
-    teach_by_heart,
+    finetune_by_heart,
+    round_data_of,
     toy_rebirth,
     toy_rounds,
     write_corpus,
@@ -29,7 +29,7 @@ from avcap.stages.train import run_recipe
 def parents(random_checkpoint, videos, tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("parents")
     untrained = {"salmonn2": random_checkpoint, "salmonn2_plus": write_tiny_plus(folder / "untrained")}
-    return {name: teach_by_heart(path, folder / name, videos=videos) for name, path in untrained.items()}
+    return {name: finetune_by_heart(path, folder / name, videos=videos) for name, path in untrained.items()}
 
 
 @pytest.fixture(params=["salmonn2", "salmonn2_plus"])
@@ -54,14 +54,14 @@ def assert_bfloat16(checkpoint: Path, *, state: Path) -> None:
 def test_fine_tuning(full, parent, videos, tmp_path):
     corpus = write_corpus(tmp_path / "corpus.jsonl", videos)
     values = corpus_values(corpus, num_steps=25, log_every=1, dtype="bfloat16", device="cpu")
-    values |= {"teach.optim.lr": 3e-3, "teach.batch_size": 3, "teach.corpus.num_held_out": 0}
+    values |= {"finetune.optim.lr": 3e-3, "finetune.batch_size": 3, "finetune.corpus.num_held_out": 0}
     labels = [line.replace("appears", "bounces") for line in corpus.read_text().splitlines()]  # what is not known yet
     corpus.write_text("".join(line + "\n" for line in labels))
     config = RECIPES["salmonn2_7b_sft"]()
     if full:
-        config = replace(config, teach=replace(config.teach, lora=None), full=True)
+        config = replace(config, finetune=replace(config.finetune, lora=None), full=True)
     else:
-        values |= {"teach.lora.rank": 4, "teach.lora.alpha": 8}
+        values |= {"finetune.lora.rank": 4, "finetune.lora.alpha": 8}
     checkpoint = run_recipe("sft", override(config, values), out_dir=tmp_path / "sft", parent=parent)
     found = losses(tmp_path / "sft")
     assert found[-1] < 0.5 * found[0]
@@ -70,7 +70,7 @@ def test_fine_tuning(full, parent, videos, tmp_path):
 
 def test_rounds(parent, videos, tmp_path):
     config = toy_rounds(dtype="bfloat16", device="cpu")
-    run_rounds(parent, config=config, material=material_of(videos), judge=Letters(), out_dir=tmp_path)
+    run_rounds(parent, config=config, round_data=round_data_of(videos), judge=Letters(), out_dir=tmp_path)
     folder = tmp_path / "round-1"
     found = losses(folder / "train", "preference")
     assert found[0] == pytest.approx(0.6931, abs=0.05) and found[-1] < found[0]  # ln 2, to rounding, and then less
@@ -79,7 +79,7 @@ def test_rounds(parent, videos, tmp_path):
 
 def test_rebirth(parent, videos, tmp_path):
     config = toy_rebirth(num_steps=25, log_every=1, dtype="bfloat16", device="cpu")
-    checkpoint = rebirth(parent, parent, config=config, material=material_of(videos), judge=None, out_dir=tmp_path)
+    checkpoint = rebirth(parent, parent, config=config, round_data=round_data_of(videos), judge=None, out_dir=tmp_path)
     found = losses(tmp_path / "train")
     assert sum(found[-5:]) < sum(found[:5])
     assert_bfloat16(checkpoint, state=tmp_path / "train")

@@ -114,13 +114,13 @@ def test_a_changed_case_is_judged_again(tmp_path, change):
         old = next(read_jsonl(tmp_path / "out/cases.jsonl", Case)).caption_id
         cases = (dataclasses.replace(intake.cases[0], caption_id=old), intake.cases[1])
         intake = dataclasses.replace(intake, cases=cases)
-        wanted = 0.25  # b misses the man: 1 / 4
+        expected = 0.25  # b misses the man: 1 / 4
     else:
         intake = intake_of(tmp_path, {"a": "dog", "b": "sun"}, a=["dog"], b=["man", "sun"], c=["x"])
-        wanted = 1 / 3
+        expected = 1 / 3
     evaluation = evaluate(intake, judge=again, out_dir=tmp_path / "out")
     assert again.asked == [intake.cases[0].caption_id]
-    assert evaluation.metrics.global_.missing_rate.value == pytest.approx(wanted)
+    assert evaluation.metrics.global_.missing_rate.value == pytest.approx(expected)
 
 
 def test_what_was_judged_before_an_interruption_is_not_asked_again(tmp_path):
@@ -147,7 +147,7 @@ def test_a_folder_holds_one_kind_of_evaluation(tmp_path):
 
 def test_reference_captions_need_somebody_to_extract_events(tmp_path):
     intake = intake_of(tmp_path, {"a": "a dog", "b": "sun"}, a="A dog and a cat.", b="?")
-    with pytest.raises(UserError, match="wanted events, or a judge that can extract them"):
+    with pytest.raises(UserError, match="expected events, or a judge that can extract them"):
         evaluate(intake, judge=WordJudge(), out_dir=tmp_path / "out")
 
     def answer(request: ChatRequest) -> str:

@@ -96,7 +96,7 @@ def test_a_folder_of_another_run_is_an_error(captioner, videos, tmp_path):
     asked_all = questions(asked(0, videos / "a.mp4", "one.", "two."))
     evaluate_qa(captioner, asked_all, config=QaConfig(), out_dir=tmp_path)
     with pytest.raises(UserError, match="another configuration; use_sound: got True there, False here"):
-        evaluate_qa(captioner, asked_all, config=QaConfig(use_sound=False), out_dir=tmp_path)
+        evaluate_qa(captioner, asked_all, config=QaConfig(use_audio=False), out_dir=tmp_path)
     (tmp_path / "answers.jsonl").write_text("nonsense\n")
     with pytest.raises(UserError, match="line 1: got no answer"):
         evaluate_qa(captioner, asked_all, config=QaConfig(), out_dir=tmp_path)

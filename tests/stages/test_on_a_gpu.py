@@ -16,9 +16,9 @@ from support.toy_stages import (
     Letters,
     Stopped,
     corpus_values,
-    material_of,
+    finetune_by_heart,
+    round_data_of,
     stop_after,
-    teach_by_heart,
     toy_dpo,
     toy_rebirth,
     toy_rounds,
@@ -29,7 +29,7 @@ from avcap.config import override
 from avcap.infer.captioner import Captioner
 from avcap.recipes import RECIPES
 from avcap.records import PreferencePair, read_jsonl
-from avcap.stages.dpo import run_dpo
+from avcap.stages.dpo_from_file import run_dpo_from_file
 from avcap.stages.rebirth import rebirth
 from avcap.stages.rounds import run_rounds
 from avcap.stages.train import run_recipe
@@ -41,7 +41,7 @@ def parents(random_checkpoint, videos, tmp_path_factory) -> dict[str, Path]:
     """Family -> a checkpoint that ends most of its captions."""
     folder = tmp_path_factory.mktemp("parents")
     untrained = {"salmonn2": random_checkpoint, "salmonn2_plus": write_tiny_plus(folder / "untrained")}
-    return {name: teach_by_heart(path, folder / name, videos=videos) for name, path in untrained.items()}
+    return {name: finetune_by_heart(path, folder / name, videos=videos) for name, path in untrained.items()}
 
 
 @pytest.fixture(params=["salmonn2", "salmonn2_plus"])
@@ -82,9 +82,9 @@ def test_stages_on_real_videos(recipe, parent, videos, tmp_path):
     def run(device: str, folder: Path) -> Path:
         values = corpus_values(corpus, device=device, dtype="float32")
         if recipe == "salmonn2_7b_sft":
-            values |= {"teach.lora.rank": 4, "teach.lora.alpha": 8}
+            values |= {"finetune.lora.rank": 4, "finetune.lora.alpha": 8}
         else:
-            values |= {"teach.corpus.use_picture": True}  # one of the videos is silent
+            values |= {"finetune.corpus.use_video": True}  # one of the videos is silent
         return run_recipe(recipe, override(RECIPES[recipe](), values), out_dir=folder, parent=parent)
 
     check_on_gpu(run, tmp_path=tmp_path, start=parent)
@@ -95,7 +95,7 @@ def test_stages_on_real_videos(recipe, parent, videos, tmp_path):
 def test_rounds_and_dpo_from_a_file(parent, videos, tmp_path):
     def rounds(device: str, folder: Path) -> Path:
         config = toy_rounds(device=device, dtype="float32")
-        run_rounds(parent, config=config, material=material_of(videos), judge=Letters(), out_dir=folder)
+        run_rounds(parent, config=config, round_data=round_data_of(videos), judge=Letters(), out_dir=folder)
         return folder / "round-1" / "checkpoint"
 
     check_on_gpu(rounds, tmp_path=tmp_path, start=parent)
@@ -103,7 +103,7 @@ def test_rounds_and_dpo_from_a_file(parent, videos, tmp_path):
     assert pairs == list(read_jsonl(tmp_path / "cpu" / "round-1" / "pairs.jsonl", PreferencePair))
 
     def dpo(device: str, folder: Path) -> Path:
-        return run_dpo(parent, pairs, config=toy_dpo(device=device, dtype="float32"), out_dir=folder)
+        return run_dpo_from_file(parent, pairs, config=toy_dpo(device=device, dtype="float32"), out_dir=folder)
 
     check_on_gpu(dpo, tmp_path=tmp_path / "dpo", start=parent)
 
@@ -112,15 +112,15 @@ def test_rebirth(parent, videos, tmp_path):
     def run(device: str, folder: Path) -> Path:
         config = toy_rebirth(device=device, dtype="float32")
         return rebirth(
-            parent, parent, config=config, material=material_of(videos), judge=Letters(), out_dir=folder
+            parent, parent, config=config, round_data=round_data_of(videos), judge=Letters(), out_dir=folder
         )
 
     check_on_gpu(run, tmp_path=tmp_path, start=parent)
 
 
 def test_a_captioner_writes_the_same(parent, videos):
-    wanted = Captioner(parent, device="cpu").caption(videos / "a.mp4")
+    expected = Captioner(parent, device="cpu").caption(videos / "a.mp4")
     with pretended_gpu():
         captioner = Captioner(parent, device="cuda", dtype=torch.float32)
         assert captioner.model.device.type == "cuda"
-        assert captioner.caption(videos / "a.mp4") == wanted
+        assert captioner.caption(videos / "a.mp4") == expected

@@ -24,11 +24,11 @@ from avcap.records import (
     Verdict,
     read_jsonl,
 )
-from avcap.stages.prefer import PreferConfig, ReplayConfig, prefer
+from avcap.stages.dpo import DpoConfig, ReplayConfig, dpo
+from avcap.stages.finetune import CorpusFinetuneConfig, Run
 from avcap.stages.rebirth import RebirthConfig, RebirthMix, rebirth
-from avcap.stages.rounds import Material, RoundsConfig, SamplingConfig, run_rounds
+from avcap.stages.rounds import RoundData, RoundsConfig, SamplingConfig, run_rounds
 from avcap.stages.sft import SftConfig, train_sft
-from avcap.stages.teach import CorpusTeachConfig, Run
 from avcap.train.answer_loss import answer_loss
 from avcap.train.corpus import Corpus, CorpusConfig
 from avcap.train.loop import LoopConfig
@@ -109,9 +109,9 @@ def test_preferences_are_learned_by_heart(trained, videos, tmp_path):
         )
         for name in LABELS
     ]  # fmt: skip
-    prefer(
+    dpo(
         captioner.model, captioner.tokenizer, pairs=pairs, media_of=media.__getitem__,
-        config=PreferConfig(
+        config=DpoConfig(
             loss=PreferenceConfig(guidance_weight=1.0), lora=LoraConfig(rank=16, alpha=32, dropout=0.0), epochs=80,
             batch_size=3, optim=OptimConfig(lr=1e-2, muon_lr=None, warmup_steps=3, decay_fraction=1.0),
         ),
@@ -128,17 +128,17 @@ def test_preferences_are_learned_by_heart(trained, videos, tmp_path):
 def test_fine_tuning_on_a_corpus_moves_aligners_and_the_lora_alone(untrained, corpus, tmp_path):
     model, tokenizer = load(untrained)
     before = load_file(untrained / "model.safetensors")
-    teach = CorpusTeachConfig(
+    finetune = CorpusFinetuneConfig(
         corpus=CorpusConfig(files=(str(corpus),), **FRAMES), batch_size=2, loop=LoopConfig(num_steps=2, num_workers=0),
         lora=LoraConfig(rank=4, alpha=8, dropout=0.0),
         optim=OptimConfig(lr=1e-3, muon_lr=None, warmup_steps=0),
     )  # fmt: skip
     run = Run(model=model, tokenizer=tokenizer, out_dir=tmp_path / "out", parent=untrained)
-    train_sft(run, SftConfig(teach=teach))
+    train_sft(run, SftConfig(finetune=finetune))
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
-    frozen = ("vision_tower.", "sound_encoder.")
+    frozen = ("vision_tower.", "audio_encoder.")
     assert not {name for name in moved if name.startswith(frozen)}
-    assert "vision_aligner.mlp.0.weight" in moved and "sound_aligner.query_tokens" in moved
+    assert "vision_aligner.mlp.0.weight" in moved and "audio_aligner.query_tokens" in moved
     language_model = {name.split(".")[-2] for name in moved if name.startswith("language_model.")}
     assert language_model == {"q_proj", "k_proj", "v_proj"}
 
@@ -151,7 +151,7 @@ ROUNDS = RoundsConfig(
     num_rounds=2, guidance=(0.1,),
     sampling=SamplingConfig(num_prompts=4, local_share=0.0, captions_per_prompt=8, temperature=2.0),
     pairs=PairConfig(rule="best_vs_worst", min_gap=0.01, min_length_ratio=0.01, max_length_ratio=100.0),
-    prefer=PreferConfig(
+    dpo=DpoConfig(
         lora=LoraConfig(rank=4, alpha=8, dropout=0.0), epochs=2, batch_size=2, optim=ROUND_OPTIM,
         replay=ReplayConfig(weight=0.1, batch_size=2),
     ),
@@ -177,7 +177,7 @@ class Letters:
 
 
 @pytest.fixture(scope="module")
-def material(videos):
+def round_data(videos):
     def sample(name: str) -> Sample:
         return Sample(
             sample_id=name, video=str(videos / f"{name}.mp4"), prompt="", events=EVENTS, reference_caption=LABELS[name]
@@ -188,16 +188,16 @@ def material(videos):
             question_id=f"q-{name}", video=str(videos / f"{name}.mp4"), kind="what", text="what is it?", answer="cat"
         )
 
-    return Material(
+    return RoundData(
         samples=[sample("a"), sample("b")], held_out=[sample("silent")],
         questions=[question("a"), question("b")], held_out_questions=[question("silent")],
     )  # fmt: skip
 
 
 @pytest.mark.slow
-def test_rounds_then_rebirth(trained, material, tmp_path):
+def test_rounds_then_rebirth(trained, round_data, tmp_path):
     parent, _ = trained
-    run_rounds(parent, config=ROUNDS, material=material, judge=Letters(), out_dir=tmp_path / "rounds")
+    run_rounds(parent, config=ROUNDS, round_data=round_data, judge=Letters(), out_dir=tmp_path / "rounds")
     first, last = (tmp_path / "rounds" / f"round-{number}" for number in (1, 2))
     steps = [json.loads(line) for line in (first / "train" / "metrics.jsonl").read_text().splitlines()]
     assert abs(steps[0]["rewards/margins"]) < 1e-4 < steps[-1]["rewards/margins"]  # among equals at first
@@ -211,10 +211,10 @@ def test_rounds_then_rebirth(trained, material, tmp_path):
         mix=RebirthMix(), full=True, batch_size=2, optim=ROUND_OPTIM, loop=LoopConfig(num_steps=2, num_workers=0)
     )
     final = rebirth(
-        parent, last / "checkpoint", config=config, material=material, judge=None, out_dir=tmp_path / "rebirth"
+        parent, last / "checkpoint", config=config, round_data=round_data, judge=None, out_dir=tmp_path / "rebirth"
     )
     assert len(list(read_jsonl(tmp_path / "rebirth" / "pool.jsonl", Caption))) == 2
     reborn = load_file(final / "model.safetensors")
-    frozen = [name for name in before if name.startswith(("vision_tower.", "sound_encoder."))]
+    frozen = [name for name in before if name.startswith(("vision_tower.", "audio_encoder."))]
     assert frozen and all(reborn[name].equal(before[name]) for name in frozen)
     assert any(not reborn[name].equal(before[name]) for name in before)

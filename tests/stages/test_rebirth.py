@@ -9,15 +9,15 @@ from safetensors.torch import load_file
 
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
-from avcap.infer.shipped import find_checkpoint
+from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.judge.ingest import read_truth
 from avcap.judge.oracle import OracleJudge
-from avcap.model.average import average_checkpoints
+from avcap.model.average import average_checkpoints, read_weights
 from avcap.records import Caption, read_jsonl
 from avcap.stages import rebirth as stage
-from avcap.stages.gate import Standing
 from avcap.stages.rebirth import RebirthConfig, RebirthExamples, RebirthMix, rebirth
-from avcap.stages.rounds import Material
+from avcap.stages.rounds import RoundData
+from avcap.stages.selection import RoundMetrics
 from avcap.train.examples import Example
 from avcap.train.loop import LoopConfig
 from avcap.train.optim import OptimConfig
@@ -35,13 +35,13 @@ def truth():
 
 
 @pytest.fixture(scope="module")
-def material(truth):
-    from avcap.cli.material import questions_of
+def round_data(truth):
+    from avcap.cli.round_data import questions_of
 
     samples = [replace(sample, video=truth.video_path(sample)) for sample in truth.samples if sample.events]
     held_out = samples[-1].video
     questions = questions_of(truth, None)
-    return Material(
+    return RoundData(
         samples=[sample for sample in samples if sample.video != held_out],
         held_out=[sample for sample in samples if sample.video == held_out],
         questions=[question for question in questions if question.video != held_out],
@@ -49,16 +49,16 @@ def material(truth):
     )
 
 
-def go(material, out_dir: Path, *, config: RebirthConfig = CONFIG, judge=None) -> Path:
+def go(round_data, out_dir: Path, *, config: RebirthConfig = CONFIG, judge=None) -> Path:
     # the model that can do better stands for the one that the rounds made
     student, teacher = find_checkpoint("tiny-sft"), find_checkpoint("tiny-base")
-    return rebirth(student, teacher, config=config, material=material, judge=judge, out_dir=out_dir)
+    return rebirth(student, teacher, config=config, round_data=round_data, judge=judge, out_dir=out_dir)
 
 
 @pytest.fixture(scope="module")
-def whole(material, truth, tmp_path_factory) -> Path:
+def whole(round_data, truth, tmp_path_factory) -> Path:
     out_dir = tmp_path_factory.mktemp("whole")
-    go(material, out_dir, judge=OracleJudge(truth.worlds.values()))
+    go(round_data, out_dir, judge=OracleJudge(truth.worlds.values()))
     return out_dir
 
 
@@ -68,9 +68,9 @@ def weights(out_dir: Path) -> dict:
 
 @pytest.mark.slow
 def test_the_reborn_model_comes_from_the_student_and_its_encoders_stay(whole):
-    before, after = load_file(find_checkpoint("tiny-sft") / "model.safetensors"), weights(whole)
+    before, after = read_weights(find_checkpoint("tiny-sft") / "model.safetensors"), weights(whole)
     changed = {name for name in before if not before[name].equal(after[name])}
-    assert changed and not any(name.startswith(("vision_tower.", "sound_encoder.")) for name in changed)
+    assert changed and not any(name.startswith(("vision_tower.", "audio_encoder.")) for name in changed)
     lineage = json.loads((whole / "checkpoint" / "lineage.json").read_text())
     assert lineage["stage"] == "rebirth" and lineage["parent"] == "tiny-sft on captions of tiny-base"
     assert Captioner(whole / "checkpoint").world_check is not None
@@ -79,33 +79,33 @@ def test_the_reborn_model_comes_from_the_student_and_its_encoders_stay(whole):
 @pytest.mark.slow
 def test_all_three_models_are_measured(whole):
     names = ("student", "teacher", "reborn")
-    found = {name: json.loads((whole / name / "standing.json").read_text()) for name in names}
-    wanted = set(Standing.__dataclass_fields__)
-    assert all(set(standing) == wanted and 0 <= standing["questions"] <= 1 for standing in found.values())
+    found = {name: json.loads((whole / name / "round_metrics.json").read_text()) for name in names}
+    expected = set(RoundMetrics.__dataclass_fields__)
+    assert all(set(round_metrics) == expected and 0 <= round_metrics["questions"] <= 1 for round_metrics in found.values())
     assert found["student"] != found["teacher"]
 
 
 @pytest.mark.slow
-def test_a_stopped_run_ends_with_the_same_weights(whole, material, tmp_path, monkeypatch):
+def test_a_stopped_run_ends_with_the_same_weights(whole, round_data, tmp_path, monkeypatch):
     class Stopped(Exception):
         pass
 
-    def stop_after(number, of):
+    def stop_after(round_number, of):
         calls = iter(range(1000))
 
         def wrapped(*args, **kwargs):
-            if next(calls) == number:
+            if next(calls) == round_number:
                 raise Stopped
             return of(*args, **kwargs)
 
         return wrapped
 
-    for place, number in (("keep_good", 0), ("answer_loss", 3)):
+    for place, round_number in (("keep_good", 0), ("answer_loss", 3)):
         with monkeypatch.context() as patch:
-            patch.setattr(stage, place, stop_after(number, getattr(stage, place)))
+            patch.setattr(stage, place, stop_after(round_number, getattr(stage, place)))
             with pytest.raises(Stopped):
-                go(material, tmp_path)
-    go(material, tmp_path)
+                go(round_data, tmp_path)
+    go(round_data, tmp_path)
     first, second = weights(whole), weights(tmp_path)
     assert first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
 
@@ -118,9 +118,9 @@ def test_bad_captions_are_counted_and_not_learned_from(whole):
     assert quality["kept"] == len(kept) == quality["asked"] - sum(quality["dropped"].values())
 
 
-def test_questions_have_to_be_there_or_left_out(material, tmp_path):
+def test_questions_have_to_be_there_or_left_out(round_data, tmp_path):
     with pytest.raises(UserError, match=r"no questions.*mix\.questions=0"):
-        go(replace(material, questions=()), tmp_path)
+        go(replace(round_data, questions=()), tmp_path)
 
 
 def test_kinds_are_drawn_by_their_shares():
@@ -140,7 +140,7 @@ def test_kinds_are_drawn_by_their_shares():
 def test_an_average_is_the_mean_of_weights_and_says_so(tmp_path):
     folders = [find_checkpoint("tiny-base"), find_checkpoint("tiny-sft")]
     out = average_checkpoints(folders, out=tmp_path / "mean", weights=[1, 3])
-    first, second, mean = (load_file(folder / "model.safetensors") for folder in (*folders, out))
+    first, second, mean = (read_weights(folder / "model.safetensors") for folder in (*folders, out))
     name = next(name for name in first if not first[name].equal(second[name]))
     # (1 w + 3 v) / 4
     assert mean[name].allclose((first[name] + 3 * second[name]) / 4, atol=1e-6)

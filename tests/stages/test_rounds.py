@@ -13,11 +13,12 @@ from avcap.data.feature_cache import FeatureCache
 from avcap.data.qa_files import VideoQuestion
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
-from avcap.infer.shipped import find_checkpoint
+from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.judge.answers import is_right
 from avcap.judge.ingest import read_truth
 from avcap.judge.oracle import OracleJudge
 from avcap.judge.pairs import PairConfig
+from avcap.model.average import read_weights
 from avcap.model.lora import BLOCK_OF, LoraConfig
 from avcap.records import (
     Caption,
@@ -32,11 +33,10 @@ from avcap.records import (
     to_json,
     write_jsonl,
 )
-from avcap.stages import gate, rounds
-from avcap.stages.gate import Standing, StopConfig, decide
-from avcap.stages.prefer import PairBatches, PreferConfig, ReplayConfig
+from avcap.stages import rounds, selection
+from avcap.stages.dpo import DpoConfig, PairBatches, ReplayConfig
 from avcap.stages.rounds import (
-    Material,
+    RoundData,
     RoundsConfig,
     SamplingConfig,
     draw_prompts,
@@ -44,15 +44,16 @@ from avcap.stages.rounds import (
     run_rounds,
     set_aside,
 )
-from avcap.train.anchor import AnchorConfig
+from avcap.stages.selection import RoundMetrics, StopConfig, decide
 from avcap.train.optim import OptimConfig
+from avcap.train.weight_regularizer import WeightRegularizerConfig
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "truth.jsonl"
 CONFIG = RoundsConfig(
     num_rounds=1,
     sampling=SamplingConfig(num_prompts=6, local_share=0.5, captions_per_prompt=6, temperature=1.0),
     pairs=PairConfig(rule="best_vs_worst", min_gap=0.01, min_length_ratio=0.1, max_length_ratio=10.0),
-    prefer=PreferConfig(
+    dpo=DpoConfig(
         lora=LoraConfig(rank=4, alpha=8, dropout=0.0, targets=tuple(BLOCK_OF)), epochs=3, batch_size=2,
         optim=OptimConfig(lr=1e-3, muon_lr=None, warmup_steps=1), checkpoint_every=1,
     ),
@@ -81,8 +82,8 @@ def samples(truth):
 def go(samples, judge, out_dir: Path, *, config: RoundsConfig = CONFIG) -> Path:
     learn, held_out = samples
     parent = find_checkpoint("tiny-sft")
-    material = Material(samples=learn, held_out=held_out)
-    return run_rounds(parent, config=config, material=material, judge=judge, out_dir=out_dir)
+    round_data = RoundData(samples=learn, held_out=held_out)
+    return run_rounds(parent, config=config, round_data=round_data, judge=judge, out_dir=out_dir)
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +116,8 @@ def begun(whole, tmp_path):
     return begin
 
 
-def weights(out_dir: Path, *, number: int = 1) -> dict:
-    return load_file(out_dir / f"round-{number}" / "checkpoint" / "model.safetensors")
+def weights(out_dir: Path, *, round_number: int = 1) -> dict:
+    return load_file(out_dir / f"round-{round_number}" / "checkpoint" / "model.safetensors")
 
 
 def same(first: dict, second: dict) -> bool:
@@ -154,11 +155,11 @@ def test_the_merged_model_is_a_captioner_like_its_parent(whole, samples):
     assert captioner.settings == Captioner("tiny-sft").settings and captioner.world_check is not None
     assert captioner.caption(held_out[0].video).text
     names = weights(whole).keys()
-    assert names == load_file(find_checkpoint("tiny-sft") / "model.safetensors").keys()  # no LoRA is left in it
+    assert names == read_weights(find_checkpoint("tiny-sft") / "model.safetensors").keys()  # no LoRA is left in it
 
 
 def test_only_the_language_model_learns(whole):
-    before, after = load_file(find_checkpoint("tiny-sft") / "model.safetensors"), weights(whole)
+    before, after = read_weights(find_checkpoint("tiny-sft") / "model.safetensors"), weights(whole)
     changed = {name for name in before if not before[name].equal(after[name])}
     assert changed and all(name.startswith("language_model.model.layers.") for name in changed)
     assert {name.split(".")[-2] for name in changed} == set(BLOCK_OF)
@@ -181,7 +182,7 @@ def test_a_stopped_run_ends_with_the_same_weights(where, whole, begun, samples, 
         _stop(where, patch)
         with pytest.raises(Stopped):
             go(samples, judge, out_dir)
-    assert not (out_dir / "round-1" / "standing.json").exists()
+    assert not (out_dir / "round-1" / "round_metrics.json").exists()
     go(samples, judge, out_dir)
     assert same(weights(whole), weights(out_dir))
     for name in PAIRED:
@@ -191,9 +192,9 @@ def test_a_stopped_run_ends_with_the_same_weights(where, whole, begun, samples, 
 def _stop(where: str, patch) -> None:
     """Makes the next run stop in the middle of something, as a kill would: with half a line written where it writes."""
 
-    def stop_after(number: int, items):
+    def stop_after(round_number: int, items):
         for count, item in enumerate(items):
-            if count == number:
+            if count == round_number:
                 raise Stopped
             yield item
 
@@ -204,17 +205,17 @@ def _stop(where: str, patch) -> None:
         real = OracleJudge.judge
         patch.setattr(OracleJudge, "judge", lambda self, cases: stop_after(9, real(self, cases)))
     elif where == "training":
-        from avcap.stages import prefer
+        from avcap.stages import dpo
 
-        real_loss = prefer.preference_loss
+        real_loss = dpo.preference_loss
         calls = iter(range(100))
-        patch.setattr(prefer, "preference_loss", lambda *a, **k: real_loss(*a, **k) if next(calls) < 3 else _raise())
+        patch.setattr(dpo, "preference_loss", lambda *a, **k: real_loss(*a, **k) if next(calls) < 3 else _raise())
     elif where == "merging":
         patch.setattr(rounds._Round, "_save", lambda *a, **k: _raise())
     else:
-        real_evaluate = gate.evaluate
+        real_evaluate = selection.evaluate
         patch.setattr(
-            gate, "evaluate", lambda *a, **k: _raise() if k["captioner"] == "round 1" else real_evaluate(*a, **k)
+            selection, "evaluate", lambda *a, **k: _raise() if k["captioner"] == "round 1" else real_evaluate(*a, **k)
         )
 
 
@@ -233,7 +234,7 @@ def test_half_a_line_is_written_again(whole, begun, samples, judge):
 
 def test_a_finished_run_does_nothing_again(whole, samples, judge, monkeypatch):
     monkeypatch.setattr(Captioner, "sample", lambda *a, **k: _raise())
-    monkeypatch.setattr(rounds, "prefer", lambda *a, **k: _raise())
+    monkeypatch.setattr(rounds, "dpo", lambda *a, **k: _raise())
     before = {path: path.read_bytes() for path in whole.rglob("*.json*")}
     best = json.loads((whole / "decision.json").read_text())["best"]
     assert go(samples, judge, whole) == (whole / "round-1" / "checkpoint" if best else find_checkpoint("tiny-sft"))
@@ -244,22 +245,22 @@ def test_a_finished_run_does_nothing_again(whole, samples, judge, monkeypatch):
 
 
 def questions_of(truth, videos: set[str]):
-    from avcap.cli import material
+    from avcap.cli import round_data
 
-    return [question for question in material.questions_of(truth, None) if question.video in videos]
+    return [question for question in round_data.questions_of(truth, None) if question.video in videos]
 
 
-def metrics_of(out_dir: Path, number: int) -> list[dict]:
-    return [json.loads(line) for line in (out_dir / f"round-{number}/train/metrics.jsonl").read_text().splitlines()]
+def metrics_of(out_dir: Path, round_number: int) -> list[dict]:
+    return [json.loads(line) for line in (out_dir / f"round-{round_number}/train/metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.slow
 def test_a_kept_lora_goes_on_against_the_first_model(begun, samples, judge):
-    config = replace(CONFIG, proxy="kept", num_rounds=2, stop=StopConfig(patience=9))
+    config = replace(CONFIG, reset_lora=False, num_rounds=2, stop=StopConfig(patience=9))
     out_dir = begun(*PAIRED)
     go(samples, judge, out_dir, config=config)
     adapters = [load_file(out_dir / f"round-{n}/train/adapter.safetensors") for n in (1, 2)]
-    start, last = load_file(find_checkpoint("tiny-sft") / "model.safetensors"), weights(out_dir, number=2)
+    start, last = read_weights(find_checkpoint("tiny-sft") / "model.safetensors"), weights(out_dir, round_number=2)
     name = next(name for name in adapters[1] if "q_proj" in name and "lora_A" in name)
     matrix = name.partition(".lora_A")[0] + ".weight"
     a, b = adapters[1][name], adapters[1][name.replace("lora_A", "lora_B")]
@@ -271,27 +272,27 @@ def test_a_kept_lora_goes_on_against_the_first_model(begun, samples, judge):
 
 
 @pytest.mark.slow
-def test_questions_are_replayed_and_gate_the_rounds(samples, judge, truth, tmp_path):
+def test_questions_are_replayed_and_selection_the_rounds(samples, judge, truth, tmp_path):
     learn, held_out = samples
-    material = Material(
+    round_data = RoundData(
         samples=learn, held_out=held_out, questions=questions_of(truth, {sample.video for sample in learn}),
         held_out_questions=questions_of(truth, {held_out[0].video}),
     )  # fmt: skip
     config = replace(
-        CONFIG, prefer=replace(CONFIG.prefer, replay=ReplayConfig(weight=0.5, batch_size=3)), average=True,
+        CONFIG, dpo=replace(CONFIG.dpo, replay=ReplayConfig(weight=0.5, batch_size=3)), average=True,
         sampling=replace(CONFIG.sampling, num_questions=(8,)),
     )  # fmt: skip
     parent = find_checkpoint("tiny-sft")
-    run_rounds(parent, config=config, material=material, judge=judge, out_dir=tmp_path)
+    run_rounds(parent, config=config, round_data=round_data, judge=judge, out_dir=tmp_path)
     first = metrics_of(tmp_path, 1)[0]
     assert first["loss"] == pytest.approx(math.log(2) + 0.5 * first["guidance"] + first["replay"], abs=1e-4)
-    standing = json.loads((tmp_path / "round-1/standing.json").read_text())
-    kinds = {question.kind for question in material.held_out_questions}
-    assert set(standing["questions_by_kind"]) == kinds and 0 <= standing["questions"] <= 1
+    round_metrics = json.loads((tmp_path / "round-1/round_metrics.json").read_text())
+    kinds = {question.kind for question in round_data.held_out_questions}
+    assert set(round_metrics["questions_by_kind"]) == kinds and 0 <= round_metrics["questions"] <= 1
     # 8 questions, 6 answers each; a pair where one is wrong, chosen right
     answers = list(read_jsonl(tmp_path / "round-1/answers.jsonl", Caption))
     assert len(answers) == 8 * 6
-    by_id = {question.question_id: question for question in material.questions}
+    by_id = {question.question_id: question for question in round_data.questions}
     pairs = [pair for pair in read_jsonl(tmp_path / "round-1/pairs.jsonl", PreferencePair) if pair.sample_id in by_id]
     wrong = {one.sample_id for one in answers if one.text and not is_right(one.text, by_id[one.sample_id])}
     assert wrong and [pair.sample_id for pair in pairs] == list(dict.fromkeys(
@@ -302,31 +303,31 @@ def test_questions_are_replayed_and_gate_the_rounds(samples, judge, truth, tmp_p
         assert is_right(pair.chosen, question) and not is_right(pair.rejected, question)
     # what is measured is the mean of the parent and the round
     mean, after = (load_file(tmp_path / "round-1" / name / "model.safetensors") for name in ("average", "checkpoint"))
-    before = load_file(parent / "model.safetensors")
+    before = read_weights(parent / "model.safetensors")
     assert all(mean[name].allclose((before[name] + after[name]) / 2, atol=1e-6) for name in mean)
 
 
 def test_replay_without_questions_is_an_error(begun, samples, judge):
-    config = replace(CONFIG, prefer=replace(CONFIG.prefer, replay=ReplayConfig(weight=1.0)))
+    config = replace(CONFIG, dpo=replace(CONFIG.dpo, replay=ReplayConfig(weight=1.0)))
     with pytest.raises(UserError, match="no questions"):
         go(samples, judge, begun(*PAIRED), config=config)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["l2", "ewc"])
-def test_an_anchor_holds_weights_of_full_fine_tuning(kind, begun, samples, judge, truth, tmp_path):
+def test_an_weight_regularizer_holds_weights_of_full_fine_tuning(kind, begun, samples, judge, truth, tmp_path):
     learn, held_out = samples
     moved = []
     for weight in (1e-9, 1e3):
-        prefer = replace(CONFIG.prefer, full=True, anchor=AnchorConfig(kind=kind, weight=weight))
-        material = Material(
+        dpo = replace(CONFIG.dpo, full=True, weight_regularizer=WeightRegularizerConfig(kind=kind, weight=weight))
+        round_data = RoundData(
             samples=learn, held_out=held_out, questions=questions_of(truth, {sample.video for sample in learn})
         )
         run_rounds(
-            find_checkpoint("tiny-sft"), config=replace(CONFIG, prefer=prefer), material=material, judge=judge,
+            find_checkpoint("tiny-sft"), config=replace(CONFIG, dpo=dpo), round_data=round_data, judge=judge,
             out_dir=begun(*PAIRED, folder=tmp_path / f"{weight}"),
         )  # fmt: skip
-        before, after = load_file(find_checkpoint("tiny-sft") / "model.safetensors"), weights(tmp_path / f"{weight}")
+        before, after = read_weights(find_checkpoint("tiny-sft") / "model.safetensors"), weights(tmp_path / f"{weight}")
         moved.append(sum((after[name] - before[name]).square().sum().item() for name in before))
     assert 0 < moved[1] < 0.9 * moved[0]
 
@@ -395,8 +396,8 @@ JUDGE = OracleJudge([])
 
 def test_dials_by_round_end_with_one_that_holds_on():
     config = RoundsConfig(guidance=(0.0, 0.1, 0.3), sampling=SamplingConfig(num_questions=(0, 40)))
-    assert [config.guidance_of(number) for number in (1, 2, 3, 4, 9)] == [0.0, 0.1, 0.3, 0.3, 0.3]
-    assert [config.questions_of(number) for number in (1, 2, 3, 9)] == [0, 40, 40, 40]
+    assert [config.guidance_of(round_number) for round_number in (1, 2, 3, 4, 9)] == [0.0, 0.1, 0.3, 0.3, 0.3]
+    assert [config.questions_of(round_number) for round_number in (1, 2, 3, 9)] == [0, 40, 40, 40]
 
 
 @pytest.mark.parametrize(
@@ -410,7 +411,7 @@ def test_dials_by_round_need_a_number(fields, name):
 
 def num_drawn(samples: list[Sample], **sampling) -> tuple[int, int]:
     """-> global and local prompts of a round."""
-    prompts = draw_prompts(samples, config=RoundsConfig(sampling=SamplingConfig(**sampling)), number=1)
+    prompts = draw_prompts(samples, config=RoundsConfig(sampling=SamplingConfig(**sampling)), round_number=1)
     assert len({sample.sample_id for sample in prompts}) == len(prompts)
     num_local = sum(sample.interval_s is not None for sample in prompts)
     return len(prompts) - num_local, num_local
@@ -426,11 +427,11 @@ def test_a_round_has_its_share_of_local_prompts_as_far_as_there_are_some():
 
 
 def test_prompts_are_drawn_anew_for_each_round_and_seed_and_always_the_same_for_one():
-    def names(number: int, seed: int) -> list[str]:
+    def names(round_number: int, seed: int) -> list[str]:
         config = RoundsConfig(seed=seed, sampling=SamplingConfig(num_prompts=12))
-        return [sample.sample_id for sample in draw_prompts([*WHOLE, *LOCAL], config=config, number=number)]
+        return [sample.sample_id for sample in draw_prompts([*WHOLE, *LOCAL], config=config, round_number=round_number)]
 
-    drawn = [names(number, seed) for number in (1, 2) for seed in (0, 1)]
+    drawn = [names(round_number, seed) for round_number in (1, 2) for seed in (0, 1)]
     assert len({tuple(sorted(one)) for one in drawn}) == 4 and names(1, 0) == drawn[0]
 
 
@@ -446,40 +447,40 @@ def test_prompts_are_drawn_anew_for_each_round_and_seed_and_always_the_same_for_
         ({"questions": ("q.mp4",), "held_out_questions": ("q.mp4",)}, "1 videos are learned and measured on"),
     ],
 )
-def test_material_that_cannot_be_learned_from_is_refused_before_a_model_is_loaded(change, message, tmp_path):
+def test_round_data_that_cannot_be_learned_from_is_refused_before_a_model_is_loaded(change, message, tmp_path):
     for name in ("questions", "held_out_questions"):
         if name in change:
             change[name] = [question(video, video=video) for video in change[name]]
-    material = replace(Material(samples=WHOLE, held_out=HELD_OUT), **change)
+    round_data = replace(RoundData(samples=WHOLE, held_out=HELD_OUT), **change)
     with pytest.raises(UserError, match=message):
-        run_rounds(Path("nowhere"), config=CONFIG, material=material, judge=JUDGE, out_dir=tmp_path)
+        run_rounds(Path("nowhere"), config=CONFIG, round_data=round_data, judge=JUDGE, out_dir=tmp_path)
 
 
 def question(name: str, *, video: str = "0.mp4") -> VideoQuestion:
     return VideoQuestion(question_id=name, video=video, kind="who", text="Who rings?", answer="a bell")
 
 
-def write_standings(out_dir: Path, *totals: float) -> None:
+def write_round_metrics(out_dir: Path, *totals: float) -> None:
     """Rounds 0, 1, ... as they are left when they are whole, with these total errors."""
-    for number, total in enumerate(totals):
-        folder = out_dir / f"round-{number}"
+    for index, total in enumerate(totals):
+        folder = out_dir / f"round-{index}"
         (folder / "checkpoint").mkdir(parents=True)
         (folder / "done.json").write_text("{}")
-        (folder / "standing.json").write_text(to_json(replace(START, number=number, total_error=total)))
+        (folder / "round_metrics.json").write_text(to_json(replace(START, index=index, total_error=total)))
 
 
 def finish(out_dir: Path, *, samples=WHOLE, **fields) -> tuple[Path, list[str]]:
     """Goes on with rounds that are whole -> the best model, and what is said."""
     said: list[str] = []
     best = run_rounds(
-        Path("parent"), config=replace(CONFIG, **fields), material=Material(samples=samples, held_out=HELD_OUT),
+        Path("parent"), config=replace(CONFIG, **fields), round_data=RoundData(samples=samples, held_out=HELD_OUT),
         judge=JUDGE, out_dir=out_dir, say=said.append,
     )  # fmt: skip
     return best, said
 
 
 def test_the_best_round_is_given_back_and_rounds_after_the_last_are_not_run(tmp_path):
-    write_standings(tmp_path, 0.5, 0.4, 0.45, 0.41)
+    write_round_metrics(tmp_path, 0.5, 0.4, 0.45, 0.41)
     # patience 2: after rounds 2 and 3 without a new best there is no round 4, although 6 are allowed
     best, said = finish(tmp_path, num_rounds=6, stop=StopConfig(patience=2))
     assert best == tmp_path / "round-1" / "checkpoint"
@@ -493,15 +494,15 @@ def test_the_best_round_is_given_back_and_rounds_after_the_last_are_not_run(tmp_
 
 
 def test_where_no_round_is_better_the_parent_is_given_back(tmp_path):
-    write_standings(tmp_path, 0.5, 0.6)
+    write_round_metrics(tmp_path, 0.5, 0.6)
     assert finish(tmp_path, num_rounds=1)[0] == Path("parent")
 
 
 def test_each_round_begins_with_the_model_that_the_one_before_it_left(tmp_path, monkeypatch):
-    write_standings(tmp_path, 0.5, 0.4, 0.3, 0.2)
+    write_round_metrics(tmp_path, 0.5, 0.4, 0.3, 0.2)
     (tmp_path / "round-1" / "average").mkdir()  # measured, but the next round does not begin with it
     begun = []
-    monkeypatch.setattr(rounds._Round, "run", lambda self: begun.append((self.number, self.start, self.before)))
+    monkeypatch.setattr(rounds._Round, "run", lambda self: begun.append((self.round_number, self.start, self.before)))
     finish(tmp_path, num_rounds=3)
     parent = Path("parent")
     assert begun == [
@@ -510,7 +511,7 @@ def test_each_round_begins_with_the_model_that_the_one_before_it_left(tmp_path, 
 
 
 def test_samples_without_a_reference_caption_are_counted_where_there_is_guidance(tmp_path):
-    write_standings(tmp_path, 0.5, 0.4)
+    write_round_metrics(tmp_path, 0.5, 0.4)
     warning = "20 of 30 samples have no reference caption: no guidance from them"
     assert warning in finish(tmp_path, samples=[*WHOLE, *LOCAL], guidance=(0.0, 0.1))[1]
     assert warning not in finish(tmp_path, samples=[*WHOLE, *LOCAL], guidance=(0.0,))[1]
@@ -518,7 +519,7 @@ def test_samples_without_a_reference_caption_are_counted_where_there_is_guidance
 
 
 def test_rounds_from_one_on_are_set_aside_with_what_was_decided_of_them(tmp_path):
-    write_standings(tmp_path, *(0.5,) * 11)
+    write_round_metrics(tmp_path, *(0.5,) * 11)
     for name in ("decision.json", "config.yaml", "notes.txt"):
         (tmp_path / name).write_text(name)
     first = set_aside(tmp_path, first=9)  # 10 comes after 9, and not after 1
@@ -534,10 +535,10 @@ def captioner() -> Captioner:
     return Captioner("tiny-sft")
 
 
-def round_of(number: int, folder: Path, *, questions=(), **fields) -> rounds._Round:
+def round_of(round_number: int, folder: Path, *, questions=(), **fields) -> rounds._Round:
     return rounds._Round(
-        number=number, start=Path("parent"), before=Path("before"), folder=folder, config=replace(CONFIG, **fields),
-        material=Material(samples=WHOLE, held_out=HELD_OUT, questions=questions), judge=JUDGE,
+        round_number=round_number, start=Path("parent"), before=Path("before"), folder=folder, config=replace(CONFIG, **fields),
+        round_data=RoundData(samples=WHOLE, held_out=HELD_OUT, questions=questions), judge=JUDGE,
         features=FeatureCache(folder / "features"), say=lambda line: None,
     )  # fmt: skip
 
@@ -546,8 +547,8 @@ def test_no_answer_of_any_round_has_the_seed_of_another(captioner, tmp_path):
     sampling = SamplingConfig(captions_per_prompt=6, temperature=0.9, top_p=0.8)
     seeds = []
     for seed in (0, 1):
-        for number in (1, 2, 3):
-            decoding = round_of(number, tmp_path, seed=seed, sampling=sampling)._request(captioner).decoding
+        for round_number in (1, 2, 3):
+            decoding = round_of(round_number, tmp_path, seed=seed, sampling=sampling)._request(captioner).decoding
             seeds += range(decoding.seed, decoding.seed + 6)  # answer k draws from seed + k
             assert (decoding.temperature, decoding.top_p) == (0.9, 0.8)
             assert decoding.max_new_tokens == captioner.settings.max_new_tokens
@@ -584,23 +585,23 @@ def test_of_the_answers_to_a_question_a_right_one_is_chosen_and_the_most_frequen
 
 # --- the stop rule ----------------------------------------------------------------------------------------------------
 
-START = Standing(
-    number=0, total_error=0.5, global_error=0.5, local_error=0.5, missing=0.4, hallucination=0.1, repetition=0.1,
-    collapse=0.0, words=50.0, distinct=0.6, perplexity=2.0, questions=0.8,
+START = RoundMetrics(
+    round_number=0, total_error=0.5, global_error=0.5, local_error=0.5, missing=0.4, hallucination=0.1, repetition=0.1,
+    truncated=0.0, words=50.0, distinct=0.6, perplexity=2.0, questions=0.8,
 )  # fmt: skip
 
 
-def standings(*totals: float, **fields) -> list[Standing]:
-    return [START, *(replace(START, number=i, total_error=t, **fields) for i, t in enumerate(totals, start=1))]
+def all_metrics(*totals: float, **fields) -> list[RoundMetrics]:
+    return [START, *(replace(START, round_number=i, total_error=t, **fields) for i, t in enumerate(totals, start=1))]
 
 
 def test_a_swing_does_not_stop_the_rounds():
-    decision = decide(standings(0.40, 0.42, 0.35, 0.37), StopConfig(patience=2))
+    decision = decide(all_metrics(0.40, 0.42, 0.35, 0.37), StopConfig(patience=2))
     assert decision.best == 3 and not decision.stopped
 
 
 def test_rounds_stop_when_none_was_better_for_long():
-    decision = decide(standings(0.40, 0.42, 0.399), StopConfig(patience=2, min_gain=0.005))
+    decision = decide(all_metrics(0.40, 0.42, 0.399), StopConfig(patience=2, min_gain=0.005))
     assert decision.best == 1 and decision.stopped  # 0.399 is better than 0.40 by less than 0.005
 
 
@@ -609,7 +610,7 @@ def test_rounds_stop_when_none_was_better_for_long():
     [
         ({"hallucination": 0.13}, "hallucination"),  # 0.13 - 0.10 = 0.03 > 0.02
         ({"repetition": 0.13}, "repetition"),
-        ({"collapse": 0.03}, "never end"),
+        ({"truncated": 0.03}, "never end"),
         ({"words": 20.0}, "0.40 times as"),
         ({"words": 100.0}, "2.00 times as"),
         ({"distinct": 0.3}, "distinct 4-grams: 0.50 times"),  # 0.3 / 0.6
@@ -617,8 +618,8 @@ def test_rounds_stop_when_none_was_better_for_long():
         ({"questions": 0.77}, "questions answered right -0.030"),  # 0.80 - 0.77 > 0.02
     ],
 )
-def test_a_round_that_got_strange_is_not_the_best(fields, why):
-    decision = decide(standings(0.2, **fields), StopConfig())
+def test_a_round_that_got_rejected_is_not_the_best(fields, why):
+    decision = decide(all_metrics(0.2, **fields), StopConfig())
     assert decision.best == 0 and why in decision.refused[1]
 
 

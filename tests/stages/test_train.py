@@ -13,7 +13,7 @@ from support.pretended_device import pretended_gpu
 from torch import Tensor
 
 from avcap.config import override
-from avcap.curriculum import source, tracks
+from avcap.curriculum import feature_tracks, source
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
 from avcap.infer.world_fit import fit_world_check
@@ -25,17 +25,17 @@ from avcap.stages.train import run_recipe
 from avcap.train import corpus as corpus_module
 from avcap.train.corpus import Corpus, CorpusConfig
 
-LESSONS = {
-    "teach.batch_size": 2, "teach.slot_steps": 1, "teach.loop.num_steps": 3, "teach.loop.checkpoint_every": 1,
-    "teach.loop.evaluate_every": 0, "teach.tracks.num_tracks": 2, "teach.tracks.num_held_out": 2,
-    "teach.tracks.difficulty": "easy",
+EXAMPLES = {
+    "finetune.batch_size": 2, "finetune.second_steps": 1, "finetune.loop.num_steps": 3, "finetune.loop.checkpoint_every": 1,
+    "finetune.loop.evaluate_every": 0, "finetune.feature_tracks.num_tracks": 2, "finetune.feature_tracks.num_held_out": 2,
+    "finetune.feature_tracks.difficulty": "easy",
 }  # fmt: skip
-BASE = LESSONS | {
+BASE = EXAMPLES | {
     f"{part}.loop.{name}": value
-    for part in ("eyes", "ears", "practise")
+    for part in ("vision", "audio", "second_phase")
     for name, value in (("num_steps", 2), ("checkpoint_every", 1), ("evaluate_every", 0))
-} | {"practise.batch_size": 2}  # fmt: skip
-FROZEN = ("vision_tower.", "sound_encoder.", "sound_aligner.qformer.")  # once perceive has trained them
+} | {"second_phase.batch_size": 2}  # fmt: skip
+FROZEN = ("vision_tower.", "audio_encoder.", "audio_aligner.qformer.")  # once perceive has trained them
 
 
 class HereAndNow:
@@ -61,12 +61,12 @@ class HereAndNow:
 def small():
     """Everything that is not a dial of the recipes, small."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracks, "TRACKS_PER_SHARD", 2)
-        patch.setattr(tracks, "end_with_parent", lambda: None)
-        patch.setattr(tracks, "ProcessPoolExecutor", HereAndNow)
+        patch.setattr(feature_tracks, "TRACKS_PER_SHARD", 2)
+        patch.setattr(feature_tracks, "end_with_parent", lambda: None)
+        patch.setattr(feature_tracks, "ProcessPoolExecutor", HereAndNow)
         patch.setattr(base, "ProcessPoolExecutor", HereAndNow)
         patch.setattr(perceive, "NUM_HELD_OUT_BATCHES", 1)
-        patch.setattr(source, "NUM_HELD_OUT_LESSONS", 2)
+        patch.setattr(source, "NUM_HELD_OUT_EXAMPLES", 2)
         patch.setattr(train, "fit_world_check", functools.partial(fit_world_check, num_scenes=12))
         yield
 
@@ -116,7 +116,7 @@ def test_tiny_base_ends_with_a_checkpoint_that_captions(tiny_base, videos):
 @pytest.mark.slow
 def test_tiny_base_trained_its_parts(tiny_base):
     fresh, trained = weights(tiny_base.parent / "start"), weights(tiny_base)
-    for part in ("vision_tower.", "sound_encoder.", "vision_aligner.", "sound_aligner.", "language_model."):
+    for part in ("vision_tower.", "audio_encoder.", "vision_aligner.", "audio_aligner.", "language_model."):
         names = [name for name in fresh if name.startswith(part)]
         assert any(not torch.equal(fresh[name], trained[name]) for name in names), part
     encoders = weights(tiny_base.parent / "encoders")  # what perceive ended with: frozen from then on
@@ -126,7 +126,7 @@ def test_tiny_base_trained_its_parts(tiny_base):
 
 @pytest.mark.slow
 def test_stopped_while_seeing_and_while_learning_words_it_ends_the_same(tiny_base, tmp_path, monkeypatch):
-    for module, name, call in ((perceive, "attribute_loss", 2), (source, "lesson_loss", 3)):
+    for module, name, call in ((perceive, "attribute_loss", 2), (source, "example_loss", 3)):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             stop_at(module, name, call=call, monkeypatch=patch)
             run("tiny_base", BASE, tmp_path / "base")
@@ -139,7 +139,7 @@ def test_stopped_while_seeing_and_while_learning_words_it_ends_the_same(tiny_bas
 @pytest.mark.slow
 def test_another_configuration_in_the_same_folder_is_refused(tiny_base):
     with pytest.raises(UserError, match="begun with another configuration"):
-        run("tiny_base", BASE | {"teach.loop.num_steps": 4}, tiny_base.parent)
+        run("tiny_base", BASE | {"finetune.loop.num_steps": 4}, tiny_base.parent)
     with pytest.raises(UserError, match="begun with another configuration"):
         run("tiny_base", BASE | {"seed": 1}, tiny_base.parent)
 
@@ -149,29 +149,29 @@ def test_parents_that_are_missing_or_too_many_are_refused(tiny_base, tmp_path):
     with pytest.raises(UserError, match="tiny_base starts from nothing"):
         run("tiny_base", BASE, tmp_path / "base", parent=tiny_base)
     with pytest.raises(UserError, match="tiny_sft goes on from a checkpoint"):
-        run("tiny_sft", LESSONS, tmp_path / "sft")
+        run("tiny_sft", EXAMPLES, tmp_path / "sft")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 def test_tiny_sft_goes_on_from_the_base_and_its_seed_matters(tiny_base, tmp_path):
-    first = run("tiny_sft", LESSONS, tmp_path / "first", parent=tiny_base)
-    second = run("tiny_sft", LESSONS | {"seed": 1}, tmp_path / "second", parent=tiny_base)
+    first = run("tiny_sft", EXAMPLES, tmp_path / "first", parent=tiny_base)
+    second = run("tiny_sft", EXAMPLES | {"seed": 1}, tmp_path / "second", parent=tiny_base)
     before, one, other = weights(tiny_base), weights(first), weights(second)
     assert not are_equal(before, one) and not are_equal(one, other)
     frozen = [name for name in before if name.startswith(FROZEN)]
     assert frozen and all(torch.equal(before[name], one[name]) for name in frozen)
     lineage = from_json((first / "lineage.json").read_text(), Lineage)
     assert (lineage.stage, lineage.parent, lineage.seed) == ("sft", "base", 0)  # a name: paths do not travel
-    assert len(list(tmp_path.glob("tracks-*"))) == 2  # the tracks of a seed are its own
+    assert len(list(tmp_path.glob("feature-tracks-*"))) == 2  # the tracks of a seed are its own
 
 
 @pytest.mark.slow
-def test_tiny_align_trains_the_sound_branch_alone(tiny_base, tmp_path):
-    values = {name: value for name, value in LESSONS.items() if name != "teach.slot_steps"}
+def test_tiny_align_trains_the_audio_branch_alone(tiny_base, tmp_path):
+    values = {name: value for name, value in EXAMPLES.items() if name != "finetune.second_steps"}
     before, after = weights(tiny_base), weights(run("tiny_align", values, tmp_path / "align", parent=tiny_base))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and all(name.startswith("sound_aligner.") for name in changed)
+    assert changed and all(name.startswith("audio_aligner.") for name in changed)
 
 
 def corpus(path: Path, *videos: Path) -> str:
@@ -184,16 +184,16 @@ def corpus(path: Path, *videos: Path) -> str:
 
 
 CORPUS = {
-    "teach.batch_size": 1, "teach.loop.num_steps": 2, "teach.loop.checkpoint_every": 1, "teach.optim.lr": 1e-2,
-    "teach.optim.warmup_steps": 1,
+    "finetune.batch_size": 1, "finetune.loop.num_steps": 2, "finetune.loop.checkpoint_every": 1, "finetune.optim.lr": 1e-2,
+    "finetune.optim.warmup_steps": 1,
 }  # fmt: skip
 
 
 def test_a_corpus_trains_a_lora_on_a_released_checkpoint_and_merges_it(videos, tmp_path, monkeypatch):
     released = ASSETS / "v1_av_31s"
     config = override(RECIPES["salmonn2_7b_sft"](), CORPUS | {
-        "teach.corpus.files": [corpus(tmp_path / "list.jsonl", videos / "a.mp4", videos / "b.mp4")],
-        "teach.lora.rank": 2, "teach.lora.alpha": 4,
+        "finetune.corpus.files": [corpus(tmp_path / "list.jsonl", videos / "a.mp4", videos / "b.mp4")],
+        "finetune.lora.rank": 2, "finetune.lora.alpha": 4,
     })  # fmt: skip
     checkpoint = run_recipe("salmonn2_7b_sft", config, out_dir=tmp_path / "sft", parent=released)
     before, after = dict(load(released)[0].named_parameters()), dict(load(checkpoint)[0].named_parameters())
@@ -201,7 +201,7 @@ def test_a_corpus_trains_a_lora_on_a_released_checkpoint_and_merges_it(videos, t
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     in_language_model = {name for name in changed if name.startswith("language_model.")}
     assert {name.rsplit(".", 2)[1] for name in in_language_model} == {"q_proj", "k_proj", "v_proj"}
-    assert all(name.startswith(("sound_aligner.", "vision_aligner.")) for name in changed - in_language_model)
+    assert all(name.startswith(("audio_aligner.", "vision_aligner.")) for name in changed - in_language_model)
     assert changed - in_language_model
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # and it resumes, dropout and all
@@ -223,7 +223,7 @@ def test_held_out_videos_that_cannot_be_read_end_no_run(random_checkpoint, video
         .held_out_samples[0].sample_id == "broken"
     )  # fmt: skip
     values = CORPUS | {
-        "teach.corpus.files": [file], "teach.corpus.num_held_out": 1, "seed": seed, "teach.lora.rank": 2
+        "finetune.corpus.files": [file], "finetune.corpus.num_held_out": 1, "seed": seed, "finetune.lora.rank": 2
     }  # fmt: skip
     run("salmonn2_7b_sft", values, tmp_path / "sft", parent=random_checkpoint)
     rows = [json.loads(line) for line in (tmp_path / "sft" / "metrics.jsonl").read_text().splitlines()]
@@ -233,7 +233,7 @@ def test_held_out_videos_that_cannot_be_read_end_no_run(random_checkpoint, video
 
 
 def test_the_world_is_taught_on_a_gpu_as_on_a_cpu(tiny_base, tmp_path):
-    values = LESSONS | {"teach.loop.evaluate_every": 1, "teach.loop.max_tokens": 200, "teach.loop.dtype": "float32"}
+    values = EXAMPLES | {"finetune.loop.evaluate_every": 1, "finetune.loop.max_tokens": 200, "finetune.loop.dtype": "float32"}
     on_cpu = weights(run("tiny_sft", values, tmp_path / "cpu", parent=tiny_base))
     with pretended_gpu():
         on_gpu = weights(run("tiny_sft", values, tmp_path / "gpu", parent=tiny_base))  # device: the GPU that is there

@@ -50,18 +50,18 @@ def write_media(
     pix_fmt: str = "yuv420p",
     gop: int = 12,
     video_options: dict[str, str] | None = None,
-    picture: Callable[[int], np.ndarray] = stamped_frame,
+    image: Callable[[int], np.ndarray] = stamped_frame,
     rotation: int = 0,
     waveform: np.ndarray | None = None,
-    sound_start: Fraction | int = 0,
-    sound_rate: int = 48000,
-    sound_codec: str = "flac",
+    audio_start: Fraction | int = 0,
+    audio_rate: int = 48000,
+    audio_codec: str = "flac",
     layout: str = "stereo",
     gains: Sequence[float] | None = None,
     shift_s: Fraction | int = 0,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """Frame k at `frame_times[k] * time_base`, sound from `sound_start` s on, all moved by `shift_s` when muxed.
+    """Frame k at `frame_times[k] * time_base`, sound from `audio_start` s on, all moved by `shift_s` when muxed.
 
     Every channel has the waveform times its gain: 1 unless `gains` says otherwise.
     """
@@ -70,18 +70,18 @@ def write_media(
         video = audio = None
         if len(frame_times):
             video = container.add_stream(video_codec, rate=Fraction(rate), options=video_options or {})
-            video.height, video.width = picture(0).shape[:2]
+            video.height, video.width = image(0).shape[:2]
             video.pix_fmt, video.codec_context.gop_size = pix_fmt, gop
             video.codec_context.time_base = time_base
             if rotation:
                 video.set_display_rotation(rotation)
         if waveform is not None:
-            audio = container.add_stream(sound_codec, rate=sound_rate, layout=layout)
+            audio = container.add_stream(audio_codec, rate=audio_rate, layout=layout)
         if video is not None:
-            packets += _encode_video(video, frame_times=frame_times, time_base=time_base, picture=picture)
+            packets += _encode_video(video, frame_times=frame_times, time_base=time_base, image=image)
         if audio is not None:
-            packets += _encode_sound(
-                audio, waveform, start=Fraction(sound_start), rate=sound_rate, layout=layout, gains=gains
+            packets += _encode_audio(
+                audio, waveform, start=Fraction(audio_start), rate=audio_rate, layout=layout, gains=gains
             )
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             shift = round(shift_s / packet.time_base)
@@ -90,16 +90,16 @@ def write_media(
     return path
 
 
-def _encode_video(video, *, frame_times, time_base, picture):
+def _encode_video(video, *, frame_times, time_base, image):
     packets = []
-    for number, time in enumerate(frame_times):
-        frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+    for index, time in enumerate(frame_times):
+        frame = av.VideoFrame.from_ndarray(image(index), format="rgb24")
         frame.pts, frame.time_base = time, time_base
         packets += video.encode(frame)
     return packets + video.encode(None)
 
 
-def _encode_sound(audio, waveform, *, start, rate, layout, gains):
+def _encode_audio(audio, waveform, *, start, rate, layout, gains):
     packets = []
     num_channels = av.AudioLayout(layout).nb_channels
     fmt = audio.codec_context.format.name
@@ -126,7 +126,7 @@ def steps(*, seconds: float, rate: int = 48000, first_hz: int = 400) -> np.ndarr
     return (0.4 * np.sin(2 * np.pi * (first_hz + 200 * np.floor(time_s)) * time_s)).astype(np.float32)
 
 
-def heard_hz(waveform_S: np.ndarray, *, rate: int = 16000) -> list[int]:
+def tone_hz(waveform_S: np.ndarray, *, rate: int = 16000) -> list[int]:
     """Waveform -> the loudest frequency in the middle of every whole second, to 20 Hz; 0 where it is silent."""
     found = []
     for second in range(len(waveform_S) // rate):

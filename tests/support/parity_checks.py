@@ -15,7 +15,7 @@ LOG_MEL = 5e-5
 IGNORED = -100  # label of a position that is no target
 SAMPLE_RATE_HZ = 16_000
 REPETITION_PENALTY = 1.05
-REFERENCE_SCALE = 0.9  # the recorded reference policy: q, k and v weights of the language model times this
+RECORDED_SCALE = 0.9  # the recorded reference policy: q, k and v weights of the language model times this
 
 Row = tuple[str, str, float, float]
 """Row of the golden table, what is compared, difference, tolerance."""
@@ -48,12 +48,12 @@ def run_checks(name: str, case: CaseT, stages: Sequence[Callable[[CaseT], Iterab
     ]
 
 
-def difference(got: Tensor | Sequence | float, wanted: Tensor) -> float:
+def difference(got: Tensor | Sequence | float, expected: Tensor) -> float:
     """Largest absolute difference; infinite if the shapes are not the same."""
     got = torch.as_tensor(got, dtype=torch.float64 if isinstance(got, float) else None)
-    if got.shape != wanted.shape:
+    if got.shape != expected.shape:
         return float("inf")
-    return (got.double() - wanted.double()).abs().max().item() if wanted.numel() else 0.0
+    return (got.double() - expected.double()).abs().max().item() if expected.numel() else 0.0
 
 
 def tiled_waveform(tile: Tensor, num_samples: int) -> Tensor:

@@ -36,7 +36,7 @@ from support.parity_checks import (
     IGNORED,
     LOG_MEL,
     LOGITS,
-    REFERENCE_SCALE,
+    RECORDED_SCALE,
     REPETITION_PENALTY,
     SAME,
     SAMPLE_RATE_HZ,
@@ -72,11 +72,11 @@ class Case:
         return "image_grid_thw" in self.inputs
 
     @property
-    def has_picture(self) -> bool:
+    def has_video(self) -> bool:
         return "pixel_patches_u8" in self.inputs
 
     @property
-    def has_sound(self) -> bool:
+    def has_audio(self) -> bool:
         return "waveform_tile_i16" in self.inputs
 
     @property
@@ -109,7 +109,7 @@ class Case:
     def features(self) -> MediaFeatures:
         """What the encoders make of the recorded patches and of the sound."""
         grid, vision_TNV, times_s = None, None, ()
-        if self.has_picture:
+        if self.has_video:
             temporal, height, width = self.patch_grid
             merge = self.model.config.patch_sizes.merge
             seconds = 1.0 if self.is_image else self.inputs["second_per_grid"].item()
@@ -118,11 +118,11 @@ class Case:
                 num_frames=1 if self.is_image else len(self.inputs["frame_index"]),
             )  # fmt: skip
             vision_TNV = self.model.encode_patches(self.inputs["pixel_patches_u8"], self.patch_grid)
-            times_s = [number * seconds for number in range(temporal)]
+            times_s = [index * seconds for index in range(temporal)]
         return MediaFeatures(
             vision_TNV=vision_TNV, frame_times_T=times_s, grid=grid,
-            sound_KPA=self.model.encode_sound(self.mel_KMF) if self.has_sound else None,
-            audio_seconds=len(self.waveform_S) / SAMPLE_RATE_HZ if self.has_sound else 0.0,
+            audio_KPA=self.model.encode_audio(self.mel_KMF) if self.has_audio else None,
+            audio_seconds=len(self.waveform_S) / SAMPLE_RATE_HZ if self.has_audio else 0.0,
         )  # fmt: skip
 
     def media(self, positions: str) -> MediaTokens:
@@ -144,9 +144,9 @@ def load_case(folder: Path, facts: dict[str, Any]) -> Case:
 def check_case(case: Case) -> list[Check]:
     """Every row for which the case has recorded tensors."""
     stages = [check_loader, check_prompt, check_sequence, check_positions, check_logits, check_greedy]
-    if case.has_sound:
-        stages += [check_sound]
-    if case.has_picture:
+    if case.has_audio:
+        stages += [check_audio]
+    if case.has_video:
         stages += [check_frames, check_vision]
     if (case.folder / "dpo.safetensors").exists():
         stages += [check_preference]
@@ -167,23 +167,23 @@ def check_loader(case: Case) -> Iterator[Row]:
         yield "C9", "heads in the file", float("lm_head.weight" in stored), EXACT
 
 
-def check_sound(case: Case) -> Iterator[Row]:
+def check_audio(case: Case) -> Iterator[Row]:
     """A2-A6: waveform to sound tokens."""
     inputs, outputs, model = case.inputs, case.outputs, case.model
-    num_tokens = len(case.mel_KMF) * model.config.sound_tokens_per_chunk
+    num_tokens = len(case.mel_KMF) * model.config.audio_tokens_per_chunk
     yield "A2", "number of sound tokens", difference([num_tokens], inputs["audio_num_tokens"]), EXACT
-    wanted = np.resize(inputs["waveform_tile_i16"].numpy(), len(case.waveform_S)).astype(np.float32) / 32768
-    yield "A2", "samples", difference(case.waveform_S, torch.from_numpy(wanted)), EXACT
+    expected = np.resize(inputs["waveform_tile_i16"].numpy(), len(case.waveform_S)).astype(np.float32) / 32768
+    yield "A2", "samples", difference(case.waveform_S, torch.from_numpy(expected)), EXACT
     yield "A3", "log-mel", difference(case.mel_KMF[..., ::60], inputs["mel_every_60th_frame"]), LOG_MEL
     if "input_features_first_1100_frames" in inputs:
-        wanted = inputs["input_features_first_1100_frames"]
-        yield "A3", "log-mel, first frames", difference(case.mel_KMF[..., : wanted.shape[-1]], wanted), LOG_MEL
-    sound_KPA = case.features.sound_KPA
-    yield "A4", "Whisper", difference(sound_KPA[:, ::25], outputs["whisper_hidden_every_25th"]), CLOSE
-    queries_UQ = model.qform_sound(sound_KPA)
-    wanted = outputs["qformer_hidden"]
-    yield "A5", "Q-Former", difference(queries_UQ.view(-1, *wanted.shape[1:]), wanted), CLOSE
-    tokens_KUD = model.sound_aligner.project(queries_UQ).unflatten(0, (len(sound_KPA), -1))
+        expected = inputs["input_features_first_1100_frames"]
+        yield "A3", "log-mel, first frames", difference(case.mel_KMF[..., : expected.shape[-1]], expected), LOG_MEL
+    audio_KPA = case.features.audio_KPA
+    yield "A4", "Whisper", difference(audio_KPA[:, ::25], outputs["whisper_hidden_every_25th"]), CLOSE
+    queries_UQ = model.qform_audio(audio_KPA)
+    expected = outputs["qformer_hidden"]
+    yield "A5", "Q-Former", difference(queries_UQ.view(-1, *expected.shape[1:]), expected), CLOSE
+    tokens_KUD = model.audio_aligner.project(queries_UQ).unflatten(0, (len(audio_KPA), -1))
     yield "A6", "sound tokens", difference(tokens_KUD, outputs["audio_tokens"]), CLOSE
 
 
@@ -214,10 +214,10 @@ def check_frames(case: Case) -> Iterator[Row]:
     yield "C2", "patches of a grid", difference(grid[1:], torch.tensor(case.patch_grid[1:])), EXACT
     yield "C2", "patches", difference(rows_RE, inputs["pixel_patches_u8"][: len(rows_RE)]), EXACT
     if "pixel_values_first_48_rows" in inputs:
-        wanted = inputs["pixel_values_first_48_rows"]
+        expected = inputs["pixel_values_first_48_rows"]
         config = case.model.config
         got = normalize_patches(inputs["pixel_patches_u8"], mean=config.image_mean, std=config.image_std)
-        yield "C2", "pixel values", difference(got[: len(wanted)], wanted), SAME
+        yield "C2", "pixel values", difference(got[: len(expected)], expected), SAME
 
 
 def check_vision(case: Case) -> Iterator[Row]:
@@ -236,7 +236,7 @@ def check_prompt(case: Case) -> Iterator[Row]:
     chat = dataclasses.replace(chat, user_prefix=chat.user_prefix + before, media_suffix="")
     media = case.media("train")
     ids, _ = encode_chat(case.tokenizer, [(after, None)], media.ids, chat)
-    yield "A10", "prompt ids", difference([case.model.published_ids(ids, media)], case.inputs["input_ids"]), EXACT
+    yield "A10", "prompt ids", difference([case.model.official_ids(ids, media)], case.inputs["input_ids"]), EXACT
 
 
 def check_sequence(case: Case) -> Iterator[Row]:
@@ -254,11 +254,11 @@ def check_positions(case: Case) -> Iterator[Row]:
     train = case.model.positions(case.prompt_ids, case.media("train"))
     yield "C5", "positions, training", difference(train.of_ids[:, None], outputs["position_ids_train"]), EXACT
     generated = case.model.positions(case.prompt_ids, case.media("official_generate"))
-    wanted = outputs["position_ids_generate_prefill"]
-    yield "C6", "positions, generate", difference(generated.of_ids[:, None], wanted), EXACT
-    wanted = outputs["position_ids_generate_steps"]
-    steps = torch.arange(generated.following, generated.following + wanted.shape[-1])
-    yield "C6", "positions, further steps", difference(steps.expand(3, 1, -1), wanted), EXACT
+    expected = outputs["position_ids_generate_prefill"]
+    yield "C6", "positions, generate", difference(generated.of_ids[:, None], expected), EXACT
+    expected = outputs["position_ids_generate_steps"]
+    steps = torch.arange(generated.following, generated.following + expected.shape[-1])
+    yield "C6", "positions, further steps", difference(steps.expand(3, 1, -1), expected), EXACT
     delta = [[generated.following - len(case.prompt_ids)]]
     yield "C6", "rope delta", difference(delta, outputs["rope_delta_generate"]), EXACT
 
@@ -277,12 +277,12 @@ def check_logits(case: Case) -> Iterator[Row]:
                 inputs_embeds=embeds_1LD, position_ids=places.of_ids[:, None], output_hidden_states=True
             )
             found[positions] = output.logits
-            wanted = outputs[f"logits_{name}_last48"]
-            yield "C7", f"logits, {name}, {source}", difference(output.logits[:, -wanted.shape[1] :], wanted), tolerance
+            expected = outputs[f"logits_{name}_last48"]
+            yield "C7", f"logits, {name}, {source}", difference(output.logits[:, -expected.shape[1] :], expected), tolerance
             if f"final_hidden_{name}" in outputs:
-                wanted = outputs[f"final_hidden_{name}"]
-                yield "C7", f"hidden, {name}, {source}", difference(output.hidden_states[-1], wanted), tolerance
-        if case.has_sound and case.has_picture:
+                expected = outputs[f"final_hidden_{name}"]
+                yield "C7", f"hidden, {name}, {source}", difference(output.hidden_states[-1], expected), tolerance
+        if case.has_audio and case.has_video:
             apart = difference(found["train"], found["official_generate"])
             yield "C7", f"the two rules differ, {source}", max(0.0, MODES_APART - apart), EXACT
         yield "A8", f"greedy logits, {source}", difference(*greedy_logits(case, embeds_1LD)), tolerance
@@ -290,7 +290,7 @@ def check_logits(case: Case) -> Iterator[Row]:
 
 def greedy_logits(case: Case, embeds_1LD: Tensor) -> tuple[Tensor, Tensor]:
     """Logits along the recorded greedy answer, ours and the recorded ones."""
-    wanted = case.outputs["greedy_generate_logits"]
+    expected = case.outputs["greedy_generate_logits"]
     answer = case.outputs["greedy_generate"][:-1]
     places = case.model.positions(case.prompt_ids, case.media("official_generate"))
     steps = torch.arange(places.following, places.following + len(answer)).expand(3, -1)
@@ -298,7 +298,7 @@ def greedy_logits(case: Case, embeds_1LD: Tensor) -> tuple[Tensor, Tensor]:
         inputs_embeds=torch.cat([embeds_1LD, case.model.get_input_embeddings()(answer[None])], dim=1),
         position_ids=torch.cat([places.of_ids, steps], dim=1)[:, None],
     )
-    return output.logits[0, -len(wanted) :], wanted
+    return output.logits[0, -len(expected) :], expected
 
 
 def check_greedy(case: Case) -> Iterator[Row]:
@@ -308,12 +308,12 @@ def check_greedy(case: Case) -> Iterator[Row]:
         ("greedy_generate_rep105", "official_generate", REPETITION_PENALTY),
         ("greedy_train_positions", "train", 1.0),
     ):
-        wanted = case.outputs[name]
+        expected = case.outputs[name]
         (answer,) = generate(
-            case.model, [(case.prompt_ids, case.media(positions))], max_new_tokens=len(wanted), eos_ids=(),
+            case.model, [(case.prompt_ids, case.media(positions))], max_new_tokens=len(expected), eos_ids=(),
             repetition_penalty=penalty,
         )  # fmt: skip
-        yield "A9" if positions == "official_generate" else "C8", name, difference(answer.ids, wanted), EXACT
+        yield "A9" if positions == "official_generate" else "C8", name, difference(answer.ids, expected), EXACT
 
 
 def check_preference(case: Case) -> Iterator[Row]:
@@ -331,17 +331,17 @@ def check_preference(case: Case) -> Iterator[Row]:
         yield "DPO", f"{name} labels", difference([labels], dpo[f"{name}_labels"]), EXACT
     example = PairExample(
         sample_id=case.folder.name, prompt_ids=case.prompt_ids, chosen_ids=answers["chosen"],
-        rejected_ids=answers["reject"], reference_ids=answers["gt"],
+        rejected_ids=answers["reject"], target_ids=answers["gt"],
     )  # fmt: skip
     policy = answer_logprobs(case.model, example, media)
-    reference = answer_logprobs(reference_model(case), example, media)
-    pairs = [torch.stack([one.chosen.total, one.rejected.total]) for one in (policy, reference)]
+    recorded_model = answer_logprobs(ref_model(case), example, media)
+    pairs = [torch.stack([one.chosen.total, one.rejected.total]) for one in (policy, recorded_model)]
     yield "DPO", "policy log-probabilities", difference(pairs[0], dpo["policy_logps"]), 2e-3
     yield "DPO", "reference log-probabilities", difference(pairs[1], dpo["reference_logps"]), 2e-3
     chosen, rejected = (pairs[0] - pairs[1]) * dpo["beta"]
     dpo_loss = -F.logsigmoid(chosen - rejected)[None]
     yield "DPO", "preference loss", difference(dpo_loss, dpo["dpo_loss"]), 2e-4
-    ce_gt = -(policy.reference.total / policy.reference.num_tokens)[None]
+    ce_gt = -(policy.recorded_model.total / policy.recorded_model.num_tokens)[None]
     yield "DPO", "cross-entropy", difference(ce_gt, dpo["ce_gt"]), 1e-4
     yield "DPO", "total loss", difference(dpo_loss + dpo["ce_weight"] * ce_gt, dpo["total_loss"]), 3e-4
 
@@ -351,12 +351,12 @@ def answer_logprobs(model: Salmonn2PlusForCaptioning, example: PairExample, medi
     return logprobs
 
 
-def reference_model(case: Case) -> Salmonn2PlusForCaptioning:
+def ref_model(case: Case) -> Salmonn2PlusForCaptioning:
     """The recorded reference policy."""
     model, _ = load(case.folder / case.facts["weights"])
     for layer in model.language_model.model.layers:
         for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
-            projection.weight.mul_(REFERENCE_SCALE)
+            projection.weight.mul_(RECORDED_SCALE)
     return model
 
 
@@ -365,9 +365,9 @@ def check_tables(path: Path) -> list[Check]:
     tables = load_file(path)
     counts: list[Sequence[int]] = []
     times: list[Sequence[int]] = []
-    for _, _, grids, num_sound, seconds in tables["cases"].tolist():
-        sound_times_U = np.arange(int(num_sound))
-        counts.append(mrope.sound_per_grid(int(grids), sound_times_U, seconds_per_grid=seconds))
+    for _, _, grids, num_audio, seconds in tables["cases"].tolist():
+        audio_times_U = np.arange(int(num_audio))
+        counts.append(mrope.audio_per_grid(int(grids), audio_times_U, seconds_per_grid=seconds))
         times.append(mrope.grid_times(int(grids), seconds_per_grid=seconds).tolist())
     case = path.parent.name
     return [

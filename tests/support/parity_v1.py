@@ -23,7 +23,7 @@ from avcap.data.prompt import CHATML_V1, IM_END, encode_chat, released_targets, 
 from avcap.infer.generate import generate
 from avcap.media.frame_times import official_v1_frame_index
 from avcap.media.mel import chunk_waveform, log_mel
-from avcap.media.published import official_v1_sound
+from avcap.media.official import official_v1_audio
 from avcap.model.aligner import segment_positions
 from avcap.model.checkpoints import SHARD_INDEX, load, our_name
 from avcap.model.features import MediaFeatures, MediaTokens
@@ -34,7 +34,7 @@ from support.parity_checks import (
     IGNORED,
     LOG_MEL,
     LOGITS,
-    REFERENCE_SCALE,
+    RECORDED_SCALE,
     REPETITION_PENALTY,
     SAME,
     SAMPLE_RATE_HZ,
@@ -67,7 +67,7 @@ class Case:
         return "raw_frames_u8" in self.inputs
 
     @property
-    def has_sound(self) -> bool:
+    def has_audio(self) -> bool:
         return "waveform_tile_i16" in self.inputs
 
     @property
@@ -94,7 +94,7 @@ class Case:
         start_s, end_s = self.interval_s or (0.0, self.real_time_s if self.has_frames else self.facts["max_time"])
         if not self.has_frames:
             end_s = min(end_s, start_s + self.facts["max_time"])
-        return torch.from_numpy(official_v1_sound(waveform_S, start_s=start_s, end_s=end_s))
+        return torch.from_numpy(official_v1_audio(waveform_S, start_s=start_s, end_s=end_s))
 
     @cached_property
     def chunks_KS(self) -> Tensor:
@@ -118,19 +118,19 @@ class Case:
     @cached_property
     def features(self) -> MediaFeatures:
         """What the encoders make of the case."""
-        vision = sound = times_s = text_ids = None
+        vision = audio = times_s = text_ids = None
         if self.has_frames:
             vision = self.model.encode_frames(self.model.normalize_pixels(self.frames_FCHW))
             times_s = (self.inputs["frame_index"] / self.inputs["source_fps"]).tolist()
-        if self.has_sound:
-            sound = self.model.encode_sound(self.mel_KMF)
+        if self.has_audio:
+            audio = self.model.encode_audio(self.mel_KMF)
         elif self.model.config.time_text:
             text_ids = time_text_ids(self.tokenizer, num_frames=len(self._raw_frames), duration_s=self.real_time_s)
         return MediaFeatures(
             vision_TNV=vision,
             frame_times_T=times_s or (),
-            sound_KPA=sound,
-            audio_seconds=len(self.waveform_S) / SAMPLE_RATE_HZ if self.has_sound else 0.0,
+            audio_KPA=audio,
+            audio_seconds=len(self.waveform_S) / SAMPLE_RATE_HZ if self.has_audio else 0.0,
             time_text_ids=text_ids,
         )
 
@@ -170,8 +170,8 @@ def load_case(folder: Path, facts: dict[str, Any]) -> Case:
 def check_case(case: Case) -> list[Check]:
     """Every row for which the case has recorded tensors."""
     stages = [check_loader, check_prompt, check_sequence, check_logits, check_greedy, check_pad_quirk]
-    if case.has_sound:
-        stages += [check_sound]
+    if case.has_audio:
+        stages += [check_audio]
     if case.has_frames:
         stages += [check_frames, check_vision]
     if (case.folder / "dpo.safetensors").exists():
@@ -194,28 +194,28 @@ def check_loader(case: Case) -> Iterator[Row]:
     yield "A1", "weights", worst, EXACT
 
 
-def check_sound(case: Case) -> Iterator[Row]:
+def check_audio(case: Case) -> Iterator[Row]:
     """A2-A6 and B6: waveform to sound tokens."""
     inputs, outputs, model = case.inputs, case.outputs, case.model
     yield "A2", "number of chunks", abs(len(case.chunks_KS) - case.facts["chunks"]), EXACT
     yield "A2", "samples", difference(case.chunks_KS.flatten()[: len(case.waveform_S)], case.waveform_S), EXACT
     yield "A3", "log-mel", difference(case.mel_KMF[..., ::60], inputs["mel_every_60th_frame"]), LOG_MEL
     if "input_features_first_1100_frames" in inputs:
-        wanted = inputs["input_features_first_1100_frames"]
-        yield "A3", "log-mel, first frames", difference(case.mel_KMF[..., : wanted.shape[-1]], wanted), LOG_MEL
-    sound_KPA, aligner = case.features.sound_KPA, model.sound_aligner
-    yield "A4", "Whisper", difference(sound_KPA[:, ::25], outputs["whisper_hidden_every_25th"]), CLOSE
-    normed_KPA = aligner.input_norm(sound_KPA)
+        expected = inputs["input_features_first_1100_frames"]
+        yield "A3", "log-mel, first frames", difference(case.mel_KMF[..., : expected.shape[-1]], expected), LOG_MEL
+    audio_KPA, aligner = case.features.audio_KPA, model.audio_aligner
+    yield "A4", "Whisper", difference(audio_KPA[:, ::25], outputs["whisper_hidden_every_25th"]), CLOSE
+    normed_KPA = aligner.input_norm(audio_KPA)
     yield "A4", "speech norm", difference(normed_KPA[:, ::25], outputs["ln_speech_every_25th"]), CLOSE
-    queries_UQ = model.qform_sound(sound_KPA)
-    wanted = outputs["qformer_hidden"]
-    yield "A5", "Q-Former", difference(queries_UQ.view(-1, *wanted.shape[1:]), wanted), CLOSE
-    tokens_KUD = aligner.project(queries_UQ).unflatten(0, (len(sound_KPA), -1))
+    queries_UQ = model.qform_audio(audio_KPA)
+    expected = outputs["qformer_hidden"]
+    yield "A5", "Q-Former", difference(queries_UQ.view(-1, *expected.shape[1:]), expected), CLOSE
+    tokens_KUD = aligner.project(queries_UQ).unflatten(0, (len(audio_KPA), -1))
     yield "A6", "sound tokens", difference(tokens_KUD, outputs["audio_tokens"]), CLOSE
     if "segment_position_table_first8" in outputs:
-        wanted = outputs["segment_position_table_first8"]
-        got = segment_positions(torch.arange(len(wanted)), width=wanted.shape[-1])
-        yield "B6", "segment positions", difference(got, wanted), SAME
+        expected = outputs["segment_position_table_first8"]
+        got = segment_positions(torch.arange(len(expected)), width=expected.shape[-1])
+        yield "B6", "segment positions", difference(got, expected), SAME
 
 
 def check_frames(case: Case) -> Iterator[Row]:
@@ -232,12 +232,12 @@ def check_frames(case: Case) -> Iterator[Row]:
     resized = case.frames_FCHW
     yield "B2", "resized frames", difference(resized[:, :, ::6, ::6], inputs["resized_u8_every_6th_pixel"]), EXACT
     if "resized_u8_frame0_every_2nd_pixel" in inputs:
-        wanted = inputs["resized_u8_frame0_every_2nd_pixel"]
-        yield "B2", "resized frame 0", difference(resized[0, :, ::2, ::2], wanted), EXACT
+        expected = inputs["resized_u8_frame0_every_2nd_pixel"]
+        yield "B2", "resized frame 0", difference(resized[0, :, ::2, ::2], expected), EXACT
     if "pixel_values_frame0_every_6th_pixel" in inputs:
-        wanted = inputs["pixel_values_frame0_every_6th_pixel"]
+        expected = inputs["pixel_values_frame0_every_6th_pixel"]
         got = case.model.normalize_pixels(resized[:1])[0, :, ::6, ::6]
-        yield "B2", "pixel values", difference(got, wanted), EXACT
+        yield "B2", "pixel values", difference(got, expected), EXACT
 
 
 def check_vision(case: Case) -> Iterator[Row]:
@@ -254,7 +254,7 @@ def check_vision(case: Case) -> Iterator[Row]:
     tokens_per_frame = [num_visual, frames_FLD.shape[1] - num_visual]
     yield "B5", "tokens per frame", difference(tokens_per_frame, outputs["tokens_per_frame"]), EXACT
     if "tail_tokens_all_frames" in outputs:
-        row, what, tolerance = ("B5", "sound in each frame", CLOSE) if case.has_sound else ("B7", "time text", SAME)
+        row, what, tolerance = ("B5", "sound in each frame", CLOSE) if case.has_audio else ("B7", "time text", SAME)
         yield row, what, difference(frames_FLD[:, num_visual:], outputs["tail_tokens_all_frames"]), tolerance
 
 
@@ -290,27 +290,27 @@ def check_logits(case: Case) -> Iterator[Row]:
         ("end to end", case.embeds_1LD, LOGITS),
     ):
         output = model(inputs_embeds=embeds_1LD, output_hidden_states=True)
-        wanted = outputs["logits_last48"]
-        yield "A8", f"logits, {source}", difference(output.logits[:, -wanted.shape[1] :], wanted), tolerance
+        expected = outputs["logits_last48"]
+        yield "A8", f"logits, {source}", difference(output.logits[:, -expected.shape[1] :], expected), tolerance
         hidden_1LD = output.hidden_states[-1][:, ::16]
         yield "A8", f"hidden, {source}", difference(hidden_1LD, outputs["final_hidden_every_16th"]), tolerance
         answer_1LD = model.get_input_embeddings()(outputs["greedy"][None, :-1])
         logits_1LV = model(inputs_embeds=torch.cat([embeds_1LD, answer_1LD], dim=1)).logits
-        wanted = outputs["greedy_logits"]
-        yield "A8", f"greedy logits, {source}", difference(logits_1LV[0, -len(wanted) :], wanted), tolerance
+        expected = outputs["greedy_logits"]
+        yield "A8", f"greedy logits, {source}", difference(logits_1LV[0, -len(expected) :], expected), tolerance
 
 
 def check_greedy(case: Case) -> Iterator[Row]:
     """A9: ids of the greedy answer, without and with repetition penalty."""
     for name, penalty in (("greedy", 1.0), ("greedy_rep105", REPETITION_PENALTY)):
-        wanted = case.outputs[name]
-        yield "A9", name, difference(greedy(case, case.prompt_ids, wanted, penalty), wanted), EXACT
+        expected = case.outputs[name]
+        yield "A9", name, difference(greedy(case, case.prompt_ids, expected, penalty), expected), EXACT
 
 
-def greedy(case: Case, ids: Sequence[int], wanted: Tensor, penalty: float = 1.0) -> list[int]:
+def greedy(case: Case, ids: Sequence[int], expected: Tensor, penalty: float = 1.0) -> list[int]:
     """Prompt ids -> as many greedy ids as were recorded; the end token is one of them and ends nothing."""
     (answer,) = generate(
-        case.model, [(ids, case.media)], max_new_tokens=len(wanted), eos_ids=(), repetition_penalty=penalty
+        case.model, [(ids, case.media)], max_new_tokens=len(expected), eos_ids=(), repetition_penalty=penalty
     )
     return answer.ids
 
@@ -322,11 +322,11 @@ def check_pad_quirk(case: Case) -> Iterator[Row]:
     kept = [token_id for token_id in case.inputs["input_ids"][0].tolist() if token_id != end_id]
     yield "B8", "pad quirk, ids", difference(kept, outputs["padquirk_input_ids_kept"]), EXACT
     ids = case.expand(kept, case.media.ids)
-    wanted = outputs["padquirk_greedy"]
-    yield "B8", "pad quirk, greedy", difference(greedy(case, ids, wanted), wanted), EXACT
-    logits_1LV = case.model(torch.tensor([ids + wanted[:-1].tolist()]), [case.media]).logits
-    wanted = outputs["padquirk_greedy_logits"]
-    yield "B8", "pad quirk, logits", difference(logits_1LV[0, -len(wanted) :], wanted), LOGITS
+    expected = outputs["padquirk_greedy"]
+    yield "B8", "pad quirk, greedy", difference(greedy(case, ids, expected), expected), EXACT
+    logits_1LV = case.model(torch.tensor([ids + expected[:-1].tolist()]), [case.media]).logits
+    expected = outputs["padquirk_greedy_logits"]
+    yield "B8", "pad quirk, logits", difference(logits_1LV[0, -len(expected) :], expected), LOGITS
 
 
 def check_preference(case: Case) -> Iterator[Row]:
@@ -335,17 +335,17 @@ def check_preference(case: Case) -> Iterator[Row]:
     for answer, prefix in (("chosen", ""), ("reject", "reject_")):
         labels = dpo[f"{prefix}labels"]
         yield "DPO", f"{answer} labels", difference(recomputed_labels(case, dpo, prefix), labels), EXACT
-        got, wanted = expanded_labels(case, dpo, prefix), dpo[f"expanded_{prefix}labels"]
-        yield "DPO", f"{answer} labels, expanded", difference(got, wanted), EXACT
-        wanted = dpo[f"{answer}_logits_last48"]
-        got = answer_logits(case, dpo, prefix)[:, -wanted.shape[1] :]
-        yield "DPO", f"{answer} logits", difference(got, wanted), LOGITS
+        got, expected = expanded_labels(case, dpo, prefix), dpo[f"expanded_{prefix}labels"]
+        yield "DPO", f"{answer} labels, expanded", difference(got, expected), EXACT
+        expected = dpo[f"{answer}_logits_last48"]
+        got = answer_logits(case, dpo, prefix)[:, -expected.shape[1] :]
+        yield "DPO", f"{answer} logits", difference(got, expected), LOGITS
     policy_logps = torch.tensor([answer_logp(case, dpo, prefix) for prefix in ("", "reject_")])
     yield "DPO", "policy log-probabilities", difference(policy_logps, dpo["policy_logps"]), 2e-3
-    reference = reference_case(case)
-    reference_logps = torch.tensor([answer_logp(reference, dpo, prefix) for prefix in ("", "reject_")])
-    yield "DPO", "reference log-probabilities", difference(reference_logps, dpo["reference_logps"]), 2e-3
-    chosen, rejected = (policy_logps - reference_logps) * dpo["beta"]
+    recorded_model = recorded_case(case)
+    ref_logps = torch.tensor([answer_logp(recorded_model, dpo, prefix) for prefix in ("", "reject_")])
+    yield "DPO", "reference log-probabilities", difference(ref_logps, dpo["reference_logps"]), 2e-3
+    chosen, rejected = (policy_logps - ref_logps) * dpo["beta"]
     dpo_loss = -F.logsigmoid(chosen - rejected)[None]
     yield "DPO", "preference loss", difference(dpo_loss, dpo["dpo_loss"]), 2e-4
     logits_1LV, labels_1L = answer_logits(case, dpo, "gt_"), expanded_labels(case, dpo, "gt_")
@@ -382,10 +382,10 @@ def answer_logp(case: Case, dpo: dict[str, Tensor], prefix: str) -> float:
     return logps_LV.gather(1, labels_L.clamp(min=0)[:, None])[:, 0][labels_L != IGNORED].sum().item()
 
 
-def reference_case(case: Case) -> Case:
+def recorded_case(case: Case) -> Case:
     """The case with the recorded reference policy as its model; media tokens are shared."""
     model, _ = load(case.folder / case.facts["weights"], sync="official")
     for layer in model.language_model.model.layers:
         for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
-            projection.weight.mul_(REFERENCE_SCALE)
+            projection.weight.mul_(RECORDED_SCALE)
     return dataclasses.replace(case, model=model)

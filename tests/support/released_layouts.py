@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 
 SIZES_72B = {
     "hidden": 8192, "intermediate": 29568, "layers": 80, "heads": 64, "kv_heads": 8, "vocab": 152064, "tied": False,
-    "vision": 1280, "vision_mlp": 3456, "vision_depth": 32, "vision_heads": 16, "sound": 1280, "sound_layers": 32,
-    "sound_heads": 20, "sound_mlp": 5120, "qformer": 3072, "qformer_heads": 12, "qformer_mlp": 12288,
+    "vision": 1280, "vision_mlp": 3456, "vision_depth": 32, "vision_heads": 16, "audio": 1280, "audio_layers": 32,
+    "audio_heads": 20, "audio_mlp": 5120, "qformer": 3072, "qformer_heads": 12, "qformer_mlp": 12288,
 }  # fmt: skip
 SIZES_TINY = {
     "hidden": 64, "intermediate": 128, "layers": 2, "heads": 4, "kv_heads": 2, "vocab": 320, "tied": False,
-    "vision": 32, "vision_mlp": 60, "vision_depth": 2, "vision_heads": 2, "sound": 32, "sound_layers": 2,
-    "sound_heads": 2, "sound_mlp": 64, "qformer": 48, "qformer_heads": 4, "qformer_mlp": 96,
+    "vision": 32, "vision_mlp": 60, "vision_depth": 2, "vision_heads": 2, "audio": 32, "audio_layers": 2,
+    "audio_heads": 2, "audio_mlp": 64, "qformer": 48, "qformer_heads": 4, "qformer_mlp": 96,
 }  # fmt: skip
 
 
@@ -42,12 +42,12 @@ def plus_config(sizes: dict) -> dict:
             "fullatt_block_indexes": [sizes["vision_depth"] - 1], "model_type": "qwen2_5_vl",
         },
         "audio_config": {
-            "d_model": sizes["sound"], "encoder_layers": sizes["sound_layers"], "num_mel_bins": 128,
-            "encoder_attention_heads": sizes["sound_heads"], "encoder_ffn_dim": sizes["sound_mlp"],
+            "d_model": sizes["audio"], "encoder_layers": sizes["audio_layers"], "num_mel_bins": 128,
+            "encoder_attention_heads": sizes["audio_heads"], "encoder_ffn_dim": sizes["audio_mlp"],
             "max_source_positions": 1500, "second_per_window": 0.5, "second_stride": 0.5,
             "qformer_config": {
                 "hidden_size": sizes["qformer"], "num_hidden_layers": 2, "num_attention_heads": sizes["qformer_heads"],
-                "intermediate_size": sizes["qformer_mlp"], "encoder_width": sizes["sound"], "query_length": 1,
+                "intermediate_size": sizes["qformer_mlp"], "encoder_width": sizes["audio"], "query_length": 1,
                 "cross_attention_freq": 1, "add_cross_attention": True,
             },
         },
@@ -73,7 +73,7 @@ def language_shapes(sizes: dict) -> dict[str, tuple[int, ...]]:
     shapes = {"model.embed_tokens.weight": (sizes["vocab"], hidden), "model.norm.weight": (hidden,)}
     if not sizes["tied"]:
         shapes["lm_head.weight"] = (sizes["vocab"], hidden)
-    for layer in (f"model.layers.{number}" for number in range(sizes["layers"])):
+    for layer in (f"model.layers.{index}" for index in range(sizes["layers"])):
         for norm in ("input_layernorm", "post_attention_layernorm"):
             shapes |= _norm(f"{layer}.{norm}", hidden, bias=False)
         for name, rows in (("q", hidden), ("k", kv), ("v", kv)):
@@ -88,7 +88,7 @@ def language_shapes(sizes: dict) -> dict[str, tuple[int, ...]]:
 def vision_shapes(sizes: dict) -> dict[str, tuple[int, ...]]:
     width, merged = sizes["vision"], sizes["vision"] * 4
     shapes = {"visual.patch_embed.proj.weight": (width, 3, 2, 14, 14)}
-    for block in (f"visual.blocks.{number}" for number in range(sizes["vision_depth"])):
+    for block in (f"visual.blocks.{index}" for index in range(sizes["vision_depth"])):
         shapes |= _norm(f"{block}.norm1", width, bias=False) | _norm(f"{block}.norm2", width, bias=False)
         shapes |= _linear(f"{block}.attn.qkv", 3 * width, width) | _linear(f"{block}.attn.proj", width, width)
         for name in ("gate", "up"):
@@ -100,17 +100,17 @@ def vision_shapes(sizes: dict) -> dict[str, tuple[int, ...]]:
 
 def whisper_shapes(sizes: dict) -> dict[str, tuple[int, ...]]:
     """The encoder of a Whisper, without a prefix."""
-    width = sizes["sound"]
+    width = sizes["audio"]
     shapes = {
         "conv1.weight": (width, 128, 3), "conv1.bias": (width,), "conv2.weight": (width, width, 3),
         "conv2.bias": (width,), "embed_positions.weight": (1500, width),
     } | _norm("layer_norm", width)  # fmt: skip
-    for layer in (f"layers.{number}" for number in range(sizes["sound_layers"])):
+    for layer in (f"layers.{index}" for index in range(sizes["audio_layers"])):
         shapes |= _norm(f"{layer}.self_attn_layer_norm", width) | _norm(f"{layer}.final_layer_norm", width)
         for name in ("q", "k", "v", "out"):
             shapes |= _linear(f"{layer}.self_attn.{name}_proj", width, width, bias=name != "k")
-        shapes |= _linear(f"{layer}.fc1", sizes["sound_mlp"], width)
-        shapes |= _linear(f"{layer}.fc2", width, sizes["sound_mlp"])
+        shapes |= _linear(f"{layer}.fc1", sizes["audio_mlp"], width)
+        shapes |= _linear(f"{layer}.fc2", width, sizes["audio_mlp"])
     return shapes
 
 
@@ -118,9 +118,9 @@ def audio_shapes(sizes: dict) -> dict[str, tuple[int, ...]]:
     width, mlp = sizes["qformer"], sizes["qformer_mlp"]
     shapes = {"audio.q_tokens": (1, 1, width)} | _norm("audio.qformer.bert.embeddings.LayerNorm", width)
     shapes |= _linear("audio.audio_proj", sizes["hidden"], width)
-    for number in range(2):
-        layer = f"audio.qformer.bert.encoder.layer.{number}"
-        for attention, source in (("attention", width), ("crossattention", sizes["sound"])):
+    for index in range(2):
+        layer = f"audio.qformer.bert.encoder.layer.{index}"
+        for attention, source in (("attention", width), ("crossattention", sizes["audio"])):
             for name in ("query", "key", "value"):
                 columns = width if name == "query" else source
                 shapes |= _linear(f"{layer}.{attention}.self.{name}", width, columns)
@@ -193,12 +193,12 @@ def write_whisper(folder: Path, sizes: dict) -> Path:
     """A Whisper in float32, with something of a decoder."""
     folder.mkdir()
     config = {
-        "model_type": "whisper", "d_model": sizes["sound"], "encoder_layers": sizes["sound_layers"],
-        "num_mel_bins": 128, "encoder_attention_heads": sizes["sound_heads"], "encoder_ffn_dim": sizes["sound_mlp"],
+        "model_type": "whisper", "d_model": sizes["audio"], "encoder_layers": sizes["audio_layers"],
+        "num_mel_bins": 128, "encoder_attention_heads": sizes["audio_heads"], "encoder_ffn_dim": sizes["audio_mlp"],
         "max_source_positions": 1500, "decoder_layers": 1,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     tensors = {f"model.encoder.{name}": shape for name, shape in whisper_shapes(sizes).items()}
-    tensors["model.decoder.layer_norm.weight"] = (sizes["sound"],)
+    tensors["model.decoder.layer_norm.weight"] = (sizes["audio"],)
     save_file({name: tensor.float() for name, tensor in random_tensors(tensors).items()}, folder / "model.safetensors")
     return folder

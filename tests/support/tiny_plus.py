@@ -50,21 +50,21 @@ QFORMER = {
 }  # fmt: skip
 PROMPT = "Describe the video."
 SETTINGS = CaptionerSettings(
-    name="tiny-plus", prompts=Prompts(global_caption=PROMPT, picture_only=PROMPT), max_new_tokens=12, fps=4.0,
+    name="tiny-plus", prompts=Prompts(global_caption=PROMPT, video_only=PROMPT), max_new_tokens=12, fps=4.0,
     max_frames=24,
 )  # fmt: skip
 
 
-def tiny_plus_config(**dials) -> Salmonn2PlusConfig:
+def tiny_plus_config(**fields) -> Salmonn2PlusConfig:
     """-> config of a model with 100,000 weights that looks at frames of at most 56 x 56 pixels."""
     parts = {"vision_config": VISION, "text_config": TEXT, "audio_config": AUDIO, "qformer_config": QFORMER}
     sizes = {"max_frame_pixels": 56 * 56, "budget_frames": 1}
-    return Salmonn2PlusConfig(**(parts | sizes | TOKEN_IDS | dials))
+    return Salmonn2PlusConfig(**(parts | sizes | TOKEN_IDS | fields))
 
 
-def tiny_plus_model(*, seed: int = 0, **dials) -> Salmonn2PlusForCaptioning:
+def tiny_plus_model(*, seed: int = 0, **fields) -> Salmonn2PlusForCaptioning:
     torch.manual_seed(seed)
-    model = Salmonn2PlusForCaptioning(tiny_plus_config(**dials))
+    model = Salmonn2PlusForCaptioning(tiny_plus_config(**fields))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() >= 2:
@@ -72,9 +72,9 @@ def tiny_plus_model(*, seed: int = 0, **dials) -> Salmonn2PlusForCaptioning:
     return model.eval()
 
 
-def write_tiny_plus(folder: Path, *, seed: int = 0, **dials) -> Path:
+def write_tiny_plus(folder: Path, *, seed: int = 0, **fields) -> Path:
     """-> a folder that --model takes; its tokenizer is that of the recorded case."""
-    tiny_plus_model(seed=seed, **dials).save_pretrained(folder)
+    tiny_plus_model(seed=seed, **fields).save_pretrained(folder)
     for name in TOKENIZER_FILES:
         shutil.copy(TOKENIZER_FOLDER / name, folder / name)
     write_settings(folder, SETTINGS)

@@ -16,10 +16,10 @@ from avcap.model.checkpoints import load
 from avcap.model.lora import LoraConfig
 from avcap.records import Event, EventVerdict, Sample, Verdict, write_jsonl
 from avcap.stages.base import freeze_encoders
-from avcap.stages.dpo import DpoConfig
-from avcap.stages.prefer import PreferConfig, ReplayConfig
+from avcap.stages.dpo import DpoConfig, ReplayConfig
+from avcap.stages.dpo_from_file import DpoFromFileConfig
 from avcap.stages.rebirth import RebirthConfig
-from avcap.stages.rounds import Material, RoundsConfig, SamplingConfig
+from avcap.stages.rounds import RoundData, RoundsConfig, SamplingConfig
 from avcap.train.answer_loss import answer_loss
 from avcap.train.corpus import Corpus, CorpusConfig
 from avcap.train.loop import LoopConfig
@@ -29,7 +29,7 @@ LABELS = {"a": "a red circle appears", "b": "a bell rings twice", "silent": "a b
 EVENTS = tuple(Event(event_id=str(i), text=f"letter {letter}", modality="visual") for i, letter in enumerate("aeiou"))
 LORA = LoraConfig(rank=4, alpha=8, dropout=0.0)
 OPTIM = OptimConfig(lr=1e-3, muon_lr=None, warmup_steps=1)
-PREFER = PreferConfig(
+PREFER = DpoConfig(
     lora=LORA, epochs=3, batch_size=2, optim=OPTIM, replay=ReplayConfig(weight=0.1, batch_size=2), max_tokens=60,
     checkpoint_activations=True, checkpoint_every=1,
 )  # fmt: skip
@@ -62,13 +62,13 @@ def samples_of(videos: Path, *names: str) -> list[Sample]:
     ]
 
 
-def material_of(videos: Path) -> Material:
+def round_data_of(videos: Path) -> RoundData:
     def question(name: str) -> VideoQuestion:
         return VideoQuestion(
             question_id=f"q-{name}", video=str(videos / f"{name}.mp4"), kind="what", text="what is it?", answer="cat"
         )
 
-    return Material(
+    return RoundData(
         samples=samples_of(videos, "a", "b"), held_out=samples_of(videos, "silent"),
         questions=[question("a"), question("b")], held_out_questions=[question("silent")],
     )  # fmt: skip
@@ -80,7 +80,7 @@ def write_corpus(path: Path, videos: Path) -> Path:
     return path
 
 
-def teach_by_heart(parent: Path, folder: Path, *, videos: Path, num_steps: int = 40) -> Path:
+def finetune_by_heart(parent: Path, folder: Path, *, videos: Path, num_steps: int = 40) -> Path:
     """A checkpoint -> one that has learned the captions of the corpus, and to end them."""
     model, tokenizer = load(parent)
     file = write_corpus(folder.parent / "corpus.jsonl", videos)
@@ -102,21 +102,21 @@ def corpus_values(corpus: Path, **loop: Any) -> dict[str, Any]:
     """-> overrides of a recipe on real videos: three steps in microbatches, the layers computed twice."""
     values = {"num_steps": 3, "checkpoint_every": 1, "max_tokens": 60, "checkpoint_activations": True} | loop
     return {
-        "teach.corpus.files": [str(corpus)], "teach.corpus.num_held_out": 1, "teach.batch_size": 2,
-        "teach.optim.lr": 1e-3, "teach.optim.warmup_steps": 1,
-    } | {f"teach.loop.{name}": value for name, value in values.items()}  # fmt: skip
+        "finetune.corpus.files": [str(corpus)], "finetune.corpus.num_held_out": 1, "finetune.batch_size": 2,
+        "finetune.optim.lr": 1e-3, "finetune.optim.warmup_steps": 1,
+    } | {f"finetune.loop.{name}": value for name, value in values.items()}  # fmt: skip
 
 
 def toy_rounds(*, num_rounds: int = 1, **fields: Any) -> RoundsConfig:
     return RoundsConfig(
-        num_rounds=num_rounds, guidance=(0.1,), prefer=PREFER,
+        num_rounds=num_rounds, guidance=(0.1,), dpo=PREFER,
         sampling=SamplingConfig(num_prompts=4, local_share=0.0, captions_per_prompt=8, temperature=2.0),
         pairs=PairConfig(rule="best_vs_worst", min_gap=0.01, min_length_ratio=0.01, max_length_ratio=100.0), **fields,
     )  # fmt: skip
 
 
-def toy_dpo(**fields: Any) -> DpoConfig:
-    return DpoConfig(prefer=replace(PREFER, replay=ReplayConfig()), **fields)
+def toy_dpo(**fields: Any) -> DpoFromFileConfig:
+    return DpoFromFileConfig(dpo=replace(PREFER, replay=ReplayConfig()), **fields)
 
 
 def toy_rebirth(**loop: Any) -> RebirthConfig:

@@ -7,18 +7,18 @@ import av
 import numpy as np
 
 FPS = 5
-SOUND_RATE_HZ = 48_000
+AUDIO_RATE_HZ = 48_000
 
 
 def write_video(
-    path: Path, *, seconds: float, sound_s: float | None = None, seed: int = 0, picture: bool = True
+    path: Path, *, seconds: float, audio_s: float | None = None, seed: int = 0, video: bool = True
 ) -> Path:
-    """-> an mp4 file of moving random blocks, with noise for `sound_s` seconds (None: as the picture; 0: none)."""
+    """-> an mp4 file of moving random blocks, with noise for `audio_s` seconds (None: as the picture; 0: none)."""
     rng = np.random.default_rng(seed)
-    sound_s = seconds if sound_s is None else sound_s
+    audio_s = seconds if audio_s is None else audio_s
     with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=FPS, options={"crf": "30"}) if picture else None
-        audio = container.add_stream("aac", rate=SOUND_RATE_HZ, layout="mono") if sound_s else None
+        video = container.add_stream("libx264", rate=FPS, options={"crf": "30"}) if video else None
+        audio = container.add_stream("aac", rate=AUDIO_RATE_HZ, layout="mono") if audio_s else None
         if video:
             video.height = video.width = 64
             video.pix_fmt = "yuv420p"
@@ -29,11 +29,11 @@ def write_video(
                 container.mux(video.encode(frame))
             container.mux(video.encode(None))
         if audio:
-            waveform_S = rng.normal(0, 0.1, round(sound_s * SOUND_RATE_HZ)).astype(np.float32)
+            waveform_S = rng.normal(0, 0.1, round(audio_s * AUDIO_RATE_HZ)).astype(np.float32)
             for first in range(0, len(waveform_S), 1024):
                 block_1S = np.ascontiguousarray(waveform_S[None, first : first + 1024])
-                sound = av.AudioFrame.from_ndarray(block_1S, format="fltp", layout="mono")
-                sound.sample_rate, sound.pts, sound.time_base = SOUND_RATE_HZ, first, Fraction(1, SOUND_RATE_HZ)
-                container.mux(audio.encode(sound))
+                block = av.AudioFrame.from_ndarray(block_1S, format="fltp", layout="mono")
+                block.sample_rate, block.pts, block.time_base = AUDIO_RATE_HZ, first, Fraction(1, AUDIO_RATE_HZ)
+                container.mux(audio.encode(block))
             container.mux(audio.encode(None))
     return path

@@ -48,7 +48,7 @@ TWICE_ASKED = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "x"
 @pytest.mark.parametrize(
     "rows, message",
     [
-        ({}, "got dict, wanted a list"),
+        ({}, "got dict, expected a list"),
         ([], "got no samples"),
         ([released_row("a.mp4"), {"video": "b.mp4"}], "row 1: KeyError 'conversations'"),
         ([{"conversations": []}], "row 0: KeyError 'video'"),
@@ -111,11 +111,11 @@ def batches_of(
 
 
 def order(batches: Corpus, number: int) -> list[str]:
-    return [batches._sample(place).sample_id for place in range(number)]
+    return [batches._sample(index).sample_id for index in range(number)]
 
 
 def test_every_epoch_has_every_sample_once_in_an_order_of_its_own(tiny, tmp_path):
-    write_jsonl(tmp_path / "list.jsonl", [sample(f"v{number}") for number in range(20)])
+    write_jsonl(tmp_path / "list.jsonl", [sample(f"v{index}") for index in range(20)])
     drawn = order(batches_of(tiny, str(tmp_path / "list.jsonl")), 60)
     epochs = [drawn[first : first + 20] for first in (0, 20, 40)]
     assert all(sorted(epoch) == sorted(epochs[0]) and len(set(epoch)) == 20 for epoch in epochs)
@@ -128,7 +128,7 @@ def test_every_epoch_has_every_sample_once_in_an_order_of_its_own(tiny, tmp_path
 
 
 def test_held_out_samples_are_never_drawn(tiny, tmp_path):
-    write_jsonl(tmp_path / "list.jsonl", [sample(f"v{number}") for number in range(10)])
+    write_jsonl(tmp_path / "list.jsonl", [sample(f"v{index}") for index in range(10)])
     batches = batches_of(tiny, str(tmp_path / "list.jsonl"), num_held_out=3)
     held_out = {found.sample_id for found in batches.held_out_samples}
     assert len(held_out) == 3 and held_out.isdisjoint(order(batches, 40))
@@ -148,13 +148,13 @@ def test_a_batch_is_made_of_real_files_and_of_the_step_alone(tiny, listed):
     assert torch.equal(batch.packed.target_T, again.packed.target_T)
     assert all(map(torch.equal, batch.packed.ids, again.packed.ids))
     seconds = {"a": 3, "b": 2, "c": 4}
-    wanted = [seconds[name] for name in order(batches, 4)[2:]]
-    assert [len(media.vision_TNV) for media in batch.media] == wanted  # a frame a second
-    assert all(media.has_sound for media in batch.media)
+    expected = [seconds[name] for name in order(batches, 4)[2:]]
+    assert [len(media.vision_TNV) for media in batch.media] == expected  # a frame a second
+    assert all(media.has_audio for media in batch.media)
     _, tokenizer = tiny
-    wanted_ids = tokenizer(CAPTION + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
-    assert batch.packed.target_T.tolist() == 2 * wanted_ids
-    assert set(batch.packed.weight_T.tolist()) == {1.0} and batch.step_weight == 2 * len(wanted_ids)
+    expected_ids = tokenizer(CAPTION + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+    assert batch.packed.target_T.tolist() == 2 * expected_ids
+    assert set(batch.packed.weight_T.tolist()) == {1.0} and batch.step_weight == 2 * len(expected_ids)
 
 
 def test_microbatches_hold_at_most_so_many_tokens(tiny, listed):
@@ -165,12 +165,12 @@ def test_microbatches_hold_at_most_so_many_tokens(tiny, listed):
     assert {part.step_weight for part in parts} == {whole.step_weight}
 
 
-def test_sound_or_picture_alone_if_so_configured(tiny, listed):
+def test_audio_or_video_alone_if_so_configured(tiny, listed):
     file = listed("a")
-    (heard,) = batches_of(tiny, file, batch_size=1, use_picture=False).step(0)[0].media
-    assert heard.vision_TNV is None and heard.has_sound
-    (seen,) = batches_of(tiny, file, batch_size=1, use_sound=False).step(0)[0].media
-    assert len(seen.vision_TNV) == 3 and not seen.has_sound
+    (audio,) = batches_of(tiny, file, batch_size=1, use_video=False).step(0)[0].media
+    assert audio.vision_TNV is None and audio.has_audio
+    (seen,) = batches_of(tiny, file, batch_size=1, use_audio=False).step(0)[0].media
+    assert len(seen.vision_TNV) == 3 and not seen.has_audio
 
 
 def test_an_unreadable_video_is_counted_once_and_never_replaced(tiny, listed, capsys):

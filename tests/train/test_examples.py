@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from support.tiny_world import TRACK_S
+from support.tiny_world import FEATURE_TRACK_S
 
-from avcap.curriculum.lessons import pair_tracks
+from avcap.curriculum.examples import pair_feature_tracks
 from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.train.answer_loss import answer_loss
 from avcap.train.compute import checkpoint_activations, choose_device, choose_dtype
@@ -19,9 +19,9 @@ TURNS = (
 
 
 @pytest.fixture
-def examples(tracks) -> list[Example]:
-    pictures, sounds = tracks.pictures[TRACK_S], tracks.sounds[TRACK_S]
-    media = [pair_tracks(pictures[i], sounds[i], start_s=0, end_s=4 + 2 * i).media for i in range(3)]
+def examples(feature_tracks) -> list[Example]:
+    video, sounds = feature_tracks.video[FEATURE_TRACK_S], feature_tracks.sounds[FEATURE_TRACK_S]
+    media = [pair_feature_tracks(video[i], sounds[i], start_s=0, end_s=4 + 2 * i).media for i in range(3)]
     return [Example(media=one, turns=TURNS[i % 2], name=str(i)) for i, one in enumerate(media)]
 
 

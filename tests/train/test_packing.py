@@ -19,7 +19,7 @@ from transformers import (
     Qwen3Model,
 )
 
-from avcap.curriculum.lessons import pair_tracks
+from avcap.curriculum.examples import pair_feature_tracks
 from avcap.errors import UserError
 from avcap.model.lora import LoraConfig, attach_lora
 from avcap.model.transformers_renames import enable_activation_checkpointing
@@ -113,21 +113,21 @@ def gradients(model, logprobs_T) -> dict[str, torch.Tensor]:
     return {name: param.grad.clone() for name, param in model.named_parameters() if param.grad is not None}
 
 
-def relative(got: torch.Tensor, wanted: torch.Tensor) -> float:
-    return ((got - wanted).norm() / wanted.norm()).item()
+def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((got - expected).norm() / expected.norm()).item()
 
 
 def assert_exact(kind: str, row_class=SplitConcat, *, mrope: bool = False) -> None:
     model, head, examples = text_model(kind), frozen_head(), ragged(mrope=mrope)
-    wanted_T = separate_logprobs(copy.deepcopy(model), head, examples)
-    assert len(wanted_T) == 21 + 14 + 12  # 7 + 3 + 11, 1 + 9 + 4, 6 + 6 answer tokens
+    expected_T = separate_logprobs(copy.deepcopy(model), head, examples)
+    assert len(expected_T) == 21 + 14 + 12  # 7 + 3 + 11, 1 + 9 + 4, 6 + 6 answer tokens
     stock = copy.deepcopy(model)
-    wanted = gradients(stock, separate_logprobs(stock, head, examples))
+    expected = gradients(stock, separate_logprobs(stock, head, examples))
     got_T = packed_logprobs(model, head, examples, row_class)
-    assert relative(got_T, wanted_T) < 1e-5, "log-probs"
+    assert relative(got_T, expected_T) < 1e-5, "log-probs"
     got = gradients(model, got_T)
-    assert got.keys() == wanted.keys()
-    assert all(relative(got[name], wanted[name]) < 1e-5 for name in wanted), "gradients"
+    assert got.keys() == expected.keys()
+    assert all(relative(got[name], expected[name]) < 1e-5 for name in expected), "gradients"
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3", "qwen2_5_vl"])
@@ -232,12 +232,12 @@ def test_activation_checkpointing_changes_nothing_and_recomputes_the_packed_row(
             return super().attend(*tensors, **options)
 
     model, head, examples = text_model("qwen2"), frozen_head(), ragged()
-    wanted = gradients(model, packed_logprobs(model, head, examples))
+    expected = gradients(model, packed_logprobs(model, head, examples))
     model.train()
     enable_activation_checkpointing(model)
     got = gradients(model, packed_logprobs(model, head, examples, Counted))
     assert len(calls) == 2 * 2  # two layers, forward and once more in the backward pass
-    assert all(relative(got[name], wanted[name]) < 1e-6 for name in wanted)
+    assert all(relative(got[name], expected[name]) < 1e-6 for name in expected)
 
 
 def flash_by_hand(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa):
@@ -251,9 +251,9 @@ def flash_by_hand(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale,
         queries, keys, values = query[first_q:last_q], key[first_k:last_k], value[first_k:last_k]
         mask = torch.ones(len(queries), len(keys), dtype=torch.bool).tril(len(keys) - len(queries))
         heads = []
-        for number in range(query.shape[1]):
-            shared = number // (query.shape[1] // key.shape[1])
-            scores = (queries[:, number] @ keys[:, shared].T * scale).masked_fill(~mask, float("-inf"))
+        for index in range(query.shape[1]):
+            shared = index // (query.shape[1] // key.shape[1])
+            scores = (queries[:, index] @ keys[:, shared].T * scale).masked_fill(~mask, float("-inf"))
             heads.append(scores.softmax(-1) @ values[:, shared])
         parts.append(torch.stack(heads, dim=1))
     return torch.cat(parts)
@@ -311,27 +311,27 @@ def test_the_frozen_head_gives_log_softmax_and_its_gradient_and_keeps_no_logits(
     monkeypatch.setattr(packing, "HEAD_CHUNK", chunk)
     head, packed = frozen_head(), pack(ragged())
     hidden = torch.randn(packed.num_tokens, WIDTH, requires_grad=True)
-    wanted = head(hidden[packed.predictor_T]).log_softmax(-1)[torch.arange(47), packed.target_T]
+    expected = head(hidden[packed.predictor_T]).log_softmax(-1)[torch.arange(47), packed.target_T]
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(saved.shape) or saved, lambda saved: saved):
         got = answer_token_logprobs(head, hidden, packed)
-    assert relative(got, wanted) < 1e-6 and got.dtype == torch.float32
+    assert relative(got, expected) < 1e-6 and got.dtype == torch.float32
     assert (47, WIDTH) in kept and not any(VOCAB in shape for shape in kept)
-    (wanted_grad,) = torch.autograd.grad(wanted.sin().sum(), hidden)
+    (expected_grad,) = torch.autograd.grad(expected.sin().sum(), hidden)
     (got_grad,) = torch.autograd.grad(got.sin().sum(), hidden)
-    assert relative(got_grad, wanted_grad) < 1e-5
+    assert relative(got_grad, expected_grad) < 1e-5
 
 
 def test_a_head_that_trains_gets_its_gradient(monkeypatch):
     monkeypatch.setattr(packing, "HEAD_CHUNK", 5)
     head, packed = frozen_head().requires_grad_(True), pack(ragged())
     hidden = torch.randn(packed.num_tokens, WIDTH, requires_grad=True)
-    wanted = head(hidden[packed.predictor_T]).log_softmax(-1)[torch.arange(47), packed.target_T]
-    wanted_grads = torch.autograd.grad(wanted.sin().sum(), (hidden, head.weight))
+    expected = head(hidden[packed.predictor_T]).log_softmax(-1)[torch.arange(47), packed.target_T]
+    expected_grads = torch.autograd.grad(expected.sin().sum(), (hidden, head.weight))
     got = answer_token_logprobs(head, hidden, packed)
     grads = torch.autograd.grad(got.sin().sum(), (hidden, head.weight))
-    for grad, wanted_grad in zip(grads, wanted_grads, strict=True):
-        assert relative(grad, wanted_grad) < 1e-5
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        assert relative(grad, expected_grad) < 1e-5
 
 
 def test_without_a_layout_the_model_reads_as_before():
@@ -383,36 +383,36 @@ def trained(tiny):
     return model
 
 
-def clips(tracks):
-    (pictures,), (sounds,) = tracks.pictures.values(), tracks.sounds.values()
-    return [pair_tracks(pictures[0], sounds[1], start_s=0, end_s=6).media, pair_tracks(None, sounds[0], start_s=2,
+def clips(feature_tracks):
+    (video,), (sounds,) = feature_tracks.video.values(), feature_tracks.sounds.values()
+    return [pair_feature_tracks(video[0], sounds[1], start_s=0, end_s=6).media, pair_feature_tracks(None, sounds[0], start_s=2,
             end_s=5).media]  # fmt: skip
 
 
-def test_videos_of_the_captioner_share_a_row(trained, tracks):
-    media = clips(tracks)
+def test_videos_of_the_captioner_share_a_row(trained, feature_tracks):
+    media = clips(feature_tracks)
     examples = [
         PairExample(
             sample_id=f"v{i}", prompt_ids=[3, *trained.placeholders(clip), 4, 5], chosen_ids=[6, 7, 8, 2],
-            rejected_ids=[9, 2], reference_ids=[10, 11, 2],
+            rejected_ids=[9, 2], target_ids=[10, 11, 2],
         )
         for i, clip in enumerate(media)
     ]  # fmt: skip
-    wanted, got = [], []
+    expected, got = [], []
     for one, tokens in zip(examples, trained.align_batch(media), strict=True):
         for answer in one.answers:
             logits_LV = trained(torch.tensor([[*one.prompt_ids, *answer]]), [tokens]).logits[0]
             logprobs = logits_LV[len(one.prompt_ids) - 1 : -1].log_softmax(-1)
-            wanted.append(logprobs[torch.arange(len(answer)), torch.tensor(answer)].sum())
-    wanted_grads = gradients(trained, torch.stack(wanted))
+            expected.append(logprobs[torch.arange(len(answer)), torch.tensor(answer)].sum())
+    expected_grads = gradients(trained, torch.stack(expected))
     for one in response_logprobs(trained, pack(examples), trained.align_batch(media)):
-        assert [one.chosen.num_tokens, one.rejected.num_tokens, one.reference.num_tokens] == [4, 2, 3]
-        got += [one.chosen.total, one.rejected.total, one.reference.total]
-    assert relative(torch.stack(got), torch.stack(wanted)) < 1e-5
+        assert [one.chosen.num_tokens, one.rejected.num_tokens, one.target.num_tokens] == [4, 2, 3]
+        got += [one.chosen.total, one.rejected.total, one.target.total]
+    assert relative(torch.stack(got), torch.stack(expected)) < 1e-5
     grads = gradients(trained, torch.stack(got))
     assert any("lora_A" in name for name in grads) and any("vision_aligner" in name for name in grads)
-    assert grads.keys() == wanted_grads.keys()
-    assert all(relative(grads[name], wanted_grads[name]) < 1e-5 for name in grads)
+    assert grads.keys() == expected_grads.keys()
+    assert all(relative(grads[name], expected_grads[name]) < 1e-5 for name in grads)
 
 
 def test_a_step_of_the_released_training_is_reproduced():
@@ -426,7 +426,8 @@ def test_a_step_of_the_released_training_is_reproduced():
     weights = {name: tensor.float() for name, tensor in case.items() if name.startswith(("model.", "lm_head."))}
     head.weight.copy_(weights.pop("lm_head.weight"))
     model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in weights.items()})
-    ids = {f"{name}_ids": case[f"{name}_ids"].tolist() for name in ("prompt", "chosen", "rejected", "reference")}
+    names = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected", "target": "reference"}
+    ids = {f"{name}_ids": case[f"{recorded}_ids"].tolist() for name, recorded in names.items()}
     packed = pack([PairExample(sample_id="released", prompt_positions=case["prompt_positions"], **ids)])
     answers = zip(("chosen", "rejected", "reference"), packed.groups[0].answers, strict=True)
     assert all(torch.equal(packed.positions[:, 0, span.slice], case[f"{name}_positions"]) for name, span in answers)
@@ -443,18 +444,18 @@ def test_a_step_of_the_released_training_is_reproduced():
         for name, param in model.named_parameters():
             if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
                 param.mul_(0.9)
-        reference = logprobs()
-    output = preference_loss(policy, reference, PreferenceConfig(beta=0.1, guidance_weight=0.1))
-    for (got,), wanted in ((policy, case["policy_logps"]), (reference, case["reference_logps"])):
-        assert torch.stack((got.chosen.total, got.rejected.total)).tolist() == pytest.approx(wanted.tolist(), rel=1e-5)
+        target = logprobs()
+    output = preference_loss(policy, target, PreferenceConfig(beta=0.1, guidance_weight=0.1))
+    for (got,), expected in ((policy, case["policy_logps"]), (target, case["reference_logps"])):
+        assert torch.stack((got.chosen.total, got.rejected.total)).tolist() == pytest.approx(expected.tolist(), rel=1e-5)
     # beta 0.1 times a difference of four sums of 100 to 260 nats, each known to 1e-5 of itself, not of the loss
     assert output.metrics["preference"] == pytest.approx(case["dpo_loss"].item(), abs=1e-4)
     assert output.metrics["guidance"] == pytest.approx(case["ce_gt"].item(), rel=1e-5)
     assert output.loss.item() == pytest.approx(case["total_loss"].item(), abs=1e-4)
 
 
-def test_media_that_is_not_the_prompts_is_an_error(trained, tracks):
-    media = clips(tracks)
+def test_media_that_is_not_the_prompts_is_an_error(trained, feature_tracks):
+    media = clips(feature_tracks)
     one = PairExample(
         sample_id="v", prompt_ids=[3, *trained.placeholders(media[0])], chosen_ids=[6], rejected_ids=[9]
     )

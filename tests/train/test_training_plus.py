@@ -39,12 +39,12 @@ def clips() -> list[MediaFeatures]:
     """Picture and sound, picture alone, sound alone."""
     generator = torch.Generator().manual_seed(0)
 
-    def clip(grids: int, sound_s: int, *, height: int = 2, width: int = 2) -> MediaFeatures:
+    def clip(grids: int, audio_s: int, *, height: int = 2, width: int = 2) -> MediaFeatures:
         grid = VisionGrid(height=height, width=width, seconds_per_grid=0.5, num_frames=2 * grids) if grids else None
         return MediaFeatures(
             vision_TNV=torch.randn(grids, height * width, 128, generator=generator) if grids else None, grid=grid,
-            frame_times_T=[0.5 * number for number in range(grids)], audio_seconds=float(sound_s),
-            sound_KPA=torch.randn(sound_s, 50, 32, generator=generator) if sound_s else None,
+            frame_times_T=[0.5 * index for index in range(grids)], audio_seconds=float(audio_s),
+            audio_KPA=torch.randn(audio_s, 50, 32, generator=generator) if audio_s else None,
         )  # fmt: skip
 
     return [clip(5, 3), clip(3, 0, width=9), clip(0, 2)]
@@ -58,10 +58,10 @@ def examples(model, clips) -> list[PairExample]:
 
     return [
         PairExample(
-            sample_id=str(number), prompt_ids=[285, 10, *model.placeholders(clip), 10, 20],
-            chosen_ids=answer(5 + number), rejected_ids=answer(3), reference_ids=answer(7),
+            sample_id=str(index), prompt_ids=[285, 10, *model.placeholders(clip), 10, 20],
+            chosen_ids=answer(5 + index), rejected_ids=answer(3), target_ids=answer(7),
         )
-        for number, clip in enumerate(clips)
+        for index, clip in enumerate(clips)
     ]  # fmt: skip
 
 
@@ -75,10 +75,10 @@ def separate_logprob(model, example, tokens, answer) -> torch.Tensor:
 
 @torch.no_grad()
 def test_packed_rows_are_separate_forwards(model, clips):
-    tokens, wanted = model.align_batch(clips), examples(model, clips)
-    packed = response_logprobs(model, pack(wanted), tokens)
-    for example, media, got in zip(wanted, tokens, packed, strict=True):
-        for name, answer in zip(("chosen", "rejected", "reference"), example.answers, strict=True):
+    tokens, expected = model.align_batch(clips), examples(model, clips)
+    packed = response_logprobs(model, pack(expected), tokens)
+    for example, media, got in zip(expected, tokens, packed, strict=True):
+        for name, answer in zip(("chosen", "rejected", "target"), example.answers, strict=True):
             alone = separate_logprob(model, example, media, answer)
             assert getattr(got, name).total.item() == pytest.approx(alone.item(), rel=1e-5)
 
@@ -86,7 +86,7 @@ def test_packed_rows_are_separate_forwards(model, clips):
 def test_answers_go_on_after_the_latest_time_and_not_after_the_widest_frame(model):
     # one grid of 2 x 40 tokens, and a second of sound: columns reach further than times
     clip = MediaFeatures(
-        vision_TNV=torch.randn(1, 80, 128), frame_times_T=[0.0], audio_seconds=1.0, sound_KPA=torch.randn(1, 50, 32),
+        vision_TNV=torch.randn(1, 80, 128), frame_times_T=[0.0], audio_seconds=1.0, audio_KPA=torch.randn(1, 50, 32),
         grid=VisionGrid(height=2, width=40, seconds_per_grid=0.5, num_frames=2),
     )  # fmt: skip
     tokens, packed = model.align_batch([clip]), pack(examples(model, [clip]))
@@ -101,11 +101,11 @@ def test_answers_go_on_after_the_latest_time_and_not_after_the_widest_frame(mode
 
 
 def test_tokens_counted_would_not_be_the_same(model, clips):
-    tokens, wanted = model.align_batch(clips[:1]), examples(model, clips[:1])
-    counted = torch.arange(len(wanted[0].prompt_ids)).expand(3, -1)
+    tokens, expected = model.align_batch(clips[:1]), examples(model, clips[:1])
+    counted = torch.arange(len(expected[0].prompt_ids)).expand(3, -1)
     right, wrong = (
         response_logprobs(model, pack([example]), tokens)[0].chosen.total
-        for example in (wanted[0], PairExample(**{**vars(wanted[0]), "prompt_positions": counted}))
+        for example in (expected[0], PairExample(**{**vars(expected[0]), "prompt_positions": counted}))
     )
     assert abs(right - wrong) > 0.01
 
@@ -114,7 +114,7 @@ def test_gradients_reach_the_aligners_through_a_packed_row(model, clips):
     model.requires_grad_(True)
     logprobs = response_logprobs(model, pack(examples(model, clips)), model.align_batch(clips))
     sum(one.chosen.total for one in logprobs).backward()
-    for parameter in (model.vision_aligner.mlp[0].weight, model.sound_aligner.proj.weight):
+    for parameter in (model.vision_aligner.mlp[0].weight, model.audio_aligner.proj.weight):
         assert parameter.grad.abs().max() > 0
 
 
@@ -135,10 +135,10 @@ def test_questions_as_branches_are_separate_rows(model, clips, tokenizer):
 
 @torch.no_grad()
 def test_lora_is_on_the_language_model_alone_and_merges(model, clips):
-    tokens, wanted = model.align_batch(clips), examples(model, clips)
+    tokens, expected = model.align_batch(clips), examples(model, clips)
 
     def chosen() -> torch.Tensor:
-        return torch.stack([one.chosen.total for one in response_logprobs(model, pack(wanted), tokens)])
+        return torch.stack([one.chosen.total for one in response_logprobs(model, pack(expected), tokens)])
 
     before = chosen()
     attach_lora(model, LORA)

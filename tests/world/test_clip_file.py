@@ -20,7 +20,7 @@ def decode_frames(path) -> list[av.VideoFrame]:
         return list(container.decode(video=0))
 
 
-def decode_sound(path) -> tuple[np.ndarray, int]:
+def decode_audio(path) -> tuple[np.ndarray, int]:
     """Samples from the time 0 of the file, and their rate."""
     with av.open(str(path)) as container:
         frames = list(container.decode(audio=0))
@@ -63,11 +63,11 @@ def test_sound_is_where_it_was_put(tmp_path, domain):
         waveform_S[start : start + 800] = 0.8 * np.sin(0.6 * np.arange(800))
     frames_THW3 = np.zeros((4 * FPS, 64, 64, 3), dtype=np.uint8)
     write_media(tmp_path / "c.mp4", frames_THW3, waveform_S=waveform_S, fps=FPS, domain=DOMAINS[domain])
-    heard_S, rate_hz = decode_sound(tmp_path / "c.mp4")
-    assert len(heard_S) / rate_hz == pytest.approx(4, abs=0.025)
+    read_S, rate_hz = decode_audio(tmp_path / "c.mp4")
+    assert len(read_S) / rate_hz == pytest.approx(4, abs=0.025)
     for second in (0.5, 1, 3):
         first = int((second - 0.2) * rate_hz)
-        onset_s = first / rate_hz + np.argmax(np.abs(heard_S[first : first + rate_hz // 2]) > 0.2) / rate_hz
+        onset_s = first / rate_hz + np.argmax(np.abs(read_S[first : first + rate_hz // 2]) > 0.2) / rate_hz
         assert onset_s == pytest.approx(second, abs=0.01)
 
 

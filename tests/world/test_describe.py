@@ -92,11 +92,11 @@ def test_a_clip_too_short_for_intervals_has_none():
 def test_no_text_leaves_the_vocabulary():
     words = describe.all_words()
     assert words == sorted(set(words))
-    prompts = [*describe.GLOBAL_PROMPTS, describe.PICTURE_PROMPT, describe.SOUND_PROMPT, describe.NO_EVENT_ANSWER]
+    prompts = [*describe.GLOBAL_PROMPTS, describe.VIDEO_PROMPT, describe.AUDIO_PROMPT, describe.NO_EVENT_ANSWER]
     for seed in range(3000):
         scene = make_scene(seed, difficulty=("easy", "standard", "hard")[seed % 3])
         rng = random.Random(seed)
-        texts = [*prompts, describe.slot_prompt(seed % 20), describe.reference_caption(scene)]
+        texts = [*prompts, describe.second_prompt(seed % 20), describe.reference_caption(scene)]
         texts.append(describe.imperfect_caption(scene, annotator=Annotator(), rng=rng))
         for sample in describe.interval_samples(scene, clip_id="c", video="c.mp4", rng=rng):
             texts += [sample.prompt, sample.reference_caption]

@@ -98,10 +98,10 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"domain": "cartoon"}, "wanted one of default, unseen, film, paper"),
-        ({"difficulty": "brutal"}, "wanted one of easy, standard, hard"),
-        ({"num_clips": 0}, "got 0 clips, wanted 1 to 1000000"),
-        ({"seed": -1}, "got seed -1, wanted 0 or more"),
+        ({"domain": "cartoon"}, "expected one of default, unseen, film, paper"),
+        ({"difficulty": "brutal"}, "expected one of easy, standard, hard"),
+        ({"num_clips": 0}, "got 0 clips, expected 1 to 1000000"),
+        ({"seed": -1}, "got seed -1, expected 0 or more"),
     ],
 )
 def test_settings_that_cannot_be_are_the_users_error(tmp_path, change, message):

@@ -287,9 +287,9 @@ def test_exactly_the_planted_errors_are_found(difficulty):
         text, planted = corrupt(describe.reference_caption(scene), k := rng.randint(0, num_seconds), rng=rng)
         assert len(planted) == k
         verdict = judge_caption(text, truth=scene)
-        wanted = {event_id: "missing" for error in planted for event_id in error.missing}
-        wanted |= {event_id: "incorrect" for error in planted for event_id in error.incorrect}
-        assert labels(verdict) == wanted, text
+        expected = {event_id: "missing" for error in planted for event_id in error.missing}
+        expected |= {event_id: "incorrect" for error in planted for event_id in error.incorrect}
+        assert labels(verdict) == expected, text
         assert len(verdict.invented) == sum(error.num_invented for error in planted), text
         assert len(verdict.repeated) == sum(error.num_repeated for error in planted), text
         kinds |= {error.kind for error in planted}
@@ -314,7 +314,7 @@ def test_planted_claims_have_their_seconds_to_themselves():
 
 
 def test_more_errors_than_seconds_cannot_be_planted():
-    with pytest.raises(ValueError, match="k = 6, wanted at most 5"):
+    with pytest.raises(ValueError, match="k = 6, expected at most 5"):
         corrupt(TEXT, 6, rng=random.Random(0))
     assert corrupt(TEXT, 0, rng=random.Random(0)) == (TEXT, ())
     assert corrupt("Nothing happens.", 0, rng=random.Random(0)) == ("Nothing happens.", ())

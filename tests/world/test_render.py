@@ -162,5 +162,5 @@ def test_every_texture_of_a_domain_can_be_drawn():
 
 
 def test_an_unknown_domain_is_the_users_error():
-    with pytest.raises(UserError, match="'cartoon' is not known; wanted one of default, unseen, film, paper"):
+    with pytest.raises(UserError, match="'cartoon' is not known; expected one of default, unseen, film, paper"):
         get_domain("cartoon")

@@ -15,8 +15,8 @@ from avcap.world.sounds import (
     UNSEEN_PITCHES,
     UNSEEN_VARIANTS,
     UNSEEN_VOICES,
-    render_sound,
-    slot_truth,
+    render_audio,
+    second_truth,
 )
 from avcap.world.speech import SAMPLE_RATE_HZ
 
@@ -60,19 +60,19 @@ ALL_KINDS = [
 @pytest.mark.parametrize("domain", ["default", "unseen", "film", "paper"])
 def test_the_same_scene_gives_the_same_samples(difficulty, domain):
     scene = make_scene(3, difficulty=difficulty, domain=domain)
-    track_S = render_sound(scene)
+    track_S = render_audio(scene)
     assert track_S.dtype == np.float32
     assert track_S.shape == (scene.duration_s * SAMPLE_RATE_HZ,)
     assert np.abs(track_S).max() <= 1
-    render_sound(make_scene(4, difficulty=difficulty, domain=domain))
-    np.testing.assert_array_equal(render_sound(scene), track_S)
-    assert not np.array_equal(render_sound(dataclasses.replace(scene, seed=5)), track_S)
+    render_audio(make_scene(4, difficulty=difficulty, domain=domain))
+    np.testing.assert_array_equal(render_audio(scene), track_S)
+    assert not np.array_equal(render_audio(dataclasses.replace(scene, seed=5)), track_S)
 
 
 @pytest.mark.parametrize("atom", ALL_KINDS, ids=lambda atom: atom.get("name", "say"))
 def test_a_sound_begins_in_its_second_and_is_over_at_its_end(atom):
     for seed in range(12):
-        track_S = render_sound(one_sound(seed, **atom))
+        track_S = render_audio(one_sound(seed, **atom))
         assert not track_S[: int(1.02 * SAMPLE_RATE_HZ)].any()
         assert not track_S[int(1.96 * SAMPLE_RATE_HZ) :].any()
         heard = np.flatnonzero(np.abs(track_S) > 0.05 * np.abs(track_S).max()) / SAMPLE_RATE_HZ
@@ -83,7 +83,7 @@ def test_a_sound_begins_in_its_second_and_is_over_at_its_end(atom):
 def test_only_a_quiet_tail_is_heard_in_the_next_second(atom, monkeypatch):
     monkeypatch.setattr(sounds, "NOISE_AMPLITUDE", (1e-9, 1e-9))
     for seed in range(6):
-        track_S = render_sound(one_sound(seed, difficulty="hard", **atom))
+        track_S = render_audio(one_sound(seed, difficulty="hard", **atom))
         tail = energy(track_S, start_s=2, end_s=4)
         assert 0 < tail < 0.1 * energy(track_S, start_s=1, end_s=2)
 
@@ -93,7 +93,7 @@ def test_only_a_quiet_tail_is_heard_in_the_next_second(atom, monkeypatch):
 def test_strokes_can_be_counted(name, domain):
     for count in range(1, MAX_COUNT + 1):
         scenes = [one_sound(seed, domain=domain, kind="counted", name=name, count=count) for seed in range(15)]
-        assert [count_strokes(render_sound(scene)) for scene in scenes] == [count] * 15
+        assert [count_strokes(render_audio(scene)) for scene in scenes] == [count] * 15
 
 
 def test_speech_fits_into_its_second(monkeypatch):
@@ -107,18 +107,18 @@ def test_speech_fits_into_its_second(monkeypatch):
 
     monkeypatch.setattr(sounds, "_say", spy_say)
     for seed in range(60):
-        render_sound(one_sound(seed, kind="say", words=("candle", "basket")))  # a long pair of words
+        render_audio(one_sound(seed, kind="say", words=("candle", "basket")))  # a long pair of words
     assert len(lengths_s) == 60
     assert 0.8 < max(lengths_s) < 0.855  # 0.85 s is free at the latest onset: 0.95 - 0.10
 
 
 def test_background_noise_is_soft_and_drawn_per_clip():
     silent = Scene(seed=0, difficulty="standard", domain="default", duration_s=4, visual=(), sounds=())
-    tracks = [render_sound(dataclasses.replace(silent, seed=seed)) for seed in range(40)]
+    tracks = [render_audio(dataclasses.replace(silent, seed=seed)) for seed in range(40)]
     amplitudes = np.array([np.sqrt(np.mean(np.square(track_S))) for track_S in tracks])
     assert 0.0002 * 0.9 < amplitudes.min() < 0.0006
     assert 0.005 < amplitudes.max() < 0.02 * 1.1  # half (standard) of 0.04
-    assert not render_sound(dataclasses.replace(silent, difficulty="easy")).any()
+    assert not render_audio(dataclasses.replace(silent, difficulty="easy")).any()
 
 
 def test_unseen_voices_and_pitches_are_apart_from_those_trained_on():
@@ -147,7 +147,7 @@ def test_a_domain_draws_from_its_own_voices_and_pitches(domain, voices, pitches,
     monkeypatch.setattr(sounds, "speak", spy_speak)
     monkeypatch.setattr(sounds, "_note", spy_note)
     for seed in range(60):
-        render_sound(make_scene(seed, domain=domain))
+        render_audio(make_scene(seed, domain=domain))
     assert len(drawn_voices) > 30 and drawn_voices <= set(voices)
     assert drawn_pitches == set(pitches)
 
@@ -159,7 +159,7 @@ def test_slot_truth_has_the_first_sound_of_every_second():
     scene = Scene(
         seed=0, difficulty="hard", domain="default", duration_s=4, visual=(), sounds=(first, second, last)
     )  # fmt: skip
-    assert slot_truth(scene) == [None, first, None, last]
+    assert second_truth(scene) == [None, first, None, last]
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def test_a_second_of_audio_is_rendered_in_a_fraction_of_it():
         scenes = [make_scene(seed, difficulty=difficulty) for seed in range(20)]
         start = time.process_time()
         for scene in scenes:
-            render_sound(scene)
+            render_audio(scene)
         cost_ms = 1000 * (time.process_time() - start) / sum(scene.duration_s for scene in scenes)
         print(f"{difficulty}: {cost_ms:.2f} CPU ms per second of sound")
         assert cost_ms < 100  # 0.8 to 1.5 on one core of 2026; machines differ, but a world has hours of it

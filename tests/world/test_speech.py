@@ -82,11 +82,11 @@ def test_every_voice_loads_and_no_two_variants_are_one():
 def test_resampling_keeps_a_tone(from_hz, to_hz):
     hz, duration_s = 1000.0, 0.5
     tone_S = np.sin(2 * np.pi * hz * np.arange(int(duration_s * from_hz)) / from_hz).astype(np.float32)
-    wanted_S = np.sin(2 * np.pi * hz * np.arange(int(duration_s * to_hz)) / to_hz)
+    expected_S = np.sin(2 * np.pi * hz * np.arange(int(duration_s * to_hz)) / to_hz)
     resampled_S = resample(tone_S, from_hz=from_hz, to_hz=to_hz)
-    assert abs(len(resampled_S) - len(wanted_S)) <= 1
+    assert abs(len(resampled_S) - len(expected_S)) <= 1
     middle = slice(500, 7500)  # a tone that starts at once rings at its ends
-    assert np.abs(resampled_S[middle] - wanted_S[middle]).max() < 0.01
+    assert np.abs(resampled_S[middle] - expected_S[middle]).max() < 0.01
 
 
 def test_resampling_takes_out_what_the_lower_rate_cannot_hold():

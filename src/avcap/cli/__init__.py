@@ -6,12 +6,38 @@ One file for each group of commands, registered by being imported here; `--help`
 from avcap.cli.starting import loaded  # first of all
 
 # isort: split
-from avcap.cli import caption, compat, evaluate, events, judge, models, pairs, qa, rebirth, rounds, track, train, world
+from avcap.cli import (
+    caption,
+    evaluate,
+    events,
+    judge,
+    models,
+    official,
+    pairs,
+    qa,
+    rebirth,
+    rounds,
+    track,
+    train,
+    world,
+)
 from avcap.cli.app import main
 
 loaded()
 
 __all__ = [
-    "caption", "compat", "evaluate", "events", "judge", "main", "models", "pairs", "qa", "rebirth", "rounds", "track",
-    "train", "world",
+    "caption",
+    "evaluate",
+    "events",
+    "judge",
+    "main",
+    "models",
+    "official",
+    "pairs",
+    "qa",
+    "rebirth",
+    "rounds",
+    "track",
+    "train",
+    "world",
 ]  # fmt: skip

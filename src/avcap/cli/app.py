@@ -192,8 +192,8 @@ class _Lines(logging.Handler):
         say(record.getMessage())
 
 
-def _print_version(is_wanted: bool) -> None:
-    if is_wanted:
+def _print_version(is_expected: bool) -> None:
+    if is_expected:
         print(f"avcap {avcap.__version__}")
         raise typer.Exit
 

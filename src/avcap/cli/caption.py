@@ -15,11 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr, tell
 from avcap.errors import visible_line
 from avcap.infer.caption_file import CaptionFile
-from avcap.infer.compat import Compat, name_with_compat, published_decoding, refuse_plus_interval
+from avcap.infer.find_checkpoint import find_checkpoint, tiny_models
 from avcap.infer.inputs import find_media
+from avcap.infer.official_options import name_with_official, official_decoding, refuse_plus_interval
 from avcap.infer.request import Interval, Request
 from avcap.infer.settings import checkpoint_name, is_plus, read_settings
-from avcap.infer.shipped import find_checkpoint, shipped_models
 from avcap.records import Caption, CaptionError, Decoding
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def caption(
     start: Annotated[float | None, typer.Option(metavar="S", help="Second to begin at.")] = None,
     end: Annotated[float | None, typer.Option(metavar="S", help="Second to end at.")] = None,
     prompt: Annotated[str | None, typer.Option(help="What to ask, instead of the model's own prompt.")] = None,
-    no_sound: Annotated[bool, typer.Option("--no-sound", help="Only look.")] = False,
-    no_picture: Annotated[bool, typer.Option("--no-picture", help="Only listen.")] = False,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Only look.")] = False,
+    no_video: Annotated[bool, typer.Option("--no-video", help="Only listen.")] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.jsonl", help="Write records here. Run again, it goes on.")
     ] = None,
@@ -77,7 +77,7 @@ def caption(
     dtype: DtypeOption = None,
     device_map: DeviceMap = None,
     quantize: QuantizeOption = None,
-    compat: Annotated[Compat, typer.Option(help="official: exactly as published, mistakes included.")] = "default",
+    official: Annotated[bool, typer.Option("--official", help="Exactly as the published code runs it, mistakes included.")] = False,
 ) -> int:
     """Caption videos: what is seen and heard, as text, or with --out as JSONL records."""
     folder = find_checkpoint(model)
@@ -86,13 +86,13 @@ def caption(
         max_new_tokens=settings.max_new_tokens if max_new_tokens is None else max_new_tokens,
         temperature=temperature, top_p=top_p, seed=seed,
     )  # fmt: skip
-    if compat == "official":
-        decoding = published_decoding(decoding, folder)
+    if official:
+        decoding = official_decoding(decoding, folder)
     request = Request(
-        decoding=decoding, interval_s=interval_asked(start, end), prompt=prompt, use_sound=not no_sound,
-        use_picture=not no_picture,
+        decoding=decoding, interval_s=interval_asked(start, end), prompt=prompt, use_audio=not no_audio,
+        use_video=not no_video,
     )  # fmt: skip
-    if compat == "official" and is_plus(folder):
+    if official and is_plus(folder):
         refuse_plus_interval(request.interval_s)
     found = find_media(inputs)
     if found.num_skipped:
@@ -101,13 +101,13 @@ def caption(
     def caption_all(paths: list[str]) -> Iterator[Caption | CaptionError]:
         captioner = start_captioner(
             folder, batch_size=batch_size, deadline_s=deadline, device=device, dtype=dtype, device_map=device_map,
-            quantize=quantize, compat=compat,
+            quantize=quantize, official=official,
         )  # fmt: skip
         return captioner.stream(paths, request)
 
     if out is None:
         return _print_captions(caption_all(found.paths), request)
-    checkpoint = name_with_compat(checkpoint_name(folder, settings), compat)
+    checkpoint = name_with_official(checkpoint_name(folder, settings), official=official)
     return _caption_to_file(
         out, found.paths, request, caption_all=caption_all, rows_at_once=batch_size,
         check=lambda row: request.check_same(row, checkpoint=checkpoint, settings=settings),
@@ -123,7 +123,7 @@ def interval_asked(start: float | None, end: float | None) -> Interval | None:
 
 def start_captioner(
     folder: Path, *, batch_size: int, deadline_s: float, device: str | None = None, dtype: Dtype | None = None,
-    device_map: str | None = None, quantize: Quantize | None = None, compat: Compat = "default",
+    device_map: str | None = None, quantize: Quantize | None = None, official: bool = False,
 ) -> "Captioner":  # fmt: skip
     """Checkpoint folder -> a captioner, as fast as imports allow."""
     gc.disable()  # the imports make millions of objects that stay: searching them for garbage takes half a second
@@ -136,7 +136,7 @@ def start_captioner(
         silence_progress_bars()
     captioner = Captioner(
         folder, batch_size=batch_size, deadline_s=deadline_s, device=device,
-        dtype=getattr(torch, dtype) if dtype else None, device_map=device_map, quantize=quantize, compat=compat,
+        dtype=getattr(torch, dtype) if dtype else None, device_map=device_map, quantize=quantize, official=official,
     )  # fmt: skip
     gc.freeze()
     gc.enable()
@@ -173,11 +173,11 @@ def _describe_seen(caption: Caption, request: Request) -> str:
     length = f"{caption.duration_s:.1f} s"
     if caption.interval_s is not None:
         length = f"{caption.interval_s[0]:g} to {caption.interval_s[1]:g} s of {length}"
-    no_picture = "no picture" if request.use_picture else "picture left out"
-    no_sound = "no sound track" if request.use_sound else "sound left out"
+    no_video = "no picture" if request.use_video else "picture left out"
+    no_audio = "no sound track" if request.use_audio else "sound left out"
     parts = [
-        f"{seen.frames} frame{'s' if seen.frames > 1 else ''}" if seen.frames else no_picture,
-        f"{seen.audio_seconds:.1f} s of sound" if seen.audio_tokens else no_sound,
+        f"{seen.frames} frame{'s' if seen.frames > 1 else ''}" if seen.frames else no_video,
+        f"{seen.audio_seconds:.1f} s of sound" if seen.audio_tokens else no_audio,
     ]
     if seen.bad_packets:
         parts.append(f"{seen.bad_packets} bad packets")
@@ -222,5 +222,5 @@ def _write_captions(
 @app.command("models")
 def list_models() -> None:
     """List the models that are shipped with avcap."""
-    for model in shipped_models():
+    for model in tiny_models():
         tell(f"{model.name:10}  {model.headline}")

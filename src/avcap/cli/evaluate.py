@@ -17,9 +17,9 @@ from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_
 from avcap.cli.outputs import check_text
 from avcap.errors import UserError
 from avcap.files.write import write_json
+from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.infer.request import Request
 from avcap.infer.settings import checkpoint_name, read_settings
-from avcap.infer.shipped import find_checkpoint
 from avcap.judge.calibrate import Calibration
 from avcap.judge.compare import compare, comparison_to_dict
 from avcap.judge.correction import correct_rates
@@ -156,7 +156,7 @@ def compare_evaluations(
         check_text(out / PLOT, sign=DRAWN_BY, expected="a plot of avcap")
     names = [str(folder) for folder in folders]
     if len(set(names)) < len(names):
-        raise UserError("got a folder twice, wanted different ones")
+        raise UserError("got a folder twice, expected different ones")
     read = {name: read_evaluation(name) for name in names}
     runs = {name: scored for name, (_, scored) in read.items()}
     comparison = compare(runs, settings={name: setting for name, (setting, _) in read.items()}, allow_mixed=allow_mixed)
@@ -174,13 +174,13 @@ def _check(
     if dry_run and not captions:
         raise UserError("got --dry-run without captions; what a judge costs depends on them: caption the videos first")
     if bool(captions) == (model is not None):
-        raise UserError("got captions and --model, or neither; wanted files of captions or a model that writes them")
+        raise UserError("got captions and --model, or neither; expected files of captions or a model that writes them")
     if modality not in get_args(Modality):
-        raise UserError(f"got --modality {modality}, wanted one of {', '.join(get_args(Modality))}")
+        raise UserError(f"got --modality {modality}, expected one of {', '.join(get_args(Modality))}")
     if table not in TABLES:
-        raise UserError(f"got --table {table}, wanted one of {', '.join(TABLES)}")
+        raise UserError(f"got --table {table}, expected one of {', '.join(TABLES)}")
     if not 0 <= max_unscored <= 1:
-        raise UserError(f"got --max-unscored {max_unscored:g}, wanted a share from 0 to 1")
+        raise UserError(f"got --max-unscored {max_unscored:g}, expected a share from 0 to 1")
 
 
 def _modality(name: str, truth: Truth) -> Modality:
@@ -188,7 +188,7 @@ def _modality(name: str, truth: Truth) -> Modality:
     if name != "both" and truth.num_without_modality:
         raise UserError(
             f"got --modality {name} and {truth.num_without_modality} events that do not say whether they are seen or "
-            'heard; wanted "modality" in each of them'
+            'heard; expected "modality" in each of them'
         )
     return next(modality for modality in get_args(Modality) if modality == name)
 
@@ -211,8 +211,8 @@ def _caption(truth: Truth, *, model: str, out: Path, modality: Modality, batch_s
     folder = find_checkpoint(model)
     settings = read_settings(folder)
     request = Request(
-        decoding=Decoding(max_new_tokens=settings.max_new_tokens), use_sound=modality != "visual",
-        use_picture=modality != "audio",
+        decoding=Decoding(max_new_tokens=settings.max_new_tokens), use_audio=modality != "visual",
+        use_video=modality != "audio",
     )  # fmt: skip
     checkpoint = checkpoint_name(folder, settings)
 

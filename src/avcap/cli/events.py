@@ -83,9 +83,9 @@ def _keep(samples: list[Sample], *, edited: Path, corrections: Path) -> None:
     """Writes the corrections that lead from the samples to the edited copy, over what the file held."""
     after = {sample.sample_id: sample for sample in read_jsonl(edited, Sample)}
     before = {sample.sample_id for sample in samples}
-    if strange := sorted(after.keys() ^ before):
-        where = "edited copy alone" if strange[0] in after else "original alone"
-        raise UserError(f"{edited}: sample {strange[0]!r} is in the {where}; wanted the same samples, events changed")
+    if unknown := sorted(after.keys() ^ before):
+        where = "edited copy alone" if unknown[0] in after else "original alone"
+        raise UserError(f"{edited}: sample {unknown[0]!r} is in the {where}; expected the same samples, events changed")
     made = [c for one in samples for c in corrections_between(one, after=after[one.sample_id])]
     write_records(corrections, made, Correction)
 

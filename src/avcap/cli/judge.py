@@ -51,7 +51,7 @@ def calibrate_judge(
 ) -> None:
     """Ask a judge twice about captions with planted errors: what it finds, misses and invents, and its noise."""
     if videos < 1:
-        raise UserError(f"got --videos {videos}, wanted at least 1")
+        raise UserError(f"got --videos {videos}, expected at least 1")
     check_spec(judge)
     check_record(out, Calibration)
     cases = make_calibration_cases(num_videos=videos, seed=seed)
@@ -106,7 +106,7 @@ def _person_labels(path: Path | None, folder: Path | None) -> list[Labelled]:
     if path is None and folder is None:
         return []
     if path is None or folder is None:
-        raise UserError("got --person without --of, or --of without --person; wanted both or neither")
+        raise UserError("got --person without --of, or --of without --person; expected both or neither")
     cases = {case.caption_id: case for case in read_jsonl(folder / CASES, Case)}
     labelled = []
     for verdict in read_jsonl(path, Verdict):
@@ -114,7 +114,7 @@ def _person_labels(path: Path | None, folder: Path | None) -> list[Labelled]:
         if case is None:
             raise UserError(f"{path}: caption {verdict.caption_id!r} is none of the {len(cases)} in {folder / CASES}")
         if {event.event_id for event in verdict.events} != {event.event_id for event in case.sample.events}:
-            raise UserError(f"{path}: caption {verdict.caption_id!r}: wanted one label for each event of its sample")
+            raise UserError(f"{path}: caption {verdict.caption_id!r}: expected one label for each event of its sample")
         labelled.append(Labelled(case=case, truth=verdict))
     return labelled
 

@@ -104,7 +104,7 @@ def check_spec(spec: str) -> None:
 def _kind_and_place(spec: str) -> tuple[str, str]:
     kind, _, place = spec.partition(":")
     if kind not in ("openai", "local") or not place:
-        raise UserError(f"got --judge {spec}, wanted oracle, noisy:SHARE, openai:MODEL@URL or local:PATH")
+        raise UserError(f"got --judge {spec}, expected oracle, noisy:SHARE, openai:MODEL@URL or local:PATH")
     return kind, place
 
 
@@ -124,14 +124,14 @@ def noisy_share(spec: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise UserError(f"got --judge {spec}, wanted a share of wrong labels from 0 to 1, such as noisy:0.1")
+        raise UserError(f"got --judge {spec}, expected a share of wrong labels from 0 to 1, such as noisy:0.1")
     return share
 
 
 def _oracle(truth: Truth) -> OracleJudge:
     if not truth.worlds:
         raise UserError(
-            "got --judge oracle and a truth that is no world's; wanted the truth.jsonl of avcap world make, or another "
+            "got --judge oracle and a truth that is no world's; expected the truth.jsonl of avcap world make, or another "
             "judge: --judge openai:MODEL@URL or local:PATH"
         )
     return OracleJudge(truth.worlds.values())
@@ -142,9 +142,9 @@ def read_calibration(path: Path, *, judge: EventJudge) -> Calibration:
     try:
         calibration = from_json(path.read_text(encoding="utf-8"), Calibration)
     except (OSError, UnicodeDecodeError, UserError) as error:
-        raise UserError(f"{path}: cannot read ({error}); wanted a file of avcap judge calibrate") from None
+        raise UserError(f"{path}: cannot read ({error}); expected a file of avcap judge calibrate") from None
     got = f"{calibration.judge} {calibration.prompt_version}".strip()
-    wanted = f"{judge.name} {judge.prompt_version}".strip()
-    if got != wanted:
-        raise UserError(f"{path}: got the calibration of {got}, wanted that of {wanted}; calibrate the judge in use")
+    expected = f"{judge.name} {judge.prompt_version}".strip()
+    if got != expected:
+        raise UserError(f"{path}: got the calibration of {got}, expected that of {expected}; calibrate the judge in use")
     return calibration

@@ -12,7 +12,7 @@ from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr, tell
 from avcap.cli.caption import Device, Dtype, DtypeOption, QuantizeOption
 from avcap.errors import UserError
 from avcap.files.write import folder_aside
-from avcap.infer.shipped import find_checkpoint
+from avcap.infer.find_checkpoint import find_checkpoint
 
 if TYPE_CHECKING:
     from avcap.model.convert import Conversion
@@ -47,7 +47,7 @@ def convert(
 
 def _write(plan: "Conversion", folder: Path, *, shard_size: float) -> None:
     from avcap.model.convert import write_conversion
-    from avcap.model.placing import describe_bytes
+    from avcap.model.placement import describe_bytes
 
     for warning in plan.warnings:
         say(f"WARNING: {warning}")
@@ -112,13 +112,13 @@ def plan(
     import torch
 
     from avcap.infer.plan import plan as make_plan
-    from avcap.model.placing import Placing, describe_bytes, describe_count
+    from avcap.model.placement import DevicePlacement, describe_bytes, describe_count
 
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     form = dtype or (Dtype.float32 if where == "cpu" else Dtype.bfloat16)
     found = make_plan(
         folder, seconds=seconds, frame_size=size, dtype=getattr(torch, form), train=train,
-        placing=Placing(device=where, quantize=quantize),
+        placement=DevicePlacement(device=where, quantize=quantize),
     )  # fmt: skip
     media = f"{found.visual_tokens:,} of {found.frames} frames, {found.audio_tokens:,} of sound"
     rows = {
@@ -143,7 +143,7 @@ def _seconds(text: str) -> float:
     """ "60s", "10m", "1.5h", "60" -> seconds; UserError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if not match or not float(match[1]):
-        raise UserError(f"--video: got {text!r}, wanted a length such as 60s, 10m or 1.5h")
+        raise UserError(f"--video: got {text!r}, expected a length such as 60s, 10m or 1.5h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
@@ -151,5 +151,5 @@ def _frame_size(text: str) -> tuple[int, int]:
     """ "1280x720" -> (height, width); UserError for anything else."""
     match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     if not match:
-        raise UserError(f"--frame: got {text!r}, wanted width x height such as 1280x720")
+        raise UserError(f"--frame: got {text!r}, expected width x height such as 1280x720")
     return int(match[2]), int(match[1])

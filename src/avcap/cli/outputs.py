@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from avcap.files.claim import refuse_foreign
+from avcap.files.claim import refuse_external
 from avcap.records import from_json, read_jsonl, write_jsonl
 
 
 def check_records(path: Path, record_type: type) -> None:
     """UserError if the file is there and has lines that are no such records."""
-    refuse_foreign(
+    refuse_external(
         path, is_ours=lambda file: all(True for _ in read_jsonl(file, record_type)),
         expected=f"a file of {record_type.__name__} records",
     )  # fmt: skip
@@ -18,7 +18,7 @@ def check_records(path: Path, record_type: type) -> None:
 
 def check_record(path: Path, record_type: type) -> None:
     """UserError if the file is there and is no such record."""
-    refuse_foreign(
+    refuse_external(
         path, is_ours=lambda file: bool(from_json(file.read_text(encoding="utf-8"), record_type)),
         expected=f"a {record_type.__name__}",
     )  # fmt: skip
@@ -26,7 +26,7 @@ def check_record(path: Path, record_type: type) -> None:
 
 def check_text(path: Path, *, sign: str, expected: str) -> None:
     """UserError if the file is there and lacks what all files of its kind hold."""
-    refuse_foreign(path, is_ours=lambda file: sign.encode() in file.read_bytes(), expected=expected)
+    refuse_external(path, is_ours=lambda file: sign.encode() in file.read_bytes(), expected=expected)
 
 
 def write_records(path: Path, records: Iterable[Any], record_type: type) -> None:

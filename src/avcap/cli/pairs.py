@@ -10,14 +10,14 @@ import typer
 from avcap.cli.app import App, app, say, tell
 from avcap.cli.evaluate import TRUTH_FILE
 from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_calibration
-from avcap.cli.material import claim_run, clause_reader
 from avcap.cli.outputs import check_records, write_records
+from avcap.cli.round_data import claim_run, clause_reader
 from avcap.cli.train import find_recipe, overrides
 from avcap.config import override, parse_assignments
 from avcap.errors import UserError
 from avcap.files.lock import lock_folder
 from avcap.infer.caption_file import read_rows
-from avcap.infer.shipped import find_checkpoint
+from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.judge.base import Case
 from avcap.judge.clauses import compare_clauses
 from avcap.judge.ingest import SampleIndex, Truth, WrittenCaption, read_truth
@@ -60,7 +60,7 @@ def build_pairs(
     """Choose at most one pair of captions for each prompt, and print what was dropped and why."""
     config = override(PairConfig(), {"rule": rule} | parse_assignments(set_ or []))
     if verdicts and calibration:
-        raise UserError("got --calibration and --verdicts, wanted one; give the margin as --set noise_margin=0.2")
+        raise UserError("got --calibration and --verdicts, expected one; give the margin as --set noise_margin=0.2")
     check_records(out, PreferencePair)
     known = read_truth(truth / TRUTH_FILE if truth.is_dir() else truth)
     found = _captions_of(captions, known)
@@ -147,14 +147,14 @@ def learn(
     ]
     make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
 
-    from avcap.stages.dpo import DpoConfig, run_dpo
+    from avcap.stages.dpo_from_file import DpoFromFileConfig, run_dpo_from_file
 
     resolved = override(make_config(), values)
-    if not isinstance(resolved, DpoConfig):
-        raise UserError(f"got the recipe {recipe}, wanted one for pairs from a file, such as tiny_dpo")
+    if not isinstance(resolved, DpoFromFileConfig):
+        raise UserError(f"got the recipe {recipe}, expected one for pairs from a file, such as tiny_dpo")
     with lock_folder(out):
         claim_run(out, recipe, resolved, models=[parent])
-        tell(run_dpo(parent, found, config=resolved, out_dir=out, allow_others=off_policy, say=say))
+        tell(run_dpo_from_file(parent, found, config=resolved, out_dir=out, allow_others=off_policy, say=say))
 
 
 def _imported(file: Path, flavour: str | None) -> Sequence[PreferencePair]:

@@ -14,14 +14,14 @@ from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr, tell
 from avcap.cli.caption import start_captioner
 from avcap.data.qa_files import read_questions
 from avcap.errors import UserError, visible_line
+from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.infer.inputs import find_media
-from avcap.infer.shipped import find_checkpoint
 from avcap.records import WorldTruth, read_jsonl
 
 if TYPE_CHECKING:
     from avcap.judge.answers import MethodMetrics, QaMetrics
+    from avcap.judge.audio_ablation import AuditClip
     from avcap.judge.bootstrap import Rate
-    from avcap.judge.sound_audit import AuditClip
 
 NUM_NAMED = 5  # of what has no answer, on the terminal; all of it is in metrics.json
 
@@ -51,16 +51,16 @@ def evaluate_questions(
     rotate: Annotated[
         bool, typer.Option("--rotate", help="Ask with the options in all cyclic orders, too.")
     ] = False,
-    no_sound: Annotated[bool, typer.Option("--no-sound", help="Only look.")] = False,
-    no_picture: Annotated[bool, typer.Option("--no-picture", help="Only listen.")] = False,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Only look.")] = False,
+    no_video: Annotated[bool, typer.Option("--no-video", help="Only listen.")] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 32,
     deadline: Annotated[
         float, typer.Option(metavar="S", help="Seconds that decoding and encoding one file may take.")
     ] = 600.0,
 ) -> int:
     """Ask questions about videos: accuracy by kind, with intervals over videos, and chance beside it."""
-    if no_sound and no_picture:
-        raise UserError("got --no-sound and --no-picture, wanted at least one of picture and sound")
+    if no_audio and no_video:
+        raise UserError("got --no-audio and --no-video, expected at least one of picture and sound")
     folder = find_checkpoint(model)
     questions = read_questions(data, format=format, videos=videos)
     captioner = start_captioner(folder, batch_size=1, deadline_s=deadline)
@@ -68,8 +68,8 @@ def evaluate_questions(
     from avcap.stages.evaluate_qa import METHODS, QaConfig, evaluate_qa
 
     config = QaConfig(
-        methods=tuple(name for name in METHODS if method.value in (name, "both")), use_sound=not no_sound,
-        use_picture=not no_picture, rotate=rotate, max_new_tokens=max_new_tokens,
+        methods=tuple(name for name in METHODS if method.value in (name, "both")), use_audio=not no_audio,
+        use_video=not no_video, rotate=rotate, max_new_tokens=max_new_tokens,
     )  # fmt: skip
     columns = [TextColumn("questions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=stderr, disable=not sys.stderr.isatty()) as bar:
@@ -131,7 +131,7 @@ def _name_unanswered(metrics: "QaMetrics", *, out: Path) -> None:
 
 
 @app.command("audit-audio", no_args_is_help=True)
-def audit_sound(
+def audit_audio(
     data: Annotated[Path, typer.Option(metavar="DIR", help="A world with its truth, or any folder of videos.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Texts and figures.")],
     model: Annotated[str, typer.Option(help="A shipped model (see: avcap models) or a checkpoint folder.")] = "tiny",
@@ -142,7 +142,7 @@ def audit_sound(
 ) -> int:
     """Prove that a model uses the sound: the same clips with it, mute, with another's, and without a picture."""
     if clips is not None and clips < 2:
-        raise UserError(f"got --clips {clips}, wanted at least 2: sounds are swapped between clips")
+        raise UserError(f"got --clips {clips}, expected at least 2: sounds are swapped between clips")
     folder = find_checkpoint(model)
     found = _audit_clips(data)[:clips]
     captioner = start_captioner(folder, batch_size=1, deadline_s=deadline)
@@ -163,12 +163,12 @@ def audit_sound(
     for failure in audit.errors:
         say(f"{failure.video}: {failure.error}")
     tell(f"{audit.verdict} ({audit.num_clips} clips, {len(audit.errors)} could not be used)")
-    return 0 if audit.uses_sound else EXIT_SOME_FAILED
+    return 0 if audit.uses_audio else EXIT_SOME_FAILED
 
 
 def _audit_clips(data: Path) -> list["AuditClip"]:
     """A world folder -> its clips with their truth; any other folder, or file -> its videos without."""
-    from avcap.judge.sound_audit import AuditClip  # here: it loads NumPy, which most commands do without
+    from avcap.judge.audio_ablation import AuditClip  # here: it loads NumPy, which most commands do without
 
     truth = data / "truth.jsonl"
     if truth.is_file():

@@ -9,7 +9,7 @@ import typer
 
 from avcap.cli.app import app, say, tell
 from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge
-from avcap.cli.material import (
+from avcap.cli.round_data import (
     claim_run,
     clause_reader,
     is_video_folder,
@@ -23,7 +23,7 @@ from avcap.cli.train import find_recipe, overrides
 from avcap.config import override
 from avcap.errors import UserError
 from avcap.files.lock import lock_folder
-from avcap.infer.shipped import find_checkpoint
+from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.judge.ingest import Truth
 from avcap.world.oracle import JUDGE_NAME
 
@@ -61,11 +61,11 @@ def rebirth(
 
     from avcap.stages.rebirth import RebirthConfig
     from avcap.stages.rebirth import rebirth as run
-    from avcap.stages.rounds import Material
+    from avcap.stages.rounds import RoundData
 
     resolved = override(make_config(), values)
     if not isinstance(resolved, RebirthConfig):
-        raise UserError(f"got the recipe {recipe}, wanted one of rebirth, such as tiny_rebirth")
+        raise UserError(f"got the recipe {recipe}, expected one of rebirth, such as tiny_rebirth")
     pool_truth: Truth | None
     measured: Truth | None
     if data is None:
@@ -77,7 +77,7 @@ def rebirth(
         pool_truth = None if is_video_folder(data) else read_one(data)
         measured = None if held_out is None else read_one(held_out)
         asked = questions_of(pool_truth, questions)
-    material = Material(
+    round_data = RoundData(
         samples=pool, questions=asked, held_out=samples_of(measured) if measured else (),
         held_out_questions=questions_of(measured, held_out_questions) if measured else (),
         read_clauses=clause_reader(pool_truth),
@@ -89,7 +89,7 @@ def rebirth(
         if measured is not None:
             options = JudgeOptions(spec=judge, cache=out_dir / "replies.sqlite", timeout_s=timeout)
             opened = stack.enter_context(open_judge(options, truth=measured)).judge
-        tell(run(student, final, config=resolved, material=material, judge=opened, out_dir=out_dir, say=say))
+        tell(run(student, final, config=resolved, round_data=round_data, judge=opened, out_dir=out_dir, say=say))
 
 
 @app.command("average", no_args_is_help=True)
@@ -104,7 +104,7 @@ def average(
     try:
         shares = [float(text) for text in weights.split(",")] if weights else None
     except ValueError:
-        raise UserError(f"got --weights {weights}, wanted numbers with commas between them, as in 1,1") from None
+        raise UserError(f"got --weights {weights}, expected numbers with commas between them, as in 1,1") from None
     folders = [find_checkpoint(model) for model in models]
 
     from avcap.model.average import average_checkpoints

@@ -11,13 +11,13 @@ from typer.core import TyperGroup
 
 from avcap.cli.app import App, app, say, tell
 from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_calibration
-from avcap.cli.material import claim_run, clause_reader, questions_of, read_truths, samples_of
 from avcap.cli.outputs import check_text
+from avcap.cli.round_data import claim_run, clause_reader, questions_of, read_truths, samples_of
 from avcap.cli.train import find_recipe, overrides
 from avcap.config import override
 from avcap.errors import UserError
 from avcap.files.lock import lock_folder
-from avcap.infer.shipped import find_checkpoint
+from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.judge.pairs import above_noise
 from avcap.web.plot import DRAWN_BY
 from avcap.world.oracle import JUDGE_NAME
@@ -76,14 +76,14 @@ def run(
     parent, out_dir = find_checkpoint(model), out or Path("out") / recipe
     make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
 
-    from avcap.stages.rounds import Material, RoundsConfig, run_rounds, set_aside
+    from avcap.stages.rounds import RoundData, RoundsConfig, run_rounds, set_aside
 
     resolved = override(make_config(), values)
     if not isinstance(resolved, RoundsConfig):
-        raise UserError(f"got the recipe {recipe}, wanted one of rounds; train it by avcap train {recipe}")
+        raise UserError(f"got the recipe {recipe}, expected one of rounds; train it by avcap train {recipe}")
     learned, measured = read_truths(data, held_out, world=resolved.world, out_dir=out_dir)
 
-    material = Material(
+    round_data = RoundData(
         samples=samples_of(learned), held_out=samples_of(measured), questions=questions_of(learned, questions),
         held_out_questions=questions_of(measured, held_out_questions), read_clauses=clause_reader(learned),
     )  # fmt: skip
@@ -99,7 +99,7 @@ def run(
             noise = read_calibration(calibration, judge=opened.judge).noise_margin
             resolved = replace(resolved, pairs=above_noise(resolved.pairs, noise))
         best = run_rounds(
-            parent, config=resolved, material=material, judge=opened.judge, out_dir=out_dir, say=say
+            parent, config=resolved, round_data=round_data, judge=opened.judge, out_dir=out_dir, say=say
         )
     tell(best)
 
@@ -112,20 +112,20 @@ def status(
     """How far the rounds are: what each measured, which is best, and why."""
     if plot is not None:
         check_text(plot, sign=DRAWN_BY, expected="a plot of avcap")
-    from avcap.stages.gate import describe, read_standings
+    from avcap.stages.selection import describe, read_round_metrics
 
-    standings = read_standings(folder)
-    for standing in standings:
-        tell(describe(standing))
+    all_metrics = read_round_metrics(folder)
+    for round_metrics in all_metrics:
+        tell(describe(round_metrics))
     best, decision = None, folder / "decision.json"
     if decision.exists():
         found = json.loads(decision.read_text(encoding="utf-8"))
         best = found["best"]
         tell(f"best: round {best}; {found['reason']}")
-        for number, why in found["refused"].items():
-            tell(f"refused: round {number}; {why}")
+        for round_number, why in found["refused"].items():
+            tell(f"refused: round {round_number}; {why}")
     if plot is not None:
         from avcap.web.plot import plot_rounds
 
-        plot_rounds(plot, standings, best=best)
+        plot_rounds(plot, all_metrics, best=best)
         say(f"drawn: {plot}")

@@ -8,7 +8,7 @@ import typer
 
 from avcap.cli.app import app, tell
 from avcap.errors import UserError
-from avcap.infer.shipped import find_checkpoint
+from avcap.infer.find_checkpoint import find_checkpoint
 
 
 @app.command("train", no_args_is_help=True)
@@ -54,7 +54,7 @@ def overrides(recipe: str, *, config: Path | None, assignments: list[str], seed:
     values = flatten(load_yaml(config)) if config else {}
     made_for = values.pop("recipe", recipe)  # a run's own config.yaml names its recipe
     if made_for != recipe:
-        raise UserError(f"{config}: got the configuration of {made_for!r}, wanted one of {recipe!r}")
+        raise UserError(f"{config}: got the configuration of {made_for!r}, expected one of {recipe!r}")
     return values | parse_assignments(assignments) | ({} if seed is None else {"seed": seed})
 
 
@@ -63,5 +63,5 @@ def find_recipe(name: str) -> Callable[[], Any]:
     from avcap.recipes import RECIPES
 
     if name not in RECIPES:
-        raise UserError(f"got the recipe {name!r}, wanted one of {', '.join(RECIPES)}")
+        raise UserError(f"got the recipe {name!r}, expected one of {', '.join(RECIPES)}")
     return RECIPES[name]

@@ -16,7 +16,7 @@ from avcap.model.features import MediaFeatures, MediaTokens
 from avcap.world import grammar
 from avcap.world.scene import PLACES, Scene
 
-FIRST_SOUND_TYPE = len(PLACES) + 1  # after the four cells and the newline (model.interleave.TokenTypes)
+FIRST_AUDIO_TYPE = len(PLACES) + 1  # after the four cells and the newline (model.interleave.TokenTypes)
 
 
 class KnownClip(Protocol):
@@ -40,10 +40,10 @@ def alignment_losses(
     words: list[str] = []
     first = 0
     for tokens, scene in zip(media_tokens, scenes, strict=True):
-        wanted = media_words(scene)
+        expected = media_words(scene)
         places = zip(tokens.seconds_M.tolist(), tokens.types_M.tolist(), strict=True)
         for row, place in enumerate(places, start=first):
-            found = wanted.get(place, ())
+            found = expected.get(place, ())
             rows += [row] * len(found)
             words += found
         first += len(tokens.content_MD)
@@ -56,8 +56,8 @@ def alignment_losses(
 
 def num_told_words(model: CaptioningModel, clip: KnownClip) -> int:
     """A clip and what is true of it -> how many words its media tokens are to name; computes no token."""
-    outline, wanted = model.outline(clip.media), media_words(clip.scene)
-    return sum(len(wanted.get(place, ())) for place in zip(outline.seconds, outline.types, strict=True))
+    outline, expected = model.outline(clip.media), media_words(clip.scene)
+    return sum(len(expected.get(place, ())) for place in zip(outline.seconds, outline.types, strict=True))
 
 
 def media_words(scene: Scene) -> dict[tuple[int, int], tuple[str, ...]]:
@@ -72,17 +72,17 @@ def media_words(scene: Scene) -> dict[tuple[int, int], tuple[str, ...]]:
         words[atom.second, cell] = tuple(word for word in told if word)
         if atom.new_place:
             words[atom.second, PLACES.index(atom.place)] = (atom.place, atom.colour, atom.shape)
-    for sound in scene.sounds:
+    for audio in scene.sounds:
         for half in (0, 1):
-            key = sound.second, FIRST_SOUND_TYPE + half
-            words[key] = words.get(key, ()) + _sound_words(sound, half)
+            key = audio.second, FIRST_AUDIO_TYPE + half
+            words[key] = words.get(key, ()) + _atom_words(audio, half)
     return words
 
 
-def _sound_words(sound, half: int) -> tuple[str, ...]:
-    if sound.words:
-        return "voice", sound.words[half]
-    if sound.count:
-        name, count = {"knock": "somebody"}.get(sound.name, sound.name), grammar.COUNT_WORDS[sound.count - 1].split()[0]
+def _atom_words(audio, half: int) -> tuple[str, ...]:
+    if audio.words:
+        return "voice", audio.words[half]
+    if audio.count:
+        name, count = {"knock": "somebody"}.get(audio.name, audio.name), grammar.COUNT_WORDS[audio.count - 1].split()[0]
         return name, count
-    return ({"applause": "people"}.get(sound.name, sound.name),)
+    return ({"applause": "people"}.get(audio.name, audio.name),)

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from avcap.curriculum.alignment import alignment_losses
-from avcap.curriculum.lessons import CONTENT_KINDS, LessonBatch
+from avcap.curriculum.examples import CONTENT_KINDS, WorldExampleBatch
 from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaTokens
 from avcap.train.answer_loss import row_attention, weighted
@@ -22,8 +22,8 @@ from avcap.train.loop import LossOutput
 from avcap.train.packing import target_states
 
 
-def lesson_loss(
-    model: CaptioningModel, batch: LessonBatch, *, tokenizer: PreTrainedTokenizerBase, alignment_weight: float
+def example_loss(
+    model: CaptioningModel, batch: WorldExampleBatch, *, tokenizer: PreTrainedTokenizerBase, alignment_weight: float
 ) -> LossOutput:
     """Weighted cross-entropy on the answers + alignment_weight x bag-of-words loss on the media tokens."""
     media_tokens = model.align_batch(batch.answers.media)
@@ -40,14 +40,14 @@ def lesson_loss(
     return replace(output, loss=loss, metrics=metrics)
 
 
-def answer_logits(model: CaptioningModel, batch: LessonBatch, media_tokens: list[MediaTokens]) -> Tensor:
+def answer_logits(model: CaptioningModel, batch: WorldExampleBatch, media_tokens: list[MediaTokens]) -> Tensor:
     """A microbatch and its media -> float32 logits of all its targets (T, V): the vocabulary of a world is small."""
     packed = batch.answers.packed
     states_TD = target_states(model, packed, media_tokens, attention=row_attention(model, packed))
     return model.language_model.lm_head(states_TD).float()
 
 
-def right_answers(model: CaptioningModel, batch: LessonBatch) -> float:
+def right_answers(model: CaptioningModel, batch: WorldExampleBatch) -> float:
     """Share of the answers of a microbatch of which every token is right, under teacher forcing."""
     packed = batch.answers.packed
     logits_TV = answer_logits(model, batch, model.align_batch(batch.answers.media))
@@ -56,7 +56,7 @@ def right_answers(model: CaptioningModel, batch: LessonBatch) -> float:
     return (wrong_A.index_add(0, packed.branch_T, wrong_T) == 0).double().mean().item()
 
 
-def kind_accuracy(batch: LessonBatch, logits_TV: Tensor) -> dict[str, float]:
+def kind_accuracy(batch: WorldExampleBatch, logits_TV: Tensor) -> dict[str, float]:
     """Teacher-forced accuracy by kind of word, and "content" over all content kinds together."""
     right: dict[str, list[bool]] = defaultdict(list)
     hits = (logits_TV.argmax(-1) == batch.answers.packed.target_T).tolist()

@@ -28,12 +28,12 @@ from avcap.world.scene import (
     make_scene,
     stage_at,
 )
-from avcap.world.sounds import render_sound
+from avcap.world.sounds import render_audio
 
 IGNORE = -100
 SOUND_KINDS = ("silence", *PLAIN_SOUNDS, *COUNTED_SOUNDS, "voice")
-PICTURE_ATTRIBUTES = {"present": 2, "colour": len(COLOURS), "shape": len(SHAPES), "size": len(SIZES)}
-SOUND_ATTRIBUTES = {"kind": len(SOUND_KINDS), "count": MAX_COUNT, "word_1": len(WORDS), "word_2": len(WORDS)}
+VISUAL_ATTRIBUTES = {"present": 2, "colour": len(COLOURS), "shape": len(SHAPES), "size": len(SIZES)}
+AUDIO_ATTRIBUTES = {"kind": len(SOUND_KINDS), "count": MAX_COUNT, "word_1": len(WORDS), "word_2": len(WORDS)}
 
 # Worlds that are made for tests take seeds from 1e9 on (world/make.py): no training clip is ever among them.
 NUM_TRAINING_SEEDS = 10**9
@@ -61,7 +61,7 @@ class AttributeBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureBatches:
+class FrameBatches:
     """Step -> frames of rendered clips, a few per clip, with what stands in each of their cells."""
 
     seed: int
@@ -79,12 +79,12 @@ class PictureBatches:
             frames.append(render_frames(scene, [float(second) for second in times], size=self.image_size))
             stages += [stage_at(scene, int(second)) for second in times]
         frames_TCHW = torch.from_numpy(np.concatenate(frames)).permute(0, 3, 1, 2).contiguous()
-        return [AttributeBatch(inputs=frames_TCHW, targets=picture_targets(stages))]
+        return [AttributeBatch(inputs=frames_TCHW, targets=visual_targets(stages))]
 
 
-def picture_targets(stages: list[dict]) -> dict[str, Tensor]:
+def visual_targets(stages: list[dict]) -> dict[str, Tensor]:
     """Stages of T frames -> attribute -> (T, C) classes; an empty cell has no colour, shape or size."""
-    rows: dict[str, list[list[int]]] = {name: [] for name in PICTURE_ATTRIBUTES}
+    rows: dict[str, list[list[int]]] = {name: [] for name in VISUAL_ATTRIBUTES}
     for stage in stages:
         things = [stage.get(place) for place in PLACES]
         rows["present"].append([int(thing is not None) for thing in things])
@@ -95,7 +95,7 @@ def picture_targets(stages: list[dict]) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoundBatches:
+class AudioBatches:
     """Step -> log-mels of single seconds of rendered clips, most with a sound, with what is heard in each."""
 
     seed: int
@@ -116,19 +116,19 @@ class SoundBatches:
             )
             for index in range(self.clips_per_step)
         ]  # fmt: skip
-        waveform_BS = torch.from_numpy(np.stack([render_sound(scene) for scene in scenes])).reshape(-1, 16_000)
-        atoms = [atom for scene in scenes for atom in sounds_by_second(scene)]
+        waveform_BS = torch.from_numpy(np.stack([render_audio(scene) for scene in scenes])).reshape(-1, 16_000)
+        atoms = [atom for scene in scenes for atom in atoms_by_second(scene)]
         mel_BMF = log_mel(waveform_BS, num_mel_bins=self.num_mel_bins)
-        return [AttributeBatch(inputs=mel_BMF, targets=sound_targets(atoms))]
+        return [AttributeBatch(inputs=mel_BMF, targets=audio_targets(atoms))]
 
 
-def sounds_by_second(scene: Scene) -> list[SoundAtom | None]:
+def atoms_by_second(scene: Scene) -> list[SoundAtom | None]:
     """Scene -> the (first) sound of each second, None where there is none."""
     first = {atom.second: atom for atom in reversed(scene.sounds)}
     return [first.get(second) for second in range(scene.duration_s)]
 
 
-def sound_targets(atoms: list[SoundAtom | None]) -> dict[str, Tensor]:
+def audio_targets(atoms: list[SoundAtom | None]) -> dict[str, Tensor]:
     """Sounds of B seconds -> attribute -> (B,) classes; only counted sounds have a count, only voices have words."""
     kinds = ["silence" if atom is None else atom.name or "voice" for atom in atoms]
     words = [atom.words if atom else None for atom in atoms]

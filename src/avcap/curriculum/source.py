@@ -9,18 +9,18 @@ from typing import ClassVar
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from avcap.curriculum.lessons import (
-    Lesson,
-    LessonBatch,
-    LessonMix,
+from avcap.curriculum.examples import (
+    ExampleMix,
+    ExampleSampler,
     QuestionMix,
-    Teacher,
     TokenWeights,
+    WorldExample,
+    WorldExampleBatch,
     make_batches,
     only,
 )
-from avcap.curriculum.loss import lesson_loss, right_answers
-from avcap.curriculum.tracks import TrackConfig, Tracks, load_tracks, make_tracks
+from avcap.curriculum.feature_tracks import FeatureTrackConfig, FeatureTracks, load_feature_tracks, make_feature_tracks
+from avcap.curriculum.loss import example_loss, right_answers
 from avcap.model.captioning import CaptioningModel
 from avcap.model.encoder_hash import encoder_hash
 from avcap.model.lora import LoraConfig
@@ -30,19 +30,19 @@ from avcap.train.loop import LoopConfig, LossOutput
 from avcap.train.optim import OptimConfig
 from avcap.world.questions import question_kinds
 
-NUM_HELD_OUT_LESSONS = 48  # of each kind
+NUM_HELD_OUT_EXAMPLES = 48  # of each kind
 HELD_OUT_KINDS = ("slots", "seen", "heard", "interval")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeachConfig:
+class WorldFinetuneConfig:
     """How a stage teaches from tracks of the world."""
 
-    mix: LessonMix
+    mix: ExampleMix
     """Which kinds of lesson, after the slot steps."""
     question_mix: QuestionMix = field(default_factory=QuestionMix)
     """Which kinds of question, in lessons of questions."""
-    slot_steps: int = 0
+    second_steps: int = 0
     """Steps at the start with slot lessons alone: nearly all they ask for is content, so it is learned soonest."""
     seed: int = 0
     batch_size: int = 32
@@ -54,7 +54,7 @@ class TeachConfig:
     """LoRA on the language model; None: it learns itself, or is frozen, as the stage says."""
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(num_steps=100, num_workers=0))
     optim: OptimConfig = field(default_factory=OptimConfig)
-    tracks: TrackConfig = field(default_factory=TrackConfig)
+    feature_tracks: FeatureTrackConfig = field(default_factory=FeatureTrackConfig)
 
     knows_world: ClassVar[bool] = True
     """Whether what is learned is the world: then the model's settings say so."""
@@ -64,50 +64,50 @@ class TeachConfig:
     ) -> "Curriculum":
         """-> lessons for this model, from tracks in `shared_dir`, which the encoders in the folder `encoders` make."""
         torch.set_num_threads(1)  # matrices this small lose more to a second thread's start than it gives
-        tracks_dir = shared_dir / f"tracks-{encoder_hash(model)}-{self.seed}"
-        make_tracks(encoders, tracks_dir, seed=self.seed, config=self.tracks)
-        return Curriculum(model=model, tokenizer=tokenizer, tracks_dir=tracks_dir, config=self)
+        feature_tracks_dir = shared_dir / f"tracks-{encoder_hash(model)}-{self.seed}"
+        make_feature_tracks(encoders, feature_tracks_dir, seed=self.seed, config=self.feature_tracks)
+        return Curriculum(model=model, tokenizer=tokenizer, feature_tracks_dir=feature_tracks_dir, config=self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LessonBatches:
+class WorldExampleBatches:
     """Step -> microbatches of lessons, the same ones every time."""
 
     encoder: ExampleEncoder
-    tracks: Tracks
-    config: TeachConfig
+    feature_tracks: FeatureTracks
+    config: WorldFinetuneConfig
 
-    def __call__(self, step: int) -> list[LessonBatch]:
-        mix = LessonMix(slots=1.0) if step < self.config.slot_steps else self.config.mix
+    def __call__(self, step: int) -> list[WorldExampleBatch]:
+        mix = ExampleMix(seconds=1.0) if step < self.config.second_steps else self.config.mix
         rng = random.Random(f"lessons/{self.config.seed}/{step}")
-        teacher = Teacher(tracks=self.tracks, mix=mix, question_mix=self.config.question_mix)
-        return self.collate(teacher.lessons(self.config.batch_size, rng=rng))
+        teacher = ExampleSampler(feature_tracks=self.feature_tracks, mix=mix, question_mix=self.config.question_mix)
+        return self.collate(teacher.examples(self.config.batch_size, rng=rng))
 
-    def collate(self, lessons: Sequence[Lesson]) -> list[LessonBatch]:
+    def collate(self, examples: Sequence[WorldExample]) -> list[WorldExampleBatch]:
         config = self.config
-        return make_batches(lessons, encoder=self.encoder, weights=config.weights, max_tokens=config.loop.max_tokens)
+        return make_batches(examples, encoder=self.encoder, weights=config.weights, max_tokens=config.loop.max_tokens)
 
 
 class Curriculum:
     """An ExampleSource (train.examples): lessons, the same ones for the same seed."""
 
     def __init__(
-        self, *, model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, tracks_dir: Path, config: TeachConfig
+        self, *, model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, feature_tracks_dir: Path, config: WorldFinetuneConfig
     ) -> None:
         self.model, self.tokenizer, self.config = model, tokenizer, config
-        tracks = load_tracks(tracks_dir, seed=config.seed, config=config.tracks)
+        feature_tracks = load_feature_tracks(feature_tracks_dir, seed=config.seed, config=config.feature_tracks)
         encoder = ExampleEncoder(model=model, tokenizer=tokenizer)
-        self._batches = LessonBatches(encoder=encoder, tracks=tracks, config=config)
-        self._held_out = held_out_batches(self._batches, tracks_dir=tracks_dir)
+        self._batches = WorldExampleBatches(encoder=encoder, feature_tracks=feature_tracks, config=config)
+        self._held_out = held_out_batches(self._batches, feature_tracks_dir=feature_tracks_dir)
 
-    def batches(self) -> LessonBatches:
+    def batches(self) -> WorldExampleBatches:
         return self._batches
 
-    def loss(self, batch: LessonBatch) -> LossOutput:
+    def loss(self, batch: WorldExampleBatch) -> LossOutput:
         return self._loss(batch, alignment_weight=self.config.alignment_weight)
 
-    def _loss(self, batch: LessonBatch, *, alignment_weight: float) -> LossOutput:
-        return lesson_loss(self.model, batch, tokenizer=self.tokenizer, alignment_weight=alignment_weight)
+    def _loss(self, batch: WorldExampleBatch, *, alignment_weight: float) -> LossOutput:
+        return example_loss(self.model, batch, tokenizer=self.tokenizer, alignment_weight=alignment_weight)
 
     @torch.no_grad()
     def held_out(self) -> dict[str, float]:
@@ -130,18 +130,18 @@ class Curriculum:
         """Nothing: lessons are known from the configuration."""
 
 
-def held_out_batches(batches: LessonBatches, *, tracks_dir: Path) -> dict[str, LessonBatch]:
+def held_out_batches(batches: WorldExampleBatches, *, feature_tracks_dir: Path) -> dict[str, WorldExampleBatch]:
     """One batch of clean lessons of each kind, and of each kind of question, from tracks that are never taught."""
-    tracks = load_tracks(tracks_dir, seed=batches.config.seed, config=batches.config.tracks, held_out=True)
-    teachers = {kind: Teacher(tracks=tracks, mix=LessonMix(**{kind: 1.0})) for kind in HELD_OUT_KINDS}
+    feature_tracks = load_feature_tracks(feature_tracks_dir, seed=batches.config.seed, config=batches.config.feature_tracks, held_out=True)
+    samplers = {kind: ExampleSampler(feature_tracks=feature_tracks, mix=ExampleMix(**{kind: 1.0})) for kind in HELD_OUT_KINDS}
     for kind in question_kinds():
-        teachers[f"questions/{kind}"] = Teacher(
-            tracks=tracks, mix=LessonMix(questions=1.0), question_mix=only(kind), questions_per_lesson=2
+        samplers[f"questions/{kind}"] = ExampleSampler(
+            feature_tracks=feature_tracks, mix=ExampleMix(questions=1.0), question_mix=only(kind), questions_per_example=2
         )
     return {
         kind: make_batches(
-            teacher.lessons(NUM_HELD_OUT_LESSONS, rng=random.Random(f"held out/{kind}")),
+            teacher.examples(NUM_HELD_OUT_EXAMPLES, rng=random.Random(f"held out/{kind}")),
             encoder=batches.encoder, weights=batches.config.weights,
         )[0]
-        for kind, teacher in teachers.items()
+        for kind, teacher in samplers.items()
     }  # fmt: skip

@@ -24,12 +24,12 @@ def read_corpus(path: Path) -> list[Sample]:
     seen: set[str] = set()
     for sample in samples:
         if not sample.reference_caption:
-            raise UserError(f"{path}: sample {sample.sample_id!r} has no reference caption, wanted one to learn from")
+            raise UserError(f"{path}: sample {sample.sample_id!r} has no reference caption, expected one to learn from")
         if sample.sample_id in seen:
-            raise UserError(f"{path}: two samples are called {sample.sample_id!r}, wanted each name once")
+            raise UserError(f"{path}: two samples are called {sample.sample_id!r}, expected each name once")
         seen.add(sample.sample_id)
     if not samples:
-        raise UserError(f"{path}: got no samples, wanted at least one")
+        raise UserError(f"{path}: got no samples, expected at least one")
     return samples
 
 
@@ -37,10 +37,10 @@ def _read_released(path: Path) -> list[Sample]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); wanted .jsonl of samples or a JSON list") from None
+        raise UserError(f"{path}: cannot be read as JSON ({error}); expected .jsonl of samples or a JSON list") from None
     if not isinstance(rows, list):
-        raise UserError(f"{path}: got {type(rows).__name__}, wanted a list of rows with video and conversations")
-    return [_released_sample(path, number, row) for number, row in enumerate(rows)]
+        raise UserError(f"{path}: got {type(rows).__name__}, expected a list of rows with video and conversations")
+    return [_released_sample(path, index, row) for index, row in enumerate(rows)]
 
 
 def _released_sample(path: Path, number: int, row: Any) -> Sample:
@@ -51,11 +51,11 @@ def _released_sample(path: Path, number: int, row: Any) -> Sample:
         interval = tuple(float(second) for second in row["timestamps"]) if row.get("timestamps") else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         got = f"{type(error).__name__} {error}"
-        raise UserError(f"{path}, row {number}: {got}; wanted video and conversations") from None
+        raise UserError(f"{path}, row {number}: {got}; expected video and conversations") from None
     if len(turns) != len(row["conversations"]):
-        raise UserError(f"{path}, row {number}: got several turns of one speaker, wanted one question and one answer")
+        raise UserError(f"{path}, row {number}: got several turns of one speaker, expected one question and one answer")
     if interval is not None and len(interval) != 2:
-        raise UserError(f"{path}, row {number}: got timestamps {interval}, wanted [start, end] in seconds")
+        raise UserError(f"{path}, row {number}: got timestamps {interval}, expected [start, end] in seconds")
     for tag in MEDIA_TAGS:
         prompt = prompt.replace(tag, "")
     return Sample(

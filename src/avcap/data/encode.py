@@ -49,16 +49,16 @@ def encode_clip(
 
     `check` is called between pieces of the work, and may end it.
     """
-    has_sound = len(clip.waveform_S) > 0
-    encode_picture = _encode_grids if isinstance(model, Salmonn2PlusForCaptioning) else _encode_frames
+    has_audio = len(clip.waveform_S) > 0
+    encode_video = _encode_grids if isinstance(model, Salmonn2PlusForCaptioning) else _encode_frames
     times = None
-    if model.config.time_text and len(clip.frame_times_T) and not has_sound:
+    if model.config.time_text and len(clip.frame_times_T) and not has_audio:
         times = time_text_ids(
             tokenizer, num_frames=len(clip.frame_times_T), duration_s=clip.end_s - clip.start_s
         )
     return MediaFeatures(
-        **encode_picture(model, clip, check),
-        sound_KPA=_encode_sound(model, clip, check) if has_sound else None,
+        **encode_video(model, clip, check),
+        audio_KPA=_encode_audio(model, clip, check) if has_audio else None,
         audio_seconds=len(clip.waveform_S) / clip.sample_rate_hz,
         start_s=clip.start_s,
         time_text_ids=times,
@@ -75,7 +75,7 @@ def _encode_frames(model: CaptioningModel, clip: Clip, check: Check) -> dict[str
         "frame_times_T": clip.frame_times_T.tolist(),
         "lead_in_NV": None
         if lead_in_HWC is None
-        else model.encode_picture(torch.from_numpy(lead_in_HWC).permute(2, 0, 1)[None])[0],
+        else model.encode_video(torch.from_numpy(lead_in_HWC).permute(2, 0, 1)[None])[0],
     }
 
 
@@ -108,7 +108,7 @@ def _in_pieces(
     parts = []
     for part_TCHW in frames_TCHW.split(num_frames):
         check()
-        parts.append(model.encode_picture(part_TCHW))
+        parts.append(model.encode_video(part_TCHW))
     return torch.cat(parts)
 
 
@@ -116,13 +116,13 @@ def _channels_first(clip: Clip) -> torch.Tensor:
     return torch.from_numpy(clip.frames_THWC).permute(0, 3, 1, 2)
 
 
-def _encode_sound(model: CaptioningModel, clip: Clip, check: Check) -> torch.Tensor:
+def _encode_audio(model: CaptioningModel, clip: Clip, check: Check) -> torch.Tensor:
     """Clip -> sound features (K, P, A)."""
     chunks_KS = chunk_waveform(torch.from_numpy(clip.waveform_S), chunk_s=model.config.chunk_s)
     num_mel_bins = model.config.audio_config.num_mel_bins
     parts = []
     for part_KS in chunks_KS.split(CHUNKS_AT_ONCE):
         check()
-        parts.append(model.encode_sound(log_mel(part_KS, num_mel_bins=num_mel_bins)))
+        parts.append(model.encode_audio(log_mel(part_KS, num_mel_bins=num_mel_bins)))
     check()
     return torch.cat(parts)

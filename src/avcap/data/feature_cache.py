@@ -42,7 +42,7 @@ _ENCODER_FIELDS = (
     "vision_layers_dropped", "pool_position", "pool_mode", "pool_stride", "image_mean", "image_std", "chunk_s",
     "time_text",
 )  # fmt: skip
-_TENSORS = ("vision_TNV", "lead_in_NV", "sound_KPA", "sound_queries_UQ")
+_TENSORS = ("vision_TNV", "lead_in_NV", "audio_KPA", "audio_queries_UQ")
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -72,9 +72,9 @@ class FeatureCache:
     def __init__(self, folder: str | Path, *, max_bytes: int = 20 * 2**30, dtype: torch.dtype = torch.float32) -> None:
         """`dtype` float32 gives the captions of fresh encodings; bfloat16 takes half the room and rounds."""
         if dtype not in _DTYPES:
-            raise ValueError(f"got dtype {dtype}, wanted torch.float32 or torch.bfloat16")
+            raise ValueError(f"got dtype {dtype}, expected torch.float32 or torch.bfloat16")
         if max_bytes < 1:
-            raise UserError(f"got a feature cache of {max_bytes} bytes, wanted at least 1")
+            raise UserError(f"got a feature cache of {max_bytes} bytes, expected at least 1")
         self.folder = Path(folder)
         self.max_bytes = max_bytes
         self.dtype = dtype

@@ -15,7 +15,7 @@ def resize_frames(frames_TCHW: torch.Tensor, size: tuple[int, int]) -> torch.Ten
     Bit for bit what the published code computes; it rounds to 8 bits between its two passes, so the same call on floats
     is not the same.
     """
-    assert frames_TCHW.dtype == torch.uint8, f"got frames of {frames_TCHW.dtype}, wanted 8-bit ones"
+    assert frames_TCHW.dtype == torch.uint8, f"got frames of {frames_TCHW.dtype}, expected 8-bit ones"
     if tuple(frames_TCHW.shape[-2:]) == size:
         return frames_TCHW
     return F.interpolate(frames_TCHW, size=size, mode="bicubic", antialias=True)

@@ -42,7 +42,7 @@ def encode_chat(
     the last turn only, leaves the prompt open for the model to go on.
     """
     if not turns or any(answer is None for _, answer in turns[:-1]):
-        raise ValueError("turns: wanted at least one, and an answer in all but the last")
+        raise ValueError("turns: expected at least one, and an answer in all but the last")
     ids: list[int] = []
     is_target: list[bool] = []
 

@@ -82,19 +82,19 @@ def read_questions(path: Path, *, format: str = "auto", videos: Path | None = No
     "auto" knows a format by its fields. Raises UserError where the file is none of the known forms.
     """
     if format not in ("auto", *FORMATS):
-        raise UserError(f"got the format {format!r}, wanted auto or one of {', '.join(FORMATS)}")
+        raise UserError(f"got the format {format!r}, expected auto or one of {', '.join(FORMATS)}")
     files = _question_files(path, format)
     known = format if format != "auto" else _guess_format(files[0])
     folder = videos or (path if path.is_dir() else path.parent)
     if not folder.is_dir():
-        raise UserError(f"{folder}: got no such folder; wanted the folder that holds the videos (--videos)")
+        raise UserError(f"{folder}: got no such folder; expected the folder that holds the videos (--videos)")
     find = VideoFolder(folder).find
     found: list[VideoQuestion | QuestionProblem] = []
     for file in files:
         found += FORMATS[known](file, find)
     questions, problems = _without_doubles(found)
     if not found:
-        raise UserError(f"{path}: got no questions, wanted at least one")
+        raise UserError(f"{path}: got no questions, expected at least one")
     return QuestionSet(format=known, questions=questions, problems=problems)
 
 
@@ -120,16 +120,16 @@ def _question_files(path: Path, format: str) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise UserError(f"{path}: got no such file or folder; wanted one with questions")
+        raise UserError(f"{path}: got no such file or folder; expected one with questions")
     for name, patterns in FOLDER_FILES.items():
         if format not in ("auto", name):
             continue
         hits = [sorted(path.glob(pattern)) for pattern in patterns]
         if any(hits):
             return [file for files in hits for file in files] if name == "mvbench" else next(filter(None, hits))
-    wanted = FOLDER_FILES if format == "auto" else {format: FOLDER_FILES[format]}
-    names = ", ".join(pattern for patterns in wanted.values() for pattern in patterns[:2])
-    raise UserError(f"{path}: got a folder without a file of questions; wanted one of {names}, or the file itself")
+    expected = FOLDER_FILES if format == "auto" else {format: FOLDER_FILES[format]}
+    names = ", ".join(pattern for patterns in expected.values() for pattern in patterns[:2])
+    raise UserError(f"{path}: got a folder without a file of questions; expected one of {names}, or the file itself")
 
 
 def _guess_format(file: Path) -> str:
@@ -154,9 +154,9 @@ def _read_json(file: Path) -> Any:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as JSON ({error}); wanted a file of questions") from None
+        raise UserError(f"{file}: cannot be read as JSON ({error}); expected a file of questions") from None
     if not isinstance(data, list | dict):
-        raise UserError(f"{file}: got {type(data).__name__}, wanted a list or an object of questions")
+        raise UserError(f"{file}: got {type(data).__name__}, expected a list or an object of questions")
     return data
 
 
@@ -170,7 +170,7 @@ def _read_parquet(file: Path) -> list[dict[str, Any]]:
     try:
         return parquet.read_table(file).to_pylist()
     except (OSError, ArrowException) as error:
-        raise UserError(f"{file}: cannot be read as parquet ({error}); wanted a table of questions") from None
+        raise UserError(f"{file}: cannot be read as parquet ({error}); expected a table of questions") from None
 
 
 class VideoFolder:
@@ -258,7 +258,7 @@ def _without_letters(options: list[str]) -> list[str]:
 def _answer_index(answer: str | int, options: list[str]) -> int:
     """Letter, index or text -> index. LookupError if it names no option, or more than one."""
     if not 2 <= len(options) <= len(LETTERS):
-        raise LookupError(f"{len(options)} options, wanted 2 to {len(LETTERS)}")
+        raise LookupError(f"{len(options)} options, expected 2 to {len(LETTERS)}")
     if isinstance(answer, int):
         if 0 <= answer < len(options):
             return answer
@@ -275,12 +275,12 @@ def _answer_index(answer: str | int, options: list[str]) -> int:
 
 def _rows(file: Path, rows: Iterable[Any], read: Callable[[Any], Found]) -> Found:
     """Applies `read` to each row; a field that is missing or of another type is an error that names the row."""
-    for number, row in enumerate(rows):
+    for index, row in enumerate(rows):
         try:
             yield from read(row)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             got = f"no field {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
-            raise UserError(f"{file}, row {number}: got {got}; wanted the published form of the benchmark") from None
+            raise UserError(f"{file}, row {index}: got {got}; expected the published form of the benchmark") from None
 
 
 def _video_mme(file: Path, find: Find) -> Found:
@@ -302,14 +302,14 @@ def _next_qa(file: Path, find: Find) -> Found:
     def read(row: dict[str, str]) -> Found:
         yield _choice_question(
             question_id=f"{row['video']}-{row['qid']}", video=row["video"], kind=row["type"], text=row["question"],
-            options=[row[f"a{number}"] for number in range(5)], answer=int(row["answer"]), find=find,
+            options=[row[f"a{index}"] for index in range(5)], answer=int(row["answer"]), find=find,
         )  # fmt: skip
 
     try:
         with open(file, encoding="utf-8", newline="") as handle:
             rows = list(csv.DictReader(handle))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file}: cannot be read as CSV ({error}); wanted the multiple-choice file") from None
+        raise UserError(f"{file}: cannot be read as CSV ({error}); expected the multiple-choice file") from None
     yield from _rows(file, rows, read)
 
 

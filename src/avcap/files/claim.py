@@ -44,7 +44,7 @@ def claim(folder: str | Path, marker: str, identity: Mapping[str, Any], *, ours:
         )
 
 
-def refuse_foreign(path: str | Path, *, is_ours: Callable[[Path], bool], expected: str) -> None:
+def refuse_external(path: str | Path, *, is_ours: Callable[[Path], bool], expected: str) -> None:
     """UserError if a file is there that this command did not write: best asked before hours of work, not after.
 
     `is_ours` may raise UserError instead of returning False. `expected`: what the command writes.

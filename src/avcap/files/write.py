@@ -27,7 +27,7 @@ STALE_S = 86_400.0
 """After so long without a change, what a process of another host was writing is taken for left behind."""
 MAX_NAME = 200
 """Characters of a target's name in the name written aside: together they must stay below the 255 of file systems."""
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _numbers = itertools.count()
 _cleared: set[Path] = set()
@@ -112,8 +112,8 @@ def write_errors(path: Path, *, within: Path | None = None) -> Iterator[None]:
 
 def is_full(error: BaseException) -> bool:
     """Whether an error says that the disk, or a quota, is full. Safetensors says so in the text of its own error."""
-    texts = [os.strerror(number) for number in NO_ROOM]
-    return getattr(error, "errno", None) in NO_ROOM or any(text in str(error) for text in texts)
+    texts = [os.strerror(number) for number in NO_SPACE]
+    return getattr(error, "errno", None) in NO_SPACE or any(text in str(error) for text in texts)
 
 
 def _concerns(error: OSError, path: Path, within: Path | None) -> bool:
@@ -133,7 +133,7 @@ def _cannot_write(path: Path, error: Exception) -> WriteError:
 
 def _full_number(error: Exception) -> int:
     return next(
-        number for number in NO_ROOM if getattr(error, "errno", None) == number or os.strerror(number) in str(error)
+        number for number in NO_SPACE if getattr(error, "errno", None) == number or os.strerror(number) in str(error)
     )
 
 

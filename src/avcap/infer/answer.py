@@ -68,12 +68,12 @@ class Answerer:
         media = encode_clip(self.model, clip, tokenizer=self.tokenizer, check=check)
         with torch.no_grad():
             (tokens,) = self.model.align_batch([media])
-        if request.use_sound and clip.has_sound and AUDIO_ID not in tokens.ids:
+        if request.use_audio and clip.has_audio and AUDIO_ID not in tokens.ids:
             raise UserError(f"{clip.path}: got a sound track but no sound where it was asked for; leave the sound out")
         opening, _ = encode_chat(self.tokenizer, [("", None)], tokens.ids, self.captioner.chat)
         placeholders = (VISUAL_ID, AUDIO_ID)
         first, enclosing = (
-            next(place for place, token in enumerate(ids) if token in placeholders) for ids in (opening, tokens.ids)
+            next(index for index, token in enumerate(ids) if token in placeholders) for ids in (opening, tokens.ids)
         )
         # up to the end of the media all questions are one prompt
         shared_ids = opening[: first - enclosing + len(tokens.ids)]
@@ -91,7 +91,7 @@ class Answerer:
         longest = self.model.config.text_config.max_position_embeddings
         if num_tokens + ROOM_TOKENS > longest:
             raise UserError(
-                f"{path}: got {num_tokens} tokens of video, wanted at most {longest - ROOM_TOKENS}, so that there is "
+                f"{path}: got {num_tokens} tokens of video, expected at most {longest - ROOM_TOKENS}, so that there is "
                 "room for a question and its answer; use a shorter part of it"
             )
 
@@ -136,7 +136,7 @@ class Answerer:
 
     def _answer_ids(self, answer: str) -> list[int]:
         ids = self.tokenizer(answer + self.captioner.chat.answer_suffix, add_special_tokens=False)["input_ids"]
-        end = next(place for place, token in enumerate(ids) if token in self.captioner.end_ids)
+        end = next(index for index, token in enumerate(ids) if token in self.captioner.end_ids)
         return ids[: end + 1]
 
     def _text(self, answer: Generated) -> Reply:

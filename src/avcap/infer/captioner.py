@@ -25,18 +25,18 @@ from avcap.data.feature_cache import EncodedClip, FeatureCache, features_id
 from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.data.tokenizer import unknown_words
 from avcap.errors import MediaError, UserError
-from avcap.infer.compat import Compat, check_compat, name_with_compat, published_decoding
+from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.infer.generate import Generated, LoopStop, generate
-from avcap.infer.published import (
-    check_sound_lasts,
-    published_clip_request,
-    published_dials,
-    published_features,
-    published_prompt,
+from avcap.infer.official_options import name_with_official, official_decoding
+from avcap.infer.official_rules import (
+    check_audio_lasts,
+    official_clip_request,
+    official_features,
+    official_fields,
+    official_prompt,
 )
 from avcap.infer.request import Interval, Request, Video
 from avcap.infer.settings import checkpoint_name, read_settings
-from avcap.infer.shipped import find_checkpoint
 from avcap.infer.world_check import CHECK_FILE, WorldCheck
 from avcap.media.clip import Clip, ClipRequest
 from avcap.media.deadline import deadline_check
@@ -44,7 +44,7 @@ from avcap.media.pool import DecodePool
 from avcap.model.checkpoints import load
 from avcap.model.features import MediaTokens
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
-from avcap.model.placing import Placing
+from avcap.model.placement import DevicePlacement
 from avcap.records import Caption, CaptionError, Decoding, Sample, Seen
 
 logger = logging.getLogger("avcap")
@@ -59,8 +59,8 @@ class CaptionOptions(TypedDict, total=False):
 
     interval_s: Interval | None
     prompt: str | None
-    use_sound: bool
-    use_picture: bool
+    use_audio: bool
+    use_video: bool
     max_new_tokens: int | None
     temperature: float
     top_p: float
@@ -114,31 +114,30 @@ class Captioner:
         batch_size: int = 8,
         deadline_s: float = 600.0,
         feature_cache: FeatureCache | None = None,
-        compat: Compat = "default",
+        official: bool = False,
     ):
         """`model`: the name of a shipped model or the path of a checkpoint folder, released layouts included.
 
         `device` None: a GPU if there is one. `dtype` None: float32 on a CPU, bfloat16 elsewhere. `device_map` "auto":
         layers spread over all GPUs. `quantize`: "8bit" or "4bit", which needs bitsandbytes. `deadline_s`: how long one
         file may take to be decoded and encoded. `feature_cache`: where encoded clips are kept, and looked for first.
-        `compat` "official": exactly as the published code runs a released checkpoint, its mistakes included
-        (docs/compat.md).
+        `official`: exactly as the published code runs a released checkpoint, its mistakes included
+        (docs/official.md).
         """
-        check_compat(compat)
         if batch_size < 1 or not deadline_s > 0:
-            raise UserError(f"got batch_size={batch_size} and deadline_s={deadline_s}, wanted both above 0")
+            raise UserError(f"got batch_size={batch_size} and deadline_s={deadline_s}, expected both above 0")
         folder = find_checkpoint(model)
         device = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        placing = Placing(device=device, device_map=device_map, quantize=quantize)
+        placement = DevicePlacement(device=device, device_map=device_map, quantize=quantize)
         self.device = torch.device(device)
         dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
         self.settings = read_settings(folder)
-        self.compat, self.folder = compat, folder
-        self.checkpoint = name_with_compat(checkpoint_name(folder, self.settings), compat)
+        self.official, self.folder = official, folder
+        self.checkpoint = name_with_official(checkpoint_name(folder, self.settings), official=official)
         self.batch_size = batch_size
         self.deadline_s = deadline_s
-        dials = published_dials(folder) if compat == "official" else {}
-        self.model, self.tokenizer = load(folder, dtype=dtype, placing=placing, **dials)
+        fields = official_fields(folder) if official else {}
+        self.model, self.tokenizer = load(folder, dtype=dtype, placement=placement, **fields)
         self.world_check = WorldCheck.load(folder)
         self.chat = ChatStyle(**self.model.config.chat)
         # What closes an answer in the chat, which is not always what the tokenizer calls its end.
@@ -171,8 +170,8 @@ class Captioner:
         *,
         interval_s: Interval | None = None,
         prompt: str | None = None,
-        use_sound: bool = True,
-        use_picture: bool = True,
+        use_audio: bool = True,
+        use_video: bool = True,
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -188,10 +187,10 @@ class Captioner:
             max_new_tokens=self.settings.max_new_tokens if max_new_tokens is None else max_new_tokens,
             temperature=temperature, top_p=top_p, seed=seed,
         )  # fmt: skip
-        if self.compat == "official":
-            decoding = published_decoding(decoding, self.folder)
+        if self.official:
+            decoding = official_decoding(decoding, self.folder)
         request = Request(
-            decoding=decoding, interval_s=interval_s, prompt=prompt, use_sound=use_sound, use_picture=use_picture
+            decoding=decoding, interval_s=interval_s, prompt=prompt, use_audio=use_audio, use_video=use_video
         )
         if isinstance(video, str | Path | Sample):
             (row,) = self.stream([video], request)
@@ -221,7 +220,7 @@ class Captioner:
         decoding = request.decoding
         if num_answers < 1 or (num_answers > 1 and decoding.temperature == 0):
             raise UserError(
-                f"got num_answers={num_answers} at temperature {decoding.temperature:g}, wanted at least 1, and a "
+                f"got num_answers={num_answers} at temperature {decoding.temperature:g}, expected at least 1, and a "
                 "temperature above 0 for several captions of a video that differ"
             )
         return self._answer_in_batches(
@@ -300,28 +299,28 @@ class Captioner:
 
     def clip_request(self, sample: Sample, request: Request) -> ClipRequest:
         """What is to be decoded of a sample's video, at the rate and size that this checkpoint looks at."""
-        wanted = clip_request(
+        expected = clip_request(
             self.model.config,
             sample.video,
             fps=self.settings.fps,
             max_frames=self.settings.max_frames,
             interval_s=sample.interval_s,
-            want_picture=request.use_picture,
-            want_sound=request.use_sound,
+            with_video=request.use_video,
+            with_audio=request.use_audio,
         )
-        return published_clip_request(wanted, self.model.config) if self.compat == "official" else wanted
+        return official_clip_request(expected, self.model.config) if self.official else expected
 
     def _encode(self, clip: Clip, *, sample: Sample, request: Request) -> EncodedClip:
         """A decoded clip -> its features; UserError if it is not what was asked for."""
         check_clip(clip, interval_s=sample.interval_s)
         check = deadline_check(clip.path, seconds=self.deadline_s, spent_s=clip.decoding_s)
         media = encode_clip(self.model, clip, tokenizer=self.tokenizer, check=check)
-        if self.compat == "official":
-            media = published_features(media, clip)
-        if request.use_sound and clip.has_sound and AUDIO_ID not in self.model.placeholders(media):
+        if self.official:
+            media = official_features(media, clip)
+        if request.use_audio and clip.has_audio and AUDIO_ID not in self.model.placeholders(media):
             raise UserError(
                 f"{clip.path}: got a sound track but no sound from {clip.start_s:g} to {clip.end_s:g} s; choose "
-                "another interval, or leave the sound out (--no-sound)"
+                "another interval, or leave the sound out (--no-audio)"
             )
         world_score = None if self.world_check is None else self.world_check.score(clip, check=check)
         return EncodedClip(
@@ -341,14 +340,14 @@ class Captioner:
         media_ids = self.model.placeholders(clip.media)
         span_s = None if sample.interval_s is None else span_asked(sample.interval_s, duration_s=clip.duration_s)
         prompt = sample.prompt or self.settings.prompts.choose(
-            interval_s=span_s, sees=VISUAL_ID in media_ids, hears=AUDIO_ID in media_ids
+            interval_s=span_s, has_video=VISUAL_ID in media_ids, has_audio=AUDIO_ID in media_ids
         )
         self._warn_of_unknown_words(prompt)
         self._warn_of_another_world(sample.video, score=clip.world_score)
         ids, _ = encode_chat(self.tokenizer, [(prompt, None)], media_ids, self.chat)
-        if self.compat == "official":
-            check_sound_lasts(clip.media, num_sound=media_ids.count(AUDIO_ID), path=sample.video)
-            ids = published_prompt(ids, self.tokenizer, self.model.config)
+        if self.official:
+            check_audio_lasts(clip.media, num_audio=media_ids.count(AUDIO_ID), path=sample.video)
+            ids = official_prompt(ids, self.tokenizer, self.model.config)
         self._check_length(sample.video, num_prompt=len(ids), max_new_tokens=request.decoding.max_new_tokens)
         return _Asked(sample=sample, span_s=span_s, prompt=prompt, ids=ids, clip=clip)
 
@@ -357,7 +356,7 @@ class Captioner:
         longest = self.model.config.text_config.max_position_embeddings
         if num_prompt + max_new_tokens > longest:
             raise UserError(
-                f"{path}: got {num_prompt} tokens of video and prompt and {max_new_tokens} to be written, wanted at "
+                f"{path}: got {num_prompt} tokens of video and prompt and {max_new_tokens} to be written, expected at "
                 f"most {longest} together; caption it in parts (--start, --end) or lower --max-new-tokens"
             )
 
@@ -390,9 +389,9 @@ class Captioner:
                 media_tokens = self.model.align_batch([item.clip.media for item in asked])
             answers = self._generate(asked, media_tokens, decodings=decodings)
         captions = (
-            self._caption(item, tokens, answers[place * len(decodings) + number], decoding)
-            for place, (item, tokens) in enumerate(zip(asked, media_tokens, strict=True))
-            for number, decoding in enumerate(decodings)
+            self._caption(item, tokens, answers[index * len(decodings) + decoding_index], decoding)
+            for index, (item, tokens) in enumerate(zip(asked, media_tokens, strict=True))
+            for decoding_index, decoding in enumerate(decodings)
         )
         for item in batch:
             if isinstance(item, CaptionError):
@@ -473,14 +472,14 @@ def check_clip(clip: Clip, *, interval_s: Interval | None) -> None:
     """Raises UserError where a clip is not what was asked for, or has nothing to caption."""
     if interval_s is not None and clip.duration_s + END_TOLERANCE_S < interval_s[1] < math.inf:
         raise UserError(
-            f"{clip.path}: got an interval that ends at {interval_s[1]:g} s, wanted one within the file, which lasts "
+            f"{clip.path}: got an interval that ends at {interval_s[1]:g} s, expected one within the file, which lasts "
             f"{clip.duration_s:.1f} s; leave out --end for all the rest of it"
         )
     if not len(clip.frames_THWC) and not len(clip.waveform_S):
-        streams = {"a picture": clip.has_picture, "sound": clip.has_sound}
+        streams = {"video": clip.has_video, "audio": clip.has_audio}
         there = " and ".join(name for name, is_there in streams.items() if is_there)
         raise UserError(
-            f"{clip.path}: got a file with {there}, and nothing of it to be used; leave out --no-picture or --no-sound"
+            f"{clip.path}: got a file with {there}, and nothing of it to be used; leave out --no-video or --no-audio"
         )
 
 

@@ -40,7 +40,7 @@ class LoopStop:
 
     def __post_init__(self) -> None:
         if self.ngram < 1 or self.times < 2:
-            raise ValueError(f"got ngram={self.ngram} and times={self.times}, wanted at least 1 and 2")
+            raise ValueError(f"got ngram={self.ngram} and times={self.times}, expected at least 1 and 2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ def generate(
     """
     num_answers = len(prompts) * answers_per_prompt
     if temperature > 0 and len(seeds or ()) != num_answers:
-        raise ValueError(f"seeds: got {len(seeds or ())}, wanted one for each of {num_answers} answers")
+        raise ValueError(f"seeds: got {len(seeds or ())}, expected one for each of {num_answers} answers")
     if model.training:
         raise ValueError("the model is in training mode, dropout would change its answers; call model.eval()")
     choice = _Choice(temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=repetition_penalty)
@@ -194,7 +194,7 @@ def _penalized(model: CaptioningModel, prompts: Sequence[Prompt], *, like_BV: to
     penalized_BV = torch.zeros_like(like_BV, dtype=torch.bool)
     if model.penalty_counts_prompt:
         for row, (ids, media) in enumerate(prompts):
-            penalized_BV[row, model.published_ids(ids, media)] = True
+            penalized_BV[row, model.official_ids(ids, media)] = True
     return penalized_BV
 
 

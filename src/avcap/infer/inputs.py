@@ -49,7 +49,7 @@ def find_media(inputs: Iterable[str]) -> MediaFiles:
                 seen.add(path)
                 found.paths.append(path)
     if not found.paths:
-        raise UserError("got no files; wanted video or sound files, folders, globs or a .txt file that lists them")
+        raise UserError("got no files; expected video or sound files, folders, globs or a .txt file that lists them")
     return found
 
 
@@ -83,8 +83,8 @@ def _walk(folder: str, num_skipped: Counter[str]) -> list[str]:
         else:
             num_skipped[suffix] += 1
     if not paths:
-        wanted = ", ".join(sorted(MEDIA_SUFFIXES))
-        raise UserError(f"{folder}: got a folder without media files; wanted some of {wanted}")
+        expected = ", ".join(sorted(MEDIA_SUFFIXES))
+        raise UserError(f"{folder}: got a folder without media files; expected some of {expected}")
     return paths
 
 
@@ -103,8 +103,8 @@ def _read_list(path: Path) -> list[str]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise UserError(f"{path}: got a list that cannot be read ({reason}); wanted one path a line") from None
+        raise UserError(f"{path}: got a list that cannot be read ({reason}); expected one path a line") from None
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
-        raise UserError(f"{path}: got a list without a path; wanted one path a line")
+        raise UserError(f"{path}: got a list without a path; expected one path a line")
     return lines

@@ -51,7 +51,7 @@ class LocalLLM:
         limit = getattr(self._model.config, "max_position_embeddings", None)
         if limit is not None and num_input + max_tokens > limit:
             raise UserError(
-                f"{self.name}: got {num_input} tokens and {max_tokens} to write, wanted {limit} at most; use a model "
+                f"{self.name}: got {num_input} tokens and {max_tokens} to write, expected {limit} at most; use a model "
                 f"with a longer context"
             )
         decoding = GenerationConfig(
@@ -84,18 +84,18 @@ class LocalLLM:
 
 def _load(folder: Path, *, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Folder -> model and tokenizer; UserError for one that is not a chat model with safetensors."""
-    wanted = "wanted a folder of a transformers chat model with config.json, *.safetensors and a tokenizer"
+    expected = "expected a folder of a transformers chat model with config.json, *.safetensors and a tokenizer"
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: no config.json there; {wanted}")
+        raise UserError(f"{folder}: no config.json there; {expected}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype="auto"
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(f"{folder}: cannot be loaded ({str(error).strip().splitlines()[0]}); {wanted}") from None
+        raise UserError(f"{folder}: cannot be loaded ({str(error).strip().splitlines()[0]}); {expected}") from None
     if tokenizer.chat_template is None:
-        raise UserError(f"{folder}: its tokenizer has no chat template, so it is no chat model; {wanted}")
+        raise UserError(f"{folder}: its tokenizer has no chat template, so it is no chat model; {expected}")
     return model.to(device).eval(), tokenizer
 
 

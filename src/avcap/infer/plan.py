@@ -19,7 +19,7 @@ from avcap.media.frame_times import frame_instants
 from avcap.model.checkpoints import load_tokenizer, open_source, skeleton
 from avcap.model.features import MediaFeatures, VisionGrid
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
-from avcap.model.placing import Placing, needed_bytes
+from avcap.model.placement import DevicePlacement, needed_bytes
 from avcap.model.plus_configuration import Salmonn2PlusConfig
 
 MICRO_BATCH = 32  # frames or grids that go through the tower at once
@@ -63,10 +63,10 @@ class Plan:
 
 def plan(
     model: Path, *, seconds: float, frame_size: tuple[int, int] = (720, 1280), dtype: torch.dtype = torch.float32,
-    placing: Placing | None = None, train: bool = False,
+    placement: DevicePlacement | None = None, train: bool = False,
 ) -> Plan:  # fmt: skip
     """Checkpoint folder and a video's length and frame (height, width) -> what captioning it takes."""
-    placing = placing or Placing()
+    placement = placement or DevicePlacement()
     source = open_source(model)
     settings, config = read_settings(model), source.config
     bones = skeleton(source)
@@ -79,11 +79,11 @@ def plan(
     )
     new_tokens = settings.max_new_tokens
     num_weights = sum(weight.numel() for weight in bones.parameters())
-    weights = needed_bytes(num_weights, dtype=dtype, placing=placing)
+    weights = needed_bytes(num_weights, dtype=dtype, placement=placement)
     cache = cache_bytes(config.text_config, len(ids) + new_tokens, dtype=dtype)
     flops = 2 * sum(weight.numel() for weight in bones.language_model.parameters()) * len(ids)
     flops += 2 * sum(weight.numel() for weight in bones.vision_tower.parameters()) * patches
-    speed, bandwidth = _machine(placing.device, dtype)
+    speed, bandwidth = _machine(placement.device, dtype)
     return Plan(
         frames=frames, visual_tokens=ids.count(VISUAL_ID), audio_tokens=ids.count(AUDIO_ID),
         text_tokens=len(ids) - ids.count(VISUAL_ID) - ids.count(AUDIO_ID), new_tokens=new_tokens,
@@ -103,13 +103,13 @@ def _features(
     """Config and a video -> features of the right shape without values, and how many patches the tower sees."""
     chunks = math.ceil(seconds / config.chunk_s)
     positions, width = config.audio_config.max_source_positions, config.audio_config.d_model
-    sound_KPA = torch.empty(chunks, positions, width, device="meta")
-    sound: dict[str, Any] = {"sound_KPA": sound_KPA, "audio_seconds": seconds}
+    audio_KPA = torch.empty(chunks, positions, width, device="meta")
+    audio: dict[str, Any] = {"audio_KPA": audio_KPA, "audio_seconds": seconds}
     times = [frame * seconds / frames for frame in range(frames)]
     if not isinstance(config, Salmonn2PlusConfig):
         side = config.cells_per_side if config.pool_position == "before" else config.grid_size
         vision_TNV = torch.empty(frames, side**2, config.vision_config.hidden_size, device="meta")
-        media = MediaFeatures(vision_TNV=vision_TNV, frame_times_T=times, **sound)
+        media = MediaFeatures(vision_TNV=vision_TNV, frame_times_T=times, **audio)
         return media, frames * config.grid_size**2
     sizes = config.patch_sizes
     budget = clip_request(config, "", fps=1.0, max_frames=frames).pixel_budget
@@ -121,7 +121,7 @@ def _features(
     )
     row = config.vision_config.hidden_size * sizes.merge**2
     vision_TNV = torch.empty(grids, height * width_px, row, device="meta")
-    media = MediaFeatures(vision_TNV=vision_TNV, frame_times_T=times[:: sizes.frames], grid=grid, **sound)
+    media = MediaFeatures(vision_TNV=vision_TNV, frame_times_T=times[:: sizes.frames], grid=grid, **audio)
     return media, grids * height * width_px * sizes.merge**2
 
 

@@ -20,30 +20,30 @@ class Request:
     decoding: Decoding
     interval_s: Interval | None = None
     prompt: str | None = None
-    use_sound: bool = True
-    use_picture: bool = True
+    use_audio: bool = True
+    use_video: bool = True
 
     def __post_init__(self) -> None:
-        if not (self.use_sound or self.use_picture):
-            raise UserError("got neither picture nor sound to use, wanted at least one of them")
+        if not (self.use_audio or self.use_video):
+            raise UserError("got neither picture nor sound to use, expected at least one of them")
         if self.interval_s is not None:
             check_interval(self.interval_s)
         if self.prompt is not None and not self.prompt.strip():
-            raise UserError("got an empty prompt, wanted some words; leave it out for the one of the checkpoint")
+            raise UserError("got an empty prompt, expected some words; leave it out for the one of the checkpoint")
         decoding = self.decoding
         if decoding.max_new_tokens < 1:
-            raise UserError(f"got max_new_tokens={decoding.max_new_tokens}, wanted at least 1")
+            raise UserError(f"got max_new_tokens={decoding.max_new_tokens}, expected at least 1")
         if not 0 <= decoding.temperature < math.inf:
-            raise UserError(f"got temperature={decoding.temperature}, wanted 0 (greedy) or more")
+            raise UserError(f"got temperature={decoding.temperature}, expected 0 (greedy) or more")
         if not 0 < decoding.top_p <= 1:
-            raise UserError(f"got top_p={decoding.top_p}, wanted more than 0 and at most 1")
+            raise UserError(f"got top_p={decoding.top_p}, expected more than 0 and at most 1")
         if decoding.top_k < 0:
-            raise UserError(f"got top_k={decoding.top_k}, wanted 0 (all tokens) or more")
+            raise UserError(f"got top_k={decoding.top_k}, expected 0 (all tokens) or more")
         if not 0 < decoding.repetition_penalty < math.inf:
-            raise UserError(f"got repetition_penalty={decoding.repetition_penalty}, wanted more than 0 (1: none)")
+            raise UserError(f"got repetition_penalty={decoding.repetition_penalty}, expected more than 0 (1: none)")
         if decoding.loop_ngram < 0 or decoding.loop_times < 2:
             raise UserError(
-                f"got loop_ngram={decoding.loop_ngram} and loop_times={decoding.loop_times}, wanted 0 (never stop a "
+                f"got loop_ngram={decoding.loop_ngram} and loop_times={decoding.loop_times}, expected 0 (never stop a "
                 "loop) or more, and at least 2"
             )
 
@@ -61,23 +61,23 @@ class Request:
         if self.interval_s is not None:
             start_s, end_s = self.interval_s
             parts.append(f"t={format_seconds(start_s)},{'' if end_s == math.inf else format_seconds(end_s)}")
-        if not self.use_sound:
+        if not self.use_audio:
             parts.append("track=picture")
-        if not self.use_picture:
+        if not self.use_video:
             parts.append("track=sound")
         return "#" + "&".join(parts) if parts else ""
 
     def check_same(self, caption: Caption, *, checkpoint: str, settings: CaptionerSettings) -> None:
         """Raises UserError unless this request to this checkpoint would have made the caption in the same way."""
         prompt = self.prompt or settings.prompts.choose(
-            interval_s=caption.interval_s, sees=caption.seen.frames > 0, hears=caption.seen.audio_tokens > 0
+            interval_s=caption.interval_s, has_video=caption.seen.frames > 0, has_audio=caption.seen.audio_tokens > 0
         )
-        wanted = {"model": checkpoint, "prompt": prompt, "decoding": self.decoding}
+        expected = {"model": checkpoint, "prompt": prompt, "decoding": self.decoding}
         found = {"model": caption.checkpoint, "prompt": caption.prompt, "decoding": caption.decoding}
-        for name, value in wanted.items():
+        for name, value in expected.items():
             if found[name] != value:
                 raise UserError(
-                    f"got captions of {name} {found[name]!r} in it, and {value!r} now; wanted one file for one way of "
+                    f"got captions of {name} {found[name]!r} in it, and {value!r} now; expected one file for one way of "
                     "captioning; choose another --out"
                 )
 
@@ -86,4 +86,4 @@ def check_interval(interval_s: Interval) -> None:
     """Raises UserError unless 0 <= start < end."""
     start_s, end_s = interval_s
     if not 0 <= start_s < end_s:
-        raise UserError(f"got the interval {start_s:g} to {end_s:g} s, wanted a start of 0 or more and an end after it")
+        raise UserError(f"got the interval {start_s:g} to {end_s:g} s, expected a start of 0 or more and an end after it")

@@ -29,17 +29,17 @@ class Prompts:
     global_caption: str = OFFICIAL_PROMPT
     interval_caption: str = "Describe what happens from {start}s to {end}s."
     """For a part of a video; {start} and {end} are seconds of the whole video."""
-    picture_only: str = "Provide a comprehensive description of all that is seen in the video, leaving out no details."
-    sound_only: str = "Provide a comprehensive description of all that is heard, leaving out no details."
+    video_only: str = "Provide a comprehensive description of all that is seen in the video, leaving out no details."
+    audio_only: str = "Provide a comprehensive description of all that is heard, leaving out no details."
 
-    def choose(self, *, interval_s: tuple[float, float] | None, sees: bool, hears: bool) -> str:
+    def choose(self, *, interval_s: tuple[float, float] | None, has_video: bool, has_audio: bool) -> str:
         """What the model is shown -> the prompt that asks for it."""
         if interval_s is not None:
             start, end = (format_seconds(time_s) for time_s in interval_s)
             return self.interval_caption.replace("{start}", start).replace("{end}", end)
-        if not hears:
-            return self.picture_only
-        return self.global_caption if sees else self.sound_only
+        if not has_audio:
+            return self.video_only
+        return self.global_caption if has_video else self.audio_only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class CaptionerSettings:
         if self.max_new_tokens < 1 or self.max_frames < 1 or not 0 < self.fps < math.inf:
             raise UserError(
                 f"got max_new_tokens={self.max_new_tokens}, max_frames={self.max_frames}, fps={self.fps}; "
-                "wanted all above 0"
+                "expected all above 0"
             )
 
 

@@ -94,7 +94,7 @@ class SharedPrompts:
         self._is_padded = not bool(self._mask_BL.all())
         sizes = [len(list(rows)) for _, rows in groupby(prompt_of)]
         self._most = max(sizes)
-        slots = [prompt * self._most + place for prompt, size in enumerate(sizes) for place in range(size)]
+        slots = [prompt * self._most + index for prompt, size in enumerate(sizes) for index in range(size)]
         # None: every prompt has as many rows as the others, so the rows are the grid of prompts and answers already
         is_full = len(slots) == len(sizes) * self._most
         self._slot_R = None if is_full else torch.tensor(slots, device=self._mask_BL.device)
@@ -155,7 +155,7 @@ def _attend_prompt_and_own(
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
     """The attention of one layer, as `transformers` calls it: query (R, HG, 1, E), own key and value (R, H, S, E)."""
     num_rows, num_query_heads, num_queries, width = query.shape
-    assert num_queries == 1, f"got {num_queries} new tokens of a row, wanted one at a time"
+    assert num_queries == 1, f"got {num_queries} new tokens of a row, expected one at a time"
     query_RHGE = query.reshape(num_rows, key.shape[1], -1, width)
     in_prompt = shared_prompts.attend(query_RHGE, layer=module.layer_idx, scaling=scaling)  # type: ignore[arg-type]
     in_own = attend(query_RHGE, key, value, scaling=scaling)

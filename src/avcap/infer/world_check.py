@@ -28,7 +28,7 @@ SHRINKAGE = 0.05  # of the correlations towards none: distances along directions
 WINDOWS = (1, 2, 4, 8)
 QUANTILE = 0.995
 # How far beyond the world's own quantile its border is; measured between held-out world clips and other videos.
-PICTURE_MARGIN, SOUND_MARGIN = 1.25, 1.0
+VIDEO_MARGIN, AUDIO_MARGIN = 1.25, 1.0
 
 # The darker half of brightness, weakest colour and saturation: mostly background, however much the objects cover.
 COLOUR_QUANTILES = (0.02, 0.1, 0.25, 0.5)
@@ -36,8 +36,8 @@ DETAIL_QUANTILES = (0.25, 0.5, 0.75)
 NUM_DETAIL_LEVELS = 4
 NUM_MEL_BINS, NUM_BANDS = 80, 20
 EDGE_FRAMES = 3, 4  # mel frames of 10 ms at the beginning and the end of a second
-NUM_PICTURE_STATISTICS = 3 * len(COLOUR_QUANTILES) + NUM_DETAIL_LEVELS * len(DETAIL_QUANTILES)
-NUM_SOUND_STATISTICS = len(EDGE_FRAMES) * NUM_BANDS
+NUM_VIDEO_STATISTICS = 3 * len(COLOUR_QUANTILES) + NUM_DETAIL_LEVELS * len(DETAIL_QUANTILES)
+NUM_AUDIO_STATISTICS = len(EDGE_FRAMES) * NUM_BANDS
 FRAMES_AT_ONCE, SECONDS_AT_ONCE = 64, 600  # of hours of audio at once the spectra would take gigabytes
 REMEDY = "delete it, or fit it again: python -m avcap.infer.world_fit FOLDER"
 
@@ -80,15 +80,15 @@ class Familiarity:
 
 @dataclass(frozen=True, kw_only=True)
 class WorldCheck:
-    picture: Familiarity
-    sound: Familiarity
+    video: Familiarity
+    audio: Familiarity
 
     @classmethod
     def fit(cls, clips: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> "WorldCheck":
         """Frames (T, H, W, C) as the model sees them, and waveform (S,), of many clips of the world -> the check."""
-        statistics = [(picture_statistics(frames), sound_statistics(waveform)) for frames, waveform in clips]
-        pictures, sounds = zip(*statistics, strict=True)
-        return cls(picture=Familiarity.fit(pictures), sound=Familiarity.fit(sounds))
+        statistics = [(video_statistics(frames), audio_statistics(waveform)) for frames, waveform in clips]
+        video_statistics_of, audio_statistics_of = zip(*statistics, strict=True)
+        return cls(video=Familiarity.fit(video_statistics_of), audio=Familiarity.fit(audio_statistics_of))
 
     def score(self, clip: Clip, *, check: Check = no_check) -> float:
         """Clip -> how unlike the world it looks or sounds, whichever is more; above 1 it is not of it.
@@ -100,17 +100,17 @@ class WorldCheck:
             parts = []
             for part_THWC in torch.from_numpy(clip.frames_THWC).split(FRAMES_AT_ONCE):
                 check()
-                parts.append(picture_statistics(part_THWC))
+                parts.append(video_statistics(part_THWC))
             statistics_TF = torch.cat(parts)
-            scores.append(self.picture.strangeness(statistics_TF) / PICTURE_MARGIN)
+            scores.append(self.video.strangeness(statistics_TF) / VIDEO_MARGIN)
         if len(clip.waveform_S):
-            statistics_KF = sound_statistics(torch.from_numpy(clip.waveform_S), start_s=clip.start_s, check=check)
-            scores.append(self.sound.strangeness(statistics_KF) / SOUND_MARGIN)
+            statistics_KF = audio_statistics(torch.from_numpy(clip.waveform_S), start_s=clip.start_s, check=check)
+            scores.append(self.audio.strangeness(statistics_KF) / AUDIO_MARGIN)
         return max(scores)
 
     def save(self, folder: Path) -> None:
         """Writes the check into a checkpoint folder, which makes its captions carry `in_world`."""
-        parts = {"picture": self.picture, "sound": self.sound}
+        parts = {"video": self.video, "audio": self.audio}
         tensors = {
             f"{name}.{key}": tensor.clone(memory_format=torch.contiguous_format)
             for name, part in parts.items()
@@ -128,17 +128,17 @@ class WorldCheck:
             tensors = load_file(path)
             parts = {
                 name: Familiarity(**{key: tensors[f"{name}.{key}"] for key in Familiarity.__dataclass_fields__})
-                for name in ("picture", "sound")
+                for name in ("video", "audio")
             }
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(f"{path}: cannot be read ({error}); {REMEDY}") from None
-        for name, wanted in (("picture", NUM_PICTURE_STATISTICS), ("sound", NUM_SOUND_STATISTICS)):
-            if (got := len(parts[name].mean_F)) != wanted:
-                raise UserError(f"{path}: got {got} statistics of {name}, wanted {wanted}; {REMEDY}")
+        for name, expected in (("video", NUM_VIDEO_STATISTICS), ("audio", NUM_AUDIO_STATISTICS)):
+            if (got := len(parts[name].mean_F)) != expected:
+                raise UserError(f"{path}: got {got} statistics of {name}, expected {expected}; {REMEDY}")
         return cls(**parts)
 
 
-def picture_statistics(frames_THWC: torch.Tensor) -> torch.Tensor:
+def video_statistics(frames_THWC: torch.Tensor) -> torch.Tensor:
     """8-bit frames -> (T, F): colour and brightness of the darker half, and how much detail of each size there is."""
     frames_TCHW = frames_THWC.permute(0, 3, 1, 2).float() / 255
     brightest_THW, weakest_THW = frames_TCHW.amax(dim=1), frames_TCHW.amin(dim=1)
@@ -160,7 +160,7 @@ def _quantiles(values_T: torch.Tensor, quantiles: tuple[float, ...]) -> torch.Te
     return torch.quantile(values_T.flatten(1), torch.tensor(quantiles), dim=1).T
 
 
-def sound_statistics(
+def audio_statistics(
     waveform_S: torch.Tensor, *, start_s: float = 0.0, check: Check = no_check
 ) -> torch.Tensor:
     """Waveform that begins at `start_s` -> (K, F): the spectrum at the two edges of every whole second.

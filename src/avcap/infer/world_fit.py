@@ -13,7 +13,7 @@ from avcap.infer.world_check import WorldCheck
 from avcap.model.configuration import Salmonn2Config
 from avcap.world.render import render_frames
 from avcap.world.scene import DIFFICULTIES, make_scene
-from avcap.world.sounds import render_sound
+from avcap.world.sounds import render_audio
 
 NUM_SCENES = 400
 FIRST_SEED = 900_000_000  # below the seeds of worlds that are made for tests (world/make.py)
@@ -29,7 +29,7 @@ def _render(*, frame_size: int, num_scenes: int) -> Iterator[tuple[torch.Tensor,
     for index in range(num_scenes):
         scene = make_scene(FIRST_SEED + index, difficulty=difficulties[index % len(difficulties)])
         frames_THWC = render_frames(scene, [float(second) for second in range(scene.duration_s)], size=frame_size)
-        yield torch.from_numpy(frames_THWC), torch.from_numpy(render_sound(scene))
+        yield torch.from_numpy(frames_THWC), torch.from_numpy(render_audio(scene))
 
 
 def main() -> None:

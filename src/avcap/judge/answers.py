@@ -196,7 +196,7 @@ def _of_kind(kind: str, of_id: dict[str, VideoQuestion]) -> Callable[[Answer], b
 
 def accuracies(answers: Sequence[Answer], *, groups: Sequence[Callable[[Answer], bool]]) -> list[Rate]:
     """Answers and groups of them -> the accuracy of each group, with an interval over videos."""
-    videos = {video: number for number, video in enumerate(dict.fromkeys(answer.video for answer in answers))}
+    videos = {video: index for index, video in enumerate(dict.fromkeys(answer.video for answer in answers))}
     right_VK, asked_VK = np.zeros((len(videos), len(groups))), np.zeros((len(videos), len(groups)))
     for answer in answers:
         for k, belongs in enumerate(groups):

@@ -184,7 +184,7 @@ def calibrate(
     checked = _checked(cases, first)
     if not checked:
         raise UserError(
-            f"{judge.name}: no verdict on any of {len(cases)} captions, wanted at least one; the first reason: "
+            f"{judge.name}: no verdict on any of {len(cases)} captions, expected at least one; the first reason: "
             f"{next((v.reason for v in first.values() if isinstance(v, Unscored)), 'there were no captions')}"
         )
     by_person = _checked(person, _ask(judge, person))
@@ -384,7 +384,7 @@ def calibration_text(calibration: Calibration) -> str:
     if margin.margin is None:
         lines.append(
             f"noise margin unknown: {margin.num_retest_pairs} captions asked twice and {margin.num_equal_pairs} equal "
-            "pairs, wanted at least 20 of each"
+            "pairs, expected at least 20 of each"
         )
     else:
         lines.append(

@@ -93,7 +93,7 @@ def compare(
     prompt version are read from the verdicts; protocol and modality only from `settings`.
     """
     if len(runs) < 2:
-        raise UserError(f"got {len(runs)} run(s), wanted at least 2; name the folders of two evaluations")
+        raise UserError(f"got {len(runs)} run(s), expected at least 2; name the folders of two evaluations")
     names = list(runs)
     by_sample = {name: _by_sample(runs[name], name=name) for name in names}
     mixed = _differences_of_settings(runs, settings=settings) + _differences_of_truth(by_sample)
@@ -133,7 +133,7 @@ def _by_sample(scored: Sequence[Scored], *, name: str) -> dict[str, Scored]:
         if other := by_sample.get(sample_id):
             raise UserError(
                 f"{name}: captions {other.case.caption_id!r} and {one.case.caption_id!r} are both of sample "
-                f"{sample_id!r}, wanted one caption of each; leave one out"
+                f"{sample_id!r}, expected one caption of each; leave one out"
             )
         by_sample[sample_id] = one
     return by_sample
@@ -230,8 +230,8 @@ def _compare_groups(paired: _Paired, *, num_resamples: int, seed: int) -> dict[s
     sums_RC = resampled_sums(flat_VC, num_resamples=num_resamples, seed=seed)
     sums_RGC = sums_RC.reshape(num_resamples, *all_VGC.shape[1:])
     return {
-        f"{group.kind} {group.part}".strip(): _compare_group(all_VGC[:, number], sums_RC=sums_RGC[:, number])
-        for number, group in enumerate(groups)
+        f"{group.kind} {group.part}".strip(): _compare_group(all_VGC[:, index], sums_RC=sums_RGC[:, index])
+        for index, group in enumerate(groups)
     }
 
 

@@ -81,7 +81,7 @@ def correct_rates(
     run_VC = _run_counts(scored)
     noise_VC = np.array([_noise_row(counts) for counts in noise])
     if len(run_VC) < 2 or len(noise_VC) < 2:
-        return _invalid(f"{len(run_VC)} video(s) judged and {len(noise_VC)} calibrated on, wanted at least 2 of each")
+        return _invalid(f"{len(run_VC)} video(s) judged and {len(noise_VC)} calibrated on, expected at least 2 of each")
     if reason := _why_not(noise_VC.sum(axis=0)):
         return _invalid(reason)
     value_3 = _corrected(run_VC.sum(axis=0), noise_C=noise_VC.sum(axis=0))
@@ -110,7 +110,7 @@ def _run_counts(scored: Sequence[Scored]) -> Floats:
     counts = count_captions(scored, parts_of=lambda *_: ())
     kinds = {group.kind for group, _ in counts}
     if len(kinds) > 1:
-        raise UserError("got global and local captions, wanted one kind: their rates differ; correct them apart")
+        raise UserError("got global and local captions, expected one kind: their rates differ; correct them apart")
     rows = [counts_C[: Column.INVENTED + 1] for counts_C in counts.values() if counts_C[Column.SCORED] > 0]
     return np.array(rows).reshape(-1, Column.INVENTED + 1)
 
@@ -135,7 +135,7 @@ def _why_not(noise_C: Floats) -> str:
             return f"no calibrated event, or every one, is truly {label}"
         if sensitivity + specificity <= 1:
             return (
-                f"sensitivity + specificity for {label} events is {sensitivity + specificity:.2f}, wanted more than 1: "
+                f"sensitivity + specificity for {label} events is {sensitivity + specificity:.2f}, expected more than 1: "
                 "the judge is no better than chance"
             )
     if np.isnan(_corrected(np.array([1.0, 0, 0, 0]), noise_C=noise_C)).any():

@@ -39,13 +39,13 @@ RELATIONS_SCHEMA = prompts.object_schema(
 
 @dataclass(frozen=True, kw_only=True)
 class DreamCase:
-    """A caption and the reference. `reference_events` None: they are extracted from the reference caption."""
+    """A caption and the reference. `reference_caption_events` None: they are extracted from the reference caption."""
 
     caption_id: str
     source: str
     caption: str
     reference_caption: str
-    reference_events: tuple[str, ...] | None = None
+    reference_caption_events: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class DreamScore:
     source: str
     recall: float
     precision: float
-    reference_events: tuple[str, ...]
+    reference_caption_events: tuple[str, ...]
     caption_events: tuple[str, ...]
 
 
@@ -96,20 +96,20 @@ class Dream1k:
 
     def dialogue(self, case: DreamCase, /) -> Dialogue[DreamScore | Unscored]:
         """A case -> precision and recall: the events of both captions first, then both relations together."""
-        caption, reference = _plain(case.caption), _plain(case.reference_caption)
-        if not delimit(reference, name="description").body:
+        caption, reference_caption = _plain(case.caption), _plain(case.reference_caption)
+        if not delimit(reference_caption, name="description").body:
             return Unscored(caption_id=case.caption_id, reason="no reference caption")
-        found = yield from side_by_side([_events_of(caption), _given_or_found(case, reference=reference)])
+        found = yield from side_by_side([_events_of(caption), _given_or_found(case, reference_caption=reference_caption)])
         if failed := [one for one in found if isinstance(one, Failed)]:
             return _unscored(case, failed[0])
-        of_caption, of_reference = (one for one in found if not isinstance(one, Failed))
-        shares = yield from side_by_side([_entailed(of_reference, by=caption), _entailed(of_caption, by=reference)])
+        of_caption, of_reference_caption = (one for one in found if not isinstance(one, Failed))
+        shares = yield from side_by_side([_entailed(of_reference_caption, by=caption), _entailed(of_caption, by=reference_caption)])
         if failed := [share for share in shares if isinstance(share, Failed)]:
             return _unscored(case, failed[0])
         recall, precision = (share for share in shares if not isinstance(share, Failed))
         return DreamScore(
             caption_id=case.caption_id, source=case.source, recall=recall, precision=precision,
-            reference_events=of_reference, caption_events=of_caption,
+            reference_caption_events=of_reference_caption, caption_events=of_caption,
         )  # fmt: skip
 
     def summarise(self, scores: Sequence[DreamScore], /) -> DreamSummary:
@@ -137,10 +137,10 @@ def _plain(text: str) -> str:
     return text.lower().replace('"', "'")
 
 
-def _given_or_found(case: DreamCase, *, reference: str) -> Dialogue[tuple[str, ...] | Failed]:
-    if case.reference_events is not None:
-        return tuple(map(_plain, case.reference_events))
-    return (yield from _events_of(reference))
+def _given_or_found(case: DreamCase, *, reference_caption: str) -> Dialogue[tuple[str, ...] | Failed]:
+    if case.reference_caption_events is not None:
+        return tuple(map(_plain, case.reference_caption_events))
+    return (yield from _events_of(reference_caption))
 
 
 def _events_of(description: str) -> Dialogue[tuple[str, ...] | Failed]:
@@ -183,7 +183,7 @@ def read_events(text: str) -> tuple[str, ...]:
     if not all(isinstance(event, str) and event.strip() for event in events):
         raise BadReply("an event is not a text")
     if len(events) > MOST_EVENTS:
-        raise BadReply(f"{len(events)} events, wanted at most {MOST_EVENTS}")
+        raise BadReply(f"{len(events)} events, expected at most {MOST_EVENTS}")
     return tuple(_plain(event.strip()) for event in events)
 
 
@@ -197,7 +197,7 @@ def read_relations(text: str, *, num_events: int) -> list[str]:
             raise BadReply(f"event {number} has two relations")
         relations[number] = json_reply.take_choice(item, "relation", where=f"event {number}", choices=RELATIONS)
     if sorted(relations) != list(range(1, num_events + 1)):
-        raise BadReply(f"relations of {len(relations)} events, wanted those of 1 to {num_events}")
+        raise BadReply(f"relations of {len(relations)} events, expected those of 1 to {num_events}")
     return [relations[number] for number in range(1, num_events + 1)]
 
 

@@ -21,7 +21,7 @@ from avcap.llm.quoting import Block, delimit
 from avcap.llm.types import Chat, ChatRequest
 from avcap.records import Event, Modality, Sample, read_jsonl
 
-MAX_REFERENCE_CHARS = 100_000
+MAX_REFERENCE_CAPTION_CHARS = 100_000
 MAX_EVENT_CHARS = 400
 MODALITIES = ("visual", "audio", "both")
 _SECONDS = {"type": ["number", "null"]}
@@ -56,11 +56,11 @@ def extraction(sample: Sample) -> Dialogue[Sample | ExtractionError]:
     """One sample -> its dialogue, for an estimate of cost (dialogue.first_requests)."""
     if sample.events:
         return sample
-    block = delimit(sample.reference_caption or "", name="caption", max_chars=MAX_REFERENCE_CHARS)
+    block = delimit(sample.reference_caption or "", name="caption", max_chars=MAX_REFERENCE_CAPTION_CHARS)
     if not block.body:
         return ExtractionError(sample_id=sample.sample_id, reason="neither events nor a reference caption")
     if block.is_cut:
-        reason = f"a reference caption of more than {MAX_REFERENCE_CHARS:,} characters"
+        reason = f"a reference caption of more than {MAX_REFERENCE_CAPTION_CHARS:,} characters"
         return ExtractionError(sample_id=sample.sample_id, reason=reason)
     found = yield from ask_until_valid(extraction_request(block), read=read_events, max_tries=MAX_TRIES)
     if isinstance(found, Failed):
@@ -186,10 +186,10 @@ def read_corrections(path: str | Path) -> tuple[Correction, ...]:
         for name in NEEDED[correction.action]:
             value = getattr(correction, name)
             if value is None or not value.strip():
-                raise UserError(f"{where}: got no {name!r}; wanted {', '.join(NEEDED[correction.action])}")
+                raise UserError(f"{where}: got no {name!r}; expected {', '.join(NEEDED[correction.action])}")
         start_s, end_s = correction.start_s, correction.end_s
         if start_s is not None and end_s is not None and end_s < start_s:
-            raise UserError(f"{where}: got start_s {start_s:g} and end_s {end_s:g}; wanted an end after its start")
+            raise UserError(f"{where}: got start_s {start_s:g} and end_s {end_s:g}; expected an end after its start")
     return corrections
 
 
@@ -249,12 +249,12 @@ def _position(correction: Correction, *, sample: Sample) -> int | None:
     if correction.was is None:
         if correction.event_id not in ids:
             raise UserError(
-                f"a correction is of event {correction.event_id!r} of sample {sample.sample_id!r}; wanted one of "
+                f"a correction is of event {correction.event_id!r} of sample {sample.sample_id!r}; expected one of "
                 f"{', '.join(ids) or 'its 0 events'}"
             )
         return ids.index(correction.event_id)
-    same = [number for number, text in enumerate(texts) if text == correction.was]
-    if by_id := [number for number in same if ids[number] == correction.event_id]:
+    same = [at for at, text in enumerate(texts) if text == correction.was]
+    if by_id := [at for at in same if ids[at] == correction.event_id]:
         return by_id[0]
     return same[0] if len(same) == 1 else None
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from avcap.errors import UserError
-from avcap.judge import foreign
+from avcap.judge import external_rows
 from avcap.judge.base import Case
-from avcap.judge.foreign import Interval, Row
+from avcap.judge.external_rows import Interval, Row
 from avcap.judge.metrics import Scored
 from avcap.llm.answer import answer_of
 from avcap.records import Caption, CaptionError, Event, Modality, Sample, Unscored, WorldTruth, from_json
@@ -93,7 +93,7 @@ class Intake:
 def read_captions(paths: Iterable[str | Path], *, text_field: str | None = None) -> Iterator[WrittenCaption]:
     """Files of captions, ours or anybody's -> the captions in them."""
     for path in paths:
-        for row in foreign.read_rows(path):
+        for row in external_rows.read_rows(path):
             yield _without_thoughts(_written_caption(row, text_field))
 
 
@@ -122,8 +122,8 @@ def _written_caption(row: Row, text_field: str | None) -> WrittenCaption:
         )
     finished = row.data.get("finished")
     return WrittenCaption(
-        where=row.where, names=foreign.names_of(row), text=foreign.text_of(row, field=text_field),
-        interval_s=foreign.interval_of(row), error=f"{row.where}: got null for the caption",
+        where=row.where, names=external_rows.names_of(row), text=external_rows.text_of(row, field=text_field),
+        interval_s=external_rows.interval_of(row), error=f"{row.where}: got null for the caption",
         finished=finished if isinstance(finished, bool) else None,
         # the released 2+ test script fills up its batches with rows that it flags so
         is_padding=row.data.get("should_use") is False,
@@ -145,7 +145,7 @@ def read_truth(path: str | Path) -> Truth:
     samples: dict[str, Sample] = {}
     worlds: dict[str, WorldTruth] = {}
     problems: list[Problem] = []
-    for row in foreign.read_rows(path):
+    for row in external_rows.read_rows(path):
         if "clip_id" in row.data and "scene" in row.data:
             world = _record(row, WorldTruth)
             worlds[world.video] = world
@@ -153,13 +153,13 @@ def read_truth(path: str | Path) -> Truth:
         elif {"sample_id", "video", "prompt"} <= set(row.data) <= SAMPLE_FIELDS and _has_own_events(row):
             found = [_record(row, Sample)]
         else:
-            found = [_foreign_sample(row)]
+            found = [_external_sample(row)]
         for sample in found:
             if sample.sample_id in samples:
                 problems.append(Problem(kind="duplicate truth", name=sample.sample_id, detail=f"{row.where}: left out"))
             samples.setdefault(sample.sample_id, sample)
     if not samples:
-        raise UserError(f"{path}: got a file without a row, wanted the truth of some videos")
+        raise UserError(f"{path}: got a file without a row, expected the truth of some videos")
     for sample in samples.values():
         problems += _problems_of_events(sample)
     return Truth(
@@ -184,28 +184,28 @@ def _has_own_events(row: Row) -> bool:
     return all(isinstance(event, dict) and {"event_id", "text", "modality"} <= set(event) for event in events)
 
 
-def _foreign_sample(row: Row) -> Sample:
+def _external_sample(row: Row) -> Sample:
     """A row of somebody's truth -> its sample."""
-    names = foreign.names_of(row)
+    names = external_rows.names_of(row)
     extra = row.data.get("extra_info")
     events = row.data.get("events", extra.get("events") if isinstance(extra, dict) else None)
-    reference = foreign.reference_of(row)
-    if events is None and reference is None:
+    reference_caption = external_rows.reference_caption_of(row)
+    if events is None and reference_caption is None:
         raise UserError(
-            f"{row.where}: got the fields {', '.join(row.data)}, wanted events or a reference caption: events, "
-            f"{', '.join(foreign.REFERENCE_FIELDS)} or conversations"
+            f"{row.where}: got the fields {', '.join(row.data)}, expected events or a reference caption: events, "
+            f"{', '.join(external_rows.REFERENCE_CAPTION_FIELDS)} or conversations"
         )
     if isinstance(events, str):  # a cell of a CSV file
         events = _events_in_cell(events, where=row.where)
     if not isinstance(events, list | None):
-        raise UserError(f"{row.where}: got events as a {type(events).__name__}, wanted a list of strings or objects")
+        raise UserError(f"{row.where}: got events as a {type(events).__name__}, expected a list of strings or objects")
     parsed = [_event(item, number=number, where=row.where) for number, item in enumerate(events or [], start=1)]
-    interval_s = foreign.interval_of(row)
+    interval_s = external_rows.interval_of(row)
     video = row.data.get("video", row.data.get("video_path", names[-1]))
     video = video[0] if isinstance(video, list) and video else video
     sample_id = names[0] if interval_s is None or "sample_id" in row.data else _interval_id(names[0], interval_s)
     return Sample(
-        sample_id=sample_id, video=str(video), prompt="", interval_s=interval_s, reference_caption=reference,
+        sample_id=sample_id, video=str(video), prompt="", interval_s=interval_s, reference_caption=reference_caption,
         events=tuple(parsed),
     )  # fmt: skip
 
@@ -214,7 +214,7 @@ def _events_in_cell(text: str, *, where: str) -> Any:
     try:
         return json.loads(text) if text.strip() else []
     except json.JSONDecodeError:
-        raise UserError(f"{where}: got events that are no JSON list ({text[:80]!r}), wanted one") from None
+        raise UserError(f"{where}: got events that are no JSON list ({text[:80]!r}), expected one") from None
 
 
 def _event(item: Any, *, number: int, where: str) -> Event:
@@ -222,14 +222,14 @@ def _event(item: Any, *, number: int, where: str) -> Event:
     data = {"text": item} if isinstance(item, str) else item
     text = next((data[name] for name in EVENT_TEXT_FIELDS if name in data), None) if isinstance(data, dict) else None
     if not isinstance(text, str) or not text.strip():
-        raise UserError(f"{where}: got the event {item!r}, wanted a string or an object with a text"[:400])
+        raise UserError(f"{where}: got the event {item!r}, expected a string or an object with a text"[:400])
     told = data.get("modality")
     modality: Modality | None = next((name for name in get_args(Modality) if name == told), None)
     if modality is None and told is not None:
-        raise UserError(f"{where}: got the modality {told!r}, wanted one of {', '.join(get_args(Modality))}")
+        raise UserError(f"{where}: got the modality {told!r}, expected one of {', '.join(get_args(Modality))}")
     times = [data.get("start_s", data.get("start")), data.get("end_s", data.get("end"))]
     if any(isinstance(time_s, bool) or not isinstance(time_s, int | float | None) for time_s in times):
-        raise UserError(f"{where}: got the times {times} of an event, wanted seconds")
+        raise UserError(f"{where}: got the times {times} of an event, expected seconds")
     start_s, end_s = (None if time_s is None else float(time_s) for time_s in times)
     event_id = str(data.get("event_id", data.get("id", f"e{number}")))
     return Event(event_id=event_id, text=text.strip(), modality=modality, start_s=start_s, end_s=end_s)
@@ -238,7 +238,7 @@ def _event(item: Any, *, number: int, where: str) -> Event:
 def _problems_of_events(sample: Sample) -> Iterator[Problem]:
     ids = Counter(event.event_id for event in sample.events)
     if twice := [event_id for event_id, count in ids.items() if count > 1]:
-        raise UserError(f"{sample.sample_id}: got the event id {twice[0]!r} twice, wanted each once; number them")
+        raise UserError(f"{sample.sample_id}: got the event id {twice[0]!r} twice, expected each once; number them")
     texts = Counter((event.text.lower(), event.start_s) for event in sample.events)
     for (text, _), count in texts.items():
         if count > 1:
@@ -338,7 +338,7 @@ def _check_some(cases: Mapping[str, Case], failures: Sequence[Scored], problems:
     if not cases and not failures:
         examples = "; ".join(f"{p.name} ({p.detail})" for p in problems if p.kind == "unmatched caption") or "none"
         raise UserError(
-            f"got no caption of a sample of the truth, wanted some; captions: {examples[:400]}; check that both files "
+            f"got no caption of a sample of the truth, expected some; captions: {examples[:400]}; check that both files "
             "are about the same videos"
         )
 
@@ -351,7 +351,7 @@ class SampleIndex:
         self.by_place: dict[tuple[str, Interval | None], list[Sample]] = defaultdict(list)
         for sample in samples:
             self.by_id[sample.sample_id] = sample
-            for name in foreign.spellings(sample.video):
+            for name in external_rows.spellings(sample.video):
                 self.by_place[name, _rounded(sample.interval_s)].append(sample)
 
     def find(self, caption: WrittenCaption) -> Sample | str:
@@ -371,7 +371,7 @@ class SampleIndex:
 
     def _at(self, names: Iterable[str], interval_s: Interval | None) -> list[Sample]:
         """The samples of the first spelling that has any: a whole path says more than a file name."""
-        spelled = [foreign.spellings(name) for name in names]
+        spelled = [external_rows.spellings(name) for name in names]
         deepest = max(map(len, spelled), default=0)
         for depth in range(deepest):
             for options in spelled:

@@ -23,7 +23,7 @@ from avcap.judge.bootstrap import NUM_RESAMPLES, Floats, Rate, divide, rates_of,
 from avcap.judge.words import count_words
 from avcap.records import Event, EventLabel, InventedClaim, Modality, Sample, Unscored, Verdict
 
-MODALITY_NAMES: dict[Modality, str] = {"visual": "seen", "audio": "heard", "both": "both"}
+MODALITY_NAMES: dict[Modality, str] = {"visual": "visual", "audio": "audio", "both": "both"}
 QUARTERS = ("0-25 %", "25-50 %", "50-75 %", "75-100 %")
 
 
@@ -49,7 +49,7 @@ class GroupMetrics:
     hallucination_rate: Rate
     total_error_rate: Rate
     repetition_rate: Rate
-    collapse_rate: Rate
+    truncated_rate: Rate
     """Share of the captions that ran into the token limit; captions of which that is unknown do not count."""
     words_per_caption: Rate
     num_events: int
@@ -159,7 +159,7 @@ RATES: dict[str, tuple[tuple[Column, ...], Column]] = {
     "hallucination_rate": ((Column.INCORRECT, Column.INVENTED), Column.EVENTS),
     "total_error_rate": ((Column.MISSING, Column.INCORRECT, Column.INVENTED), Column.EVENTS),
     "repetition_rate": ((Column.REPEATED_WORDS,), Column.WORDS),
-    "collapse_rate": ((Column.UNFINISHED,), Column.ENDINGS),
+    "truncated_rate": ((Column.UNFINISHED,), Column.ENDINGS),
     "words_per_caption": ((Column.WORDS,), Column.TEXTS),
 }
 _ABOVE_CK = np.array([[float(column in above) for above, _ in RATES.values()] for column in Column])
@@ -288,11 +288,11 @@ def _group_metrics(
     flat_VC = drawn_VGC.reshape(len(drawn_VGC), totals_GC.size)
     sums_RGC = resampled_sums(flat_VC, num_resamples=num_resamples, seed=seed).reshape(-1, *totals_GC.shape)
     metrics = {}
-    for number, group in enumerate(groups):
-        counts_VC, total_C = drawn_VGC[:, number], totals_GC[number]
+    for index, group in enumerate(groups):
+        counts_VC, total_C = drawn_VGC[:, index], totals_GC[index]
         rates = rates_of(
             rate_values(total_C),
-            rate_values(sums_RGC[:, number]),
+            rate_values(sums_RGC[:, index]),
             num_videos_K=(counts_VC @ _BELOW_CK > 0).sum(axis=0),
         )
         num_scored, num_unscored = int(total_C[Column.SCORED]), int(total_C[Column.UNSCORED])

@@ -36,7 +36,7 @@ class NoisyJudge:
     def __init__(self, judge: EventJudge, *, share: float, seed: int = 0):
         """`share` of wrong answers, 0 to 1."""
         if not 0 <= share <= 1:
-            raise UserError(f"got a share of {share:g} wrong answers, wanted 0 to 1")
+            raise UserError(f"got a share of {share:g} wrong answers, expected 0 to 1")
         self._judge, self._noise, self._seed = judge, even_noise(share), seed
 
     def judge(self, cases: Sequence[Case]) -> Iterator[Verdict | Unscored]:

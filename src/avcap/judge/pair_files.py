@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from avcap.errors import UserError
-from avcap.files.claim import refuse_foreign
+from avcap.files.claim import refuse_external
 from avcap.files.write import write_text
 from avcap.records import ErrorCounts, PreferencePair, from_json, to_json
 
@@ -60,7 +60,7 @@ class Flavour:
     has_tags: bool = True
     """Media stand in the text as <video>, so no text may hold such a word."""
     has_intervals: bool = False
-    needs_reference: bool = False
+    needs_reference_caption: bool = False
     remark: str = ""
 
 
@@ -79,9 +79,9 @@ def export_pairs(pairs: Iterable[PreferencePair], path: str | Path, *, flavour: 
         else:
             rows.append(form.to_row(pair) | {EXTRAS: _extras(pair)})
     if not rows:
-        raise UserError(f"got no pair that {flavour} can tell ({_listed(left_out) or 'there was none'}), wanted some")
+        raise UserError(f"got no pair that {flavour} can tell ({_listed(left_out) or 'there was none'}), expected some")
     info = _registration(path) if flavour == "llama-factory" else None
-    refuse_foreign(path, is_ours=_is_exported, expected="a file of pairs that avcap exported")
+    refuse_external(path, is_ours=_is_exported, expected="a file of pairs that avcap exported")
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     write_text(path, "[\n" + ",\n".join(lines) + "\n]\n" if form.is_list else "".join(f"{line}\n" for line in lines))
     if info is not None:
@@ -94,7 +94,7 @@ def import_pairs(path: str | Path, *, flavour: str | None) -> Imported:
     """File of a flavour -> its pairs. The flavour is never guessed: UserError if it is None, or the rows are others."""
     if flavour is None:
         raise UserError(
-            f"{path}: got no flavour, wanted one of {', '.join(FLAVOURS)}; it cannot be guessed: the turn gpt is the "
+            f"{path}: got no flavour, expected one of {', '.join(FLAVOURS)}; it cannot be guessed: the turn gpt is the "
             "chosen caption in salmonn2, and the ground truth in salmonn2-plus"
         )
     form = flavour_of(flavour)
@@ -110,20 +110,20 @@ def import_pairs(path: str | Path, *, flavour: str | None) -> Imported:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             said = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise UserError(
-                f"{where}: got the fields {', '.join(row)} ({said}), wanted a row of {flavour}; name another flavour, "
+                f"{where}: got the fields {', '.join(row)} ({said}), expected a row of {flavour}; name another flavour, "
                 "or mend the row"
             ) from None
         num_audio_files += bool(row.get("audios") or row.get("audio"))
         pairs.append(_pair(fields, row=row, where=where))
     if not pairs:
-        raise UserError(f"{path}: got no pair ({_listed(left_out) or 'the file is empty'}), wanted some of {flavour}")
+        raise UserError(f"{path}: got no pair ({_listed(left_out) or 'the file is empty'}), expected some of {flavour}")
     return Imported(pairs=tuple(pairs), left_out=dict(left_out), num_audio_files=num_audio_files)
 
 
 def flavour_of(name: str) -> Flavour:
     """ "trl" -> Flavour. Raises UserError for a name that is none."""
     if name not in FLAVOURS:
-        raise UserError(f"got the flavour {name!r}, wanted one of {', '.join(FLAVOURS)}")
+        raise UserError(f"got the flavour {name!r}, expected one of {', '.join(FLAVOURS)}")
     return FLAVOURS[name]
 
 
@@ -132,7 +132,7 @@ def _why_not(pair: PreferencePair, form: Flavour) -> str | None:
     texts = (pair.prompt, pair.chosen, pair.rejected, pair.reference_caption or "")
     if form.has_tags and any(_TAG.search(text) for text in texts):
         return "its text holds <video>, <image> or <audio>, where the format would look for a file"
-    if form.needs_reference and pair.reference_caption is None:
+    if form.needs_reference_caption and pair.reference_caption is None:
         return "it has no reference caption, which the format needs"
     if not form.has_intervals and pair.interval_s is not None and not _prompt_tells(pair.interval_s, pair.prompt):
         return "it is about an interval, which neither the format nor the prompt tells"
@@ -280,7 +280,7 @@ def _registration(path: Path) -> str:
         if not isinstance(entries, dict):
             raise ValueError(f"it holds a {type(entries).__name__}")
     except (OSError, ValueError) as error:
-        raise UserError(f"{info}: cannot be read ({error}), wanted a JSON object; mend it or move it away") from None
+        raise UserError(f"{info}: cannot be read ({error}), expected a JSON object; mend it or move it away") from None
     columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "videos": "videos"}
     entry = {"file_name": path.name, "formatting": "sharegpt", "ranking": True, "columns": columns}
     if entries.get(path.stem, entry) != entry:
@@ -302,7 +302,7 @@ def _salmonn2_row(pair: PreferencePair) -> Row:
 
 
 def _from_salmonn2(row: Mapping[str, Any]) -> Row:
-    said = _by_speaker(row["conversations"], wanted=("human", "gpt", "reject_gpt"), optional=("gt",))
+    said = _by_speaker(row["conversations"], expected=("human", "gpt", "reject_gpt"), optional=("gt",))
     fields = {"prompt": _untagged(said["human"], opening="<image>\n"), "chosen": said["gpt"]}
     fields |= {"rejected": said["reject_gpt"], "video": _one_video(row.get("video"))}
     if row.get("timestamps"):
@@ -317,7 +317,7 @@ def _plus_row(pair: PreferencePair) -> Row:
 
 
 def _from_plus(row: Mapping[str, Any]) -> Row:
-    said = _by_speaker(row["conversations"], wanted=("human", "gpt", "chosen", "reject"))
+    said = _by_speaker(row["conversations"], expected=("human", "gpt", "chosen", "reject"))
     return {
         "prompt": _untagged(said["human"], opening="<video>\n"), "chosen": said["chosen"], "rejected": said["reject"],
         "reference_caption": said["gpt"], "video": _one_video(row.get("video")),
@@ -329,14 +329,14 @@ def _turns(said: Mapping[str, str | None]) -> list[Row]:
 
 
 def _by_speaker(
-    turns: Sequence[Mapping[str, Any]], *, wanted: tuple[str, ...], optional: tuple[str, ...] = ()
+    turns: Sequence[Mapping[str, Any]], *, expected: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> dict[str, str]:
     """Turns -> what each speaker says. ValueError for other speakers: then it is the other of the two formats."""
     speakers = [turn["from"] for turn in turns]
     if speakers.count("human") > 1:
         raise _LeftOut("more than one question, or a system message")
-    if not set(wanted) <= set(speakers) <= {*wanted, *optional}:
-        raise ValueError(f"turns by {', '.join(speakers)}, not by {', '.join(wanted)}")
+    if not set(expected) <= set(speakers) <= {*expected, *optional}:
+        raise ValueError(f"turns by {', '.join(speakers)}, not by {', '.join(expected)}")
     return {turn["from"]: turn["value"] for turn in turns}
 
 
@@ -345,10 +345,10 @@ FLAVOURS = {
     "ms-swift": Flavour(is_list=False, to_row=_swift_row, from_row=_from_swift),
     "llama-factory": Flavour(is_list=True, to_row=_factory_row, from_row=_from_factory),
     "salmonn2": Flavour(
-        is_list=True, to_row=_salmonn2_row, from_row=_from_salmonn2, has_intervals=True, needs_reference=True,
+        is_list=True, to_row=_salmonn2_row, from_row=_from_salmonn2, has_intervals=True, needs_reference_caption=True,
         remark="its loader reads the sound from 16 kHz WAV files beside the videos: ffmpeg -i a.mp4 -ar 16000 a.wav",
     ),
-    "salmonn2-plus": Flavour(is_list=True, to_row=_plus_row, from_row=_from_plus, needs_reference=True),
+    "salmonn2-plus": Flavour(is_list=True, to_row=_plus_row, from_row=_from_plus, needs_reference_caption=True),
 }  # fmt: skip
 
 
@@ -371,8 +371,8 @@ def _read_rows(path: Path) -> Iterable[tuple[str, Row]]:
             rows = [(f"{path}, line {number}", json.loads(line)) for number, line in lines if line.strip()]
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{path}: cannot be read ({why}); wanted a JSON list or JSON lines") from None
+        raise UserError(f"{path}: cannot be read ({why}); expected a JSON list or JSON lines") from None
     for where, row in rows:
         if not isinstance(row, dict):
-            raise UserError(f"{where}: got a {type(row).__name__}, wanted an object")
+            raise UserError(f"{where}: got a {type(row).__name__}, expected an object")
     return rows

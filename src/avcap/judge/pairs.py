@@ -136,7 +136,7 @@ def above_noise(config: PairConfig, noise: NoiseMargin) -> PairConfig:
     if noise.margin is None:
         raise UserError(
             f"got a noise margin from {noise.num_retest_pairs} captions judged twice and {noise.num_equal_pairs} pairs "
-            "of equally good ones, wanted at least 20 of each; calibrate the judge on more videos"
+            "of equally good ones, expected at least 20 of each; calibrate the judge on more videos"
         )
     return replace(config, noise_margin=noise.margin)
 
@@ -146,7 +146,7 @@ def check_model(pairs: Iterable[PreferencePair], *, checkpoint: str) -> None:
     others = Counter(pair.checkpoint for pair in pairs if pair.checkpoint not in ("", checkpoint))
     if others:
         raise UserError(
-            f"got {others.total()} pairs of captions by {', '.join(sorted(others))}, wanted pairs by {checkpoint}; "
+            f"got {others.total()} pairs of captions by {', '.join(sorted(others))}, expected pairs by {checkpoint}; "
             "caption, judge and pair with this model"
         )
 
@@ -217,13 +217,13 @@ def _check_one(captions: Sequence[Caption], verdicts: Sequence[Verdict | Unscore
     twice = [name for name, count in Counter(caption.caption_id for caption in captions).items() if count > 1]
     twice += [name for name, count in Counter(verdict.caption_id for verdict in verdicts).items() if count > 1]
     if twice:
-        raise UserError(f"caption {twice[0]!r} stands or is judged twice, wanted each once; leave one file out")
+        raise UserError(f"caption {twice[0]!r} stands or is judged twice, expected each once; leave one file out")
     models = sorted({caption.checkpoint for caption in captions})
     if len(models) > 1:
-        raise UserError(f"got captions of {len(models)} models ({', '.join(models)}), wanted one; pair each by itself")
+        raise UserError(f"got captions of {len(models)} models ({', '.join(models)}), expected one; pair each by itself")
     judges = sorted({f"{v.judge} {v.prompt_version}".strip() for v in verdicts if isinstance(v, Verdict)})
     if len(judges) > 1:
-        raise UserError(f"got verdicts of {len(judges)} judges ({', '.join(judges)}), wanted one; judge all alike")
+        raise UserError(f"got verdicts of {len(judges)} judges ({', '.join(judges)}), expected one; judge all alike")
 
 
 def _answer(caption: Caption, *, sample: Sample, verdict: Verdict, read: ReadClauses) -> _Answer:
@@ -406,7 +406,7 @@ def _nothing_left(judged: _Judged, prompts_dropped: Mapping[str, int]) -> str:
     """Why there is no pair at all, in one line."""
     if set(prompts_dropped) == {ALL_EQUAL}:
         return (
-            f"all captions of each of the {prompts_dropped[ALL_EQUAL]} prompts are equal, wanted different ones; "
+            f"all captions of each of the {prompts_dropped[ALL_EQUAL]} prompts are equal, expected different ones; "
             "sample them with temperature 0.7 or more, and with different seeds"
         )
     prompts = "; ".join(_counted(prompts_dropped)) or "none was given"

@@ -80,18 +80,18 @@ def read_prices(path: str | Path) -> dict[str, Price]:
     try:
         table = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as a price table ({error}); wanted YAML") from None
+        raise UserError(f"{path}: cannot be read as a price table ({error}); expected YAML") from None
     if not isinstance(table, dict):
-        raise UserError(f"{path}: got {type(table).__name__}, wanted lines like `gpt-4.1: {{input: 2, output: 8}}`")
+        raise UserError(f"{path}: got {type(table).__name__}, expected lines like `gpt-4.1: {{input: 2, output: 8}}`")
     return {**PRICES, **{str(model): _price(entry, where=f"{path}: {model}") for model, entry in table.items()}}
 
 
 def _price(entry: object, *, where: str) -> Price:
     if not isinstance(entry, dict) or set(entry) != {"input", "output"}:
-        raise UserError(f"{where}: got {entry!r}, wanted {{input: ..., output: ...}} in US dollars per million tokens")
+        raise UserError(f"{where}: got {entry!r}, expected {{input: ..., output: ...}} in US dollars per million tokens")
     for amount in entry.values():
         if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < float("inf"):
-            raise UserError(f"{where}: got the price {amount!r}, wanted a number of US dollars, 0 or more")
+            raise UserError(f"{where}: got the price {amount!r}, expected a number of US dollars, 0 or more")
     return Price(input=float(entry["input"]), output=float(entry["output"]))
 
 
@@ -151,7 +151,7 @@ class Budget:
 
     def __init__(self, limit_usd: float) -> None:
         if not 0 <= limit_usd < float("inf"):
-            raise UserError(f"budget: got {limit_usd} US dollars, wanted 0 or more")
+            raise UserError(f"budget: got {limit_usd} US dollars, expected 0 or more")
         self.limit_usd = limit_usd
         self.spent_usd = 0.0
         self._reserved_usd = 0.0

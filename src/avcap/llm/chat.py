@@ -87,15 +87,15 @@ class ChatCounts:
 
 def read_chat_spec(spec: str) -> ChatSpec:
     """ "openai:MODEL" or "openai:MODEL@URL" -> model and URL; UserError that shows no secret."""
-    wanted = "wanted openai:MODEL or openai:MODEL@URL with an http:// or https:// URL"
+    expected = "expected openai:MODEL or openai:MODEL@URL with an http:// or https:// URL"
     match = re.fullmatch(r"openai:(?P<model>\S+?)(@(?P<url>https?://\S+))?", spec)
     if match is None or (match["url"] is None and "@" in match["model"]):
-        raise UserError(f"judge: got {shown(spec.partition('@')[0])!r} and what follows it, {wanted}")
+        raise UserError(f"judge: got {shown(spec.partition('@')[0])!r} and what follows it, {expected}")
     model, url = match["model"], (match["url"] or OPENAI_URL).rstrip("/")
     try:
         parts = httpx2.URL(url)
     except httpx2.InvalidURL as error:
-        raise UserError(f"judge: the URL of model {model!r} is none ({error}); {wanted}") from None
+        raise UserError(f"judge: the URL of model {model!r} is none ({error}); {expected}") from None
     if parts.userinfo or parts.query or parts.fragment or not parts.host:
         raise UserError(
             f"judge: the URL of model {model!r} must be scheme, host, port and path alone; a key belongs into "
@@ -113,7 +113,7 @@ def open_chat(
     price = find_price(parsed.model, prices=prices)
     if budget is not None and price is None:
         raise UserError(
-            f"budget: the price of model {parsed.model!r} is not known, wanted it to hold the budget; name a file with "
+            f"budget: the price of model {parsed.model!r} is not known, expected it to hold the budget; name a file with "
             f"--prices (for a server of your own: {{input: 0, output: 0}})"
         )
     if parsed.url == OPENAI_URL and not api_key:
@@ -121,7 +121,7 @@ def open_chat(
     limits = (("concurrency", concurrency, 1), ("timeout", timeout_s, 0.001), ("retries", max_retries, 0))
     for name, value, least in limits:
         if not least <= value < float("inf"):
-            raise UserError(f"judge: got {name} {value}, wanted {least} or more")
+            raise UserError(f"judge: got {name} {value}, expected {least} or more")
     if api_key and not (api_key.isascii() and api_key.isprintable()):
         raise UserError("judge: the key holds characters that no key has (a line break?); set OPENAI_API_KEY again")
     return OpenAIChat(
@@ -388,7 +388,7 @@ class OpenAIChat:
         if response.status == 429 and error_code(response.body) == "insufficient_quota":
             todo = "the account's quota is used up; nothing can be asked before it is raised"
         if todo:
-            self._fatal = UserError(f"judge {self.name} at {self.url}: got {reason}, wanted a reply; {todo}")
+            self._fatal = UserError(f"judge {self.name} at {self.url}: got {reason}, expected a reply; {todo}")
             raise self._fatal
         again = response.status in AGAIN or (response.status >= 500 and not is_always_so(message))
         return Failure(reason=reason, again=again, billed=False, wait_s=retry_after_s(response.retry_after))
@@ -404,7 +404,7 @@ class OpenAIChat:
         """The last failure -> NoReply; UserError if no call has ever reached the server."""
         if not failure.reached and not self._connected:
             self._fatal = UserError(
-                f"judge {self.name}: {failure.reason} in {tries} calls to {self.url}, wanted a running server there; "
+                f"judge {self.name}: {failure.reason} in {tries} calls to {self.url}, expected a running server there; "
                 f"start it, or correct the URL"
             )
             raise self._fatal

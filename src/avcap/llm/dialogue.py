@@ -76,8 +76,8 @@ class _Table(Generic[ResultT]):
         self.dialogues = dialogues
         self.asking: dict[int, Sequence[ChatRequest]] = {}
         self.results: dict[int, ResultT] = {}
-        for number in range(len(dialogues)):
-            self._go_on(number, None)
+        for index in range(len(dialogues)):
+            self._go_on(index, None)
 
     def answer(self, number: int, received: Sequence[Answer]) -> None:
         """Gives a dialogue what it asked for."""
@@ -108,14 +108,14 @@ def ask_until_valid(
 ) -> Dialogue[ValueT | Failed]:
     """A request and what reads its reply (raising BadReply) -> what was read, or Failed after `max_tries` replies."""
     bad = Failed(reason="never asked")
-    for number in range(max_tries):
+    for index in range(max_tries):
         (answer,) = yield [request]
         if isinstance(answer, NoReply):
             return Failed(reason=answer.reason)  # the chat has tried again already
         try:
             return read(_whole(answer))
         except BadReply as error:
-            bad = Failed(reason=f"{error} ({number + 1} replies)", reply=answer.text)
+            bad = Failed(reason=f"{error} ({index + 1} replies)", reply=answer.text)
         request = replace(
             request,
             attempt=request.attempt + attempt_step,

@@ -36,7 +36,7 @@ def parse_object(text: str, *, schema: Mapping[str, Any] | None = None) -> dict[
     if schema is not None and (fitting := [item for item in found if fits(item, schema)]):
         return fitting[-1]
     if len(found) > 1:
-        raise BadReply(f"{len(found)} different JSON objects in the reply, wanted one")
+        raise BadReply(f"{len(found)} different JSON objects in the reply, expected one")
     return found[0]
 
 
@@ -59,7 +59,7 @@ def fits(value: Any, schema: Mapping[str, Any]) -> bool:
     if isinstance(value, dict):
         fields = schema.get("properties", {})
         is_whole = all(name in value for name in schema.get("required", ()))
-        return is_whole and all(fits(value[name], wanted) for name, wanted in fields.items() if name in value)
+        return is_whole and all(fits(value[name], expected) for name, expected in fields.items() if name in value)
     return True
 
 

@@ -14,19 +14,19 @@ logger = logging.getLogger("avcap")
 
 
 class AvcapLmms(lmms):
-    """--model avcap --model_args model=tiny,use_sound=True. A video that cannot be read is answered with ""."""
+    """--model avcap --model_args model=tiny,use_audio=True. A video that cannot be read is answered with ""."""
 
     is_simple = False  # requests are chat messages
 
     def __init__(
-        self, model: str = "tiny", *, batch_size: int | str = 8, device: str | None = None, use_sound: bool = True,
-        use_picture: bool = True, **kwargs: Any,
+        self, model: str = "tiny", *, batch_size: int | str = 8, device: str | None = None, use_audio: bool = True,
+        use_video: bool = True, **kwargs: Any,
     ):  # fmt: skip
         super().__init__()
         if kwargs:
             logger.warning(f"got the model arguments {sorted(kwargs)}, which avcap has not; they are left out")
         self.captioner = Captioner(model, device=device, batch_size=8 if batch_size == "auto" else int(batch_size))
-        self.use_sound, self.use_picture = use_sound, use_picture
+        self.use_audio, self.use_video = use_audio, use_video
         self.num_failed = 0
 
     def generate_until(self, requests: list[Any]) -> list[str]:
@@ -41,12 +41,12 @@ class AvcapLmms(lmms):
     def _generate_alike(self, requests: list[Any]) -> list[str]:
         """Requests with the same generation_kwargs -> their texts."""
         samples = []
-        for number, request in enumerate(requests):
+        for index, request in enumerate(requests):
             doc_to_messages, _, doc_id, task, split = request.args[-5:]
             messages = doc_to_messages(self.task_dict[task][split][doc_id])
-            samples.append(sample_of(messages, sample_id=f"{task}/{split}/{doc_id}/{number}"))
+            samples.append(sample_of(messages, sample_id=f"{task}/{split}/{doc_id}/{index}"))
         generation = requests[0].args[-4]
-        request = request_of(generation, use_sound=self.use_sound, use_picture=self.use_picture)
+        request = request_of(generation, use_audio=self.use_audio, use_video=self.use_video)
         return [self._text(row, generation) for row in self.captioner.stream(samples, request)]
 
     def _text(self, row: Any, generation: dict[str, Any]) -> str:

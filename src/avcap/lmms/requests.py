@@ -21,7 +21,7 @@ def sample_of(messages: Sequence[Mapping[str, Any]], *, sample_id: str) -> Sampl
     odd = [part["type"] for part in parts if part["type"] not in ("video", "audio", "text")]
     if odd or len(media) != 1 or not isinstance(media[0]["url"], str | Path):
         got = [f"{part['type']} {type(part.get('url')).__name__}" for part in parts if part["type"] != "text"]
-        raise UserError(f"{sample_id}: got {got}, wanted one video or sound file by its path, and text")
+        raise UserError(f"{sample_id}: got {got}, expected one video or sound file by its path, and text")
     start_s, end_s = media[0].get("start_time"), media[0].get("end_time")
     return Sample(
         sample_id=sample_id,
@@ -31,7 +31,7 @@ def sample_of(messages: Sequence[Mapping[str, Any]], *, sample_id: str) -> Sampl
     )
 
 
-def request_of(generation: Mapping[str, Any], *, use_sound: bool, use_picture: bool) -> Request:
+def request_of(generation: Mapping[str, Any], *, use_audio: bool, use_video: bool) -> Request:
     """lmms-eval's generation_kwargs -> how to decode. A temperature counts only where it samples at all."""
     samples = generation.get("do_sample", True)
     decoding = Decoding(
@@ -39,7 +39,7 @@ def request_of(generation: Mapping[str, Any], *, use_sound: bool, use_picture: b
         temperature=float(generation.get("temperature") or 0.0) if samples else 0.0,
         top_p=float(generation.get("top_p") or 1.0),
     )
-    return Request(decoding=decoding, use_sound=use_sound, use_picture=use_picture)
+    return Request(decoding=decoding, use_audio=use_audio, use_video=use_video)
 
 
 def cut_at_stops(text: str, generation: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from avcap.errors import UserError
-from avcap.files.claim import refuse_foreign
+from avcap.files.claim import refuse_external
 from avcap.files.write import write_text
 from avcap.judge.base import Case
 from avcap.judge.error_counts import count_errors
@@ -67,7 +67,7 @@ def write_task(world: Path, folder: Path) -> Path:
     """A world folder -> a folder for `lmms-eval --include_path`, with the YAML file that is returned."""
     truth = world / "truth.jsonl"
     if not truth.is_file():
-        raise UserError(f"{world}: got a folder without truth.jsonl, wanted a world (avcap world make)")
+        raise UserError(f"{world}: got a folder without truth.jsonl, expected a world (avcap world make)")
     path = folder / f"{TASK_NAME}.yaml"
     metrics = "\n".join(_METRIC.format(name=name) for name in METRICS)
     # a JSON string is a YAML string, whatever is in it
@@ -76,7 +76,7 @@ def write_task(world: Path, folder: Path) -> Path:
     for file, content in files.items():
         first_line = content.encode().partition(b"\n")[0]
         is_ours = partial(_begins_with, start=first_line)
-        refuse_foreign(file, is_ours=is_ours, expected="a file of python -m avcap.lmms")
+        refuse_external(file, is_ours=is_ours, expected="a file of python -m avcap.lmms")
     for file, content in files.items():
         write_text(file, content)
     return path

@@ -39,8 +39,8 @@ class Clip:
     could be read."""
     duration_s: float
     """Of the whole file: where the last packet of picture or sound ends."""
-    has_picture: bool
-    has_sound: bool
+    has_video: bool
+    has_audio: bool
     """Whether the file has such a stream, asked for or not. Cover art is no picture."""
     num_bad_packets: int
     """Packets that could not be read or decoded, and frames that were decoded with errors."""
@@ -60,21 +60,21 @@ class ClipRequest:
     interval_s: tuple[float, float] | None = None
     frame_size: tuple[int, int] | None = None
     """(height, width) every frame is squashed to while decoding; None keeps the size in the file."""
-    want_picture: bool = True
-    want_sound: bool = True
+    with_video: bool = True
+    with_audio: bool = True
     lead_in: bool = False
     pixel_budget: PixelBudget | None = None
     """Instead of `frame_size`: the size follows from that in the file and from how many frames are looked at."""
-    published: str | None = None
+    official: str | None = None
     """"v1" or "plus": the file is read as the published code of that family reads it (media.published), all of it."""
 
     def __post_init__(self) -> None:
         if not (self.fps > 0 and self.max_frames >= 1):
-            raise UserError(f"{self.path}: got fps={self.fps} and max_frames={self.max_frames}, wanted both above 0")
-        if not (self.want_picture or self.want_sound):
-            raise UserError(f"{self.path}: got want_picture=False and want_sound=False, wanted one of them")
+            raise UserError(f"{self.path}: got fps={self.fps} and max_frames={self.max_frames}, expected both above 0")
+        if not (self.with_video or self.with_audio):
+            raise UserError(f"{self.path}: got want_picture=False and want_sound=False, expected one of them")
         if self.frame_size is not None and self.pixel_budget is not None:
-            raise UserError(f"{self.path}: got both frame_size and pixel_budget, wanted one of them or neither")
+            raise UserError(f"{self.path}: got both frame_size and pixel_budget, expected one of them or neither")
 
 
 def load_clip(
@@ -84,8 +84,8 @@ def load_clip(
     max_frames: int = 110,
     interval_s: tuple[float, float] | None = None,
     frame_size: tuple[int, int] | None = None,
-    want_picture: bool = True,
-    want_sound: bool = True,
+    with_video: bool = True,
+    with_audio: bool = True,
     lead_in: bool = False,
     pixel_budget: PixelBudget | None = None,
     deadline_s: float = 120.0,
@@ -102,8 +102,8 @@ def load_clip(
         max_frames=max_frames,
         interval_s=None if interval_s is None else (float(interval_s[0]), float(interval_s[1])),
         frame_size=frame_size,
-        want_picture=want_picture,
-        want_sound=want_sound,
+        with_video=with_video,
+        with_audio=with_audio,
         lead_in=lead_in,
         pixel_budget=pixel_budget,
     )
@@ -117,8 +117,8 @@ def read_clip(
     max_frames: int = 110,
     interval_s: tuple[float, float] | None = None,
     frame_size: tuple[int, int] | None = None,
-    want_picture: bool = True,
-    want_sound: bool = True,
+    with_video: bool = True,
+    with_audio: bool = True,
     lead_in: bool = False,
     pixel_budget: PixelBudget | None = None,
 ) -> Clip:
@@ -131,8 +131,8 @@ def read_clip(
         max_frames=max_frames,
         interval_s=None if interval_s is None else (float(interval_s[0]), float(interval_s[1])),
         frame_size=frame_size,
-        want_picture=want_picture,
-        want_sound=want_sound,
+        with_video=with_video,
+        with_audio=with_audio,
         lead_in=lead_in,
         pixel_budget=pixel_budget,
     )

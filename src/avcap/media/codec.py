@@ -73,7 +73,7 @@ def open_file(path: str) -> Iterator[InputContainer]:
         )
     except DecodeError as error:
         raise MediaError(
-            f"{path}: got a file that cannot be opened as media ({error.strerror}), wanted a video, sound or picture "
+            f"{path}: got a file that cannot be opened as media ({error.strerror}), expected a video, sound or picture "
             "file that stands by itself (no playlist); check it with ffprobe"
         ) from error
     finally:
@@ -89,25 +89,25 @@ def _open_descriptor(path: str) -> int:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise MediaError(f"{path}: cannot be opened ({reason}), wanted a media file; check the path") from error
+        raise MediaError(f"{path}: cannot be opened ({reason}), expected a media file; check the path") from error
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode) and status.st_size > 0:
         return descriptor
     os.close(descriptor)
     got = "an empty file" if stat.S_ISREG(status.st_mode) else "a directory, device or pipe"
-    raise MediaError(f"{path}: got {got}, wanted a media file; check the path")
+    raise MediaError(f"{path}: got {got}, expected a media file; check the path")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Streams:
     """The picture and the sound of a container, and its clock in seconds."""
 
-    picture: av.VideoStream | None
-    sound: av.AudioStream | None
+    video: av.VideoStream | None
+    audio: av.AudioStream | None
     origin_s: Fraction
     """Where the first of the two starts on the file's own clock: second 0 of a Clip."""
     duration_s: float | None
-    picture_end_s: float | None
+    video_end_s: float | None
     """Where the two end, and the picture alone, as the header says; None where it does not."""
     is_certain: bool
     """Whether the header has these from an index of every packet, which is no estimate."""
@@ -127,10 +127,10 @@ def find_streams(container: InputContainer) -> Streams:
     A stream that is only cover art is no picture.
     """
     attached = av.stream.Disposition.attached_pic
-    pictures = [stream for stream in container.streams.video if not stream.disposition & attached]
-    picture = _best_decodable(container, pictures, related=None)
-    sound = _best_decodable(container, list(container.streams.audio), related=picture)
-    chosen = [stream for stream in (picture, sound) if stream is not None]
+    videos = [stream for stream in container.streams.video if not stream.disposition & attached]
+    video = _best_decodable(container, videos, related=None)
+    audio = _best_decodable(container, list(container.streams.audio), related=video)
+    chosen = [stream for stream in (video, audio) if stream is not None]
     starts_s = [start_s for stream in chosen if (start_s := _start_s(stream)) is not None]
     origin_s = min(starts_s, default=Fraction(0))
     ends_s = [_header_end_s(stream) for stream in chosen]
@@ -141,24 +141,24 @@ def find_streams(container: InputContainer) -> Streams:
         # The container counts from the earliest of all its streams, subtitles too.
         container_start = (container.start_time or 0) * MICROSECOND
         duration_s = float(container.duration * MICROSECOND + container_start - origin_s)
-    picture_end_s = _header_end_s(picture) if picture is not None else None
+    video_end_s = _header_end_s(video) if video is not None else None
     name = container.format.name
     return Streams(
-        picture=picture,
-        sound=sound,
+        video=video,
+        audio=audio,
         origin_s=origin_s,
         duration_s=duration_s,
-        picture_end_s=None if picture_end_s is None else float(picture_end_s - origin_s),
+        video_end_s=None if video_end_s is None else float(video_end_s - origin_s),
         is_certain="mp4" in name and None not in ends_s and all(stream.frames for stream in chosen),
         has_others=any(
             stream not in chosen and not stream.disposition & attached for stream in container.streams
         ),
         clock_may_jump=name in JOINABLE_FORMATS,
-        has_display_times=not (picture and name == "avi" and picture.codec_context.has_b_frames),
+        has_display_times=not (video and name == "avi" and video.codec_context.has_b_frames),
         undecodable=tuple(
             _undecodable(container, kind, streams=streams, is_replaced=chosen_stream is not None)
             for kind, streams, chosen_stream in (
-                ("video", pictures, picture), ("audio", list(container.streams.audio), sound)
+                ("video", videos, video), ("audio", list(container.streams.audio), audio)
             )
             if any(stream.codec_context is None for stream in streams)
         ),

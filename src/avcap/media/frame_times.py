@@ -54,8 +54,8 @@ def official_plus_frame_index(
     One frame every `interval_s`, at least `min_frames` and at most `max_frames`, spread evenly from the first to the
     last frame and cut to whole numbers, each once.
     """
-    wanted = min(max(round(num_frames / source_fps / interval_s), min_frames), max_frames)
-    return np.unique(np.linspace(0, num_frames - 1, wanted).astype(np.int64))
+    expected = min(max(round(num_frames / source_fps / interval_s), min_frames), max_frames)
+    return np.unique(np.linspace(0, num_frames - 1, expected).astype(np.int64))
 
 
 def official_plus_seconds_per_grid(*, num_frames: int, source_fps: float, num_looked_at: int) -> float:

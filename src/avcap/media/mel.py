@@ -34,8 +34,8 @@ def chunk_waveform(
 ) -> torch.Tensor:
     """Waveform (S,) -> (K, chunk samples), with zeros to at least `min_s` and to whole chunks; K >= 1."""
     chunk_samples = round(chunk_s * sample_rate_hz)
-    wanted_samples = max(len(waveform_S), round(min_s * sample_rate_hz), 1)
-    num_chunks = -(-wanted_samples // chunk_samples)
+    needed_samples = max(len(waveform_S), round(min_s * sample_rate_hz), 1)
+    num_chunks = -(-needed_samples // chunk_samples)
     return F.pad(waveform_S, (0, num_chunks * chunk_samples - len(waveform_S))).view(num_chunks, chunk_samples)
 
 

@@ -101,7 +101,7 @@ def decode(request: ClipRequest, *, deadline_s: float) -> Clip:
         ) from None
     except ConnectionClosed:
         raise MediaError(
-            f"{request.path}: the decoding process ended with {_exit_name(worker.stop())} on this file, wanted frames "
+            f"{request.path}: the decoding process ended with {_exit_name(worker.stop())} on this file, expected frames "
             "or sound; the file is damaged or hostile, or memory ran out"
         ) from None
     except MemoryError:
@@ -173,16 +173,16 @@ class DecodePool:
 
     def map_unordered(self, requests: Iterable[ClipRequest]) -> Iterator[tuple[int, Clip | MediaError]]:
         """Requests -> (place in `requests`, Clip or error), whichever is done first."""
-        place_of: dict[Future[Clip | MediaError], int] = {}
+        index_of: dict[Future[Clip | MediaError], int] = {}
         try:
-            for place, request in enumerate(requests):
-                place_of[self._threads.submit(self._decode, request)] = place
-                if len(place_of) > self._num_workers:
-                    yield from _take_done(place_of)
-            while place_of:
-                yield from _take_done(place_of)
+            for index, request in enumerate(requests):
+                index_of[self._threads.submit(self._decode, request)] = index
+                if len(index_of) > self._num_workers:
+                    yield from _take_done(index_of)
+            while index_of:
+                yield from _take_done(index_of)
         finally:
-            for future in place_of:
+            for future in index_of:
                 future.cancel()
 
     def _decode(self, request: ClipRequest) -> Clip | MediaError:
@@ -202,8 +202,8 @@ class DecodePool:
         self.close()
 
 
-def _take_done(place_of: dict[Future[Clip | MediaError], int]) -> Iterator[tuple[int, Clip | MediaError]]:
+def _take_done(index_of: dict[Future[Clip | MediaError], int]) -> Iterator[tuple[int, Clip | MediaError]]:
     """Take the finished ones, at least one, out of the futures -> their places and results."""
-    done, _ = wait(place_of, return_when=FIRST_COMPLETED)
+    done, _ = wait(index_of, return_when=FIRST_COMPLETED)
     for future in done:
-        yield place_of.pop(future), future.result()
+        yield index_of.pop(future), future.result()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avcap.errors import MediaError
+from avcap.media.audio import AudioReader
 from avcap.media.clip import SAMPLE_RATE_HZ, Clip, ClipRequest
 from avcap.media.clock import JumpWatch, MendedClock
 from avcap.media.codec import (
@@ -25,10 +26,9 @@ from avcap.media.codec import (
     seek_before,
 )
 from avcap.media.frame_times import frame_instants
-from avcap.media.picture import FrameKeeper, InexactShortcut, PictureReader, TooMuch
-from avcap.media.published import read_published
-from avcap.media.sound import SoundReader
+from avcap.media.official import read_official
 from avcap.media.survey import Survey, survey_file
+from avcap.media.video import FrameKeeper, InexactShortcut, TooMuch, VideoReader
 
 if TYPE_CHECKING:
     from av import Packet
@@ -59,7 +59,7 @@ class Lengths:
     """Where a file and its picture end, and where its second 0 is on the file's clock."""
 
     duration_s: float
-    picture_end_s: float
+    video_end_s: float
     origin_s: float
 
 
@@ -78,8 +78,8 @@ class Plan:
 
 def read_request(request: ClipRequest) -> Clip:
     """Request -> Clip; tries shortcuts first (seeking, skipping frames), and reads plainly where one proves inexact."""
-    if request.published is not None:
-        return read_published(request)
+    if request.official is not None:
+        return read_official(request)
     margins_s = deque([*(SEEK_MARGINS_S if request.interval_s else SEEK_MARGINS_S[:1]), None])
     survey = None
     while True:
@@ -104,18 +104,18 @@ def _read(
     _check_streams(request.path, container=container, streams=streams)
     plan = _plan(request, lengths=_lengths(request, streams=streams, survey=survey))
     _check_size(request, plan=plan, streams=streams, is_sure=survey is not None or streams.is_certain)
-    if seek_margin_s is not None and not streams.has_display_times and request.want_picture:
+    if seek_margin_s is not None and not streams.has_display_times and request.with_video:
         raise InexactShortcut
     clock = survey.clock if survey is not None and survey.clock.is_needed else None
     seek_s = 0.0 if seek_margin_s is None or clock else plan.instants_T[0] - seek_margin_s
     shortcuts = seek_margin_s is not None
-    picture = _picture_reader(request, plan=plan, streams=streams, shortcuts=shortcuts, after_seek=seek_s > 0)
-    sound = _sound_reader(request, plan=plan, streams=streams, after_seek=seek_s > 0)
-    readers = [reader for reader in (picture, sound) if reader is not None]
+    video = _video_reader(request, plan=plan, streams=streams, shortcuts=shortcuts, after_seek=seek_s > 0)
+    audio = _audio_reader(request, plan=plan, streams=streams, after_seek=seek_s > 0)
+    readers = [reader for reader in (video, audio) if reader is not None]
     read_only(container, [reader.stream for reader in readers])
     if seek_s > 0:
-        if sound is not None:
-            sound.learn_frame_grid(container)
+        if audio is not None:
+            audio.learn_frame_grid(container)
         seek_before(container, seek_s=seek_s + plan.origin_s)
     packets = PacketFeed(streams, readers=readers, clock=clock, is_watched=survey is None)
     reads_on = survey is None and request.interval_s is None and not streams.is_certain
@@ -125,13 +125,13 @@ def _read(
         num_bad_packets += reader.num_bad_packets
     if survey is None and packets.is_at_end and not streams.is_certain:
         plan = _confirmed(plan, request=request, streams=streams, packets=packets)
-    if picture is not None and picture.keeper.num_kept == 0:
+    if video is not None and video.keeper.num_kept == 0:
         raise MediaError(
-            f"{request.path}: got 0 frames from its video stream ({num_bad_packets} bad packets), wanted at least 1; "
+            f"{request.path}: got 0 frames from its video stream ({num_bad_packets} bad packets), expected at least 1; "
             "check it with ffprobe"
         )
-    clip = _clip(request, plan=plan, streams=streams, picture=picture, sound=sound, num_bad_packets=num_bad_packets)
-    notes = _notes(streams, plan=plan, clock=clock, picture=picture, sound=sound)
+    clip = _clip(request, plan=plan, streams=streams, video=video, audio=audio, num_bad_packets=num_bad_packets)
+    notes = _notes(streams, plan=plan, clock=clock, video=video, audio=audio)
     read_bytes = packets.read_bytes if survey is None else survey.read_bytes
     if read_bytes and (packets.is_at_end or survey is not None):
         notes += _unread_tail(container, read_bytes=read_bytes)
@@ -140,20 +140,20 @@ def _read(
 
 def _check_streams(path: str, *, container: "InputContainer", streams: Streams) -> None:
     """Raises MediaError where there is nothing to decode, and says why."""
-    if streams.picture is None and streams.sound is None:
+    if streams.video is None and streams.audio is None:
         if streams.undecodable:
             raise MediaError(
                 f"{path}: got nothing that can be decoded ({'; '.join(streams.undecodable)}); convert it, for example "
                 "to mp4 with H.264 and AAC"
             )
-        raise MediaError(f"{path}: got no picture and no sound stream, wanted one; check it with ffprobe")
+        raise MediaError(f"{path}: got no picture and no sound stream, expected one; check it with ffprobe")
     if container.format.name == "webp_pipe" and is_animated_webp(path):
         raise MediaError(
             f"{path}: got an animated WebP, which FFmpeg cannot decode; make a GIF or an mp4 of it (ImageMagick: "
             "magick FILE.webp FILE.gif) and caption that"
         )
-    if streams.picture is not None:
-        check_pixels(path, streams.picture)
+    if streams.video is not None:
+        check_pixels(path, streams.video)
 
 
 def _lengths(request: ClipRequest, *, streams: Streams, survey: Survey | None) -> Lengths:
@@ -161,20 +161,20 @@ def _lengths(request: ClipRequest, *, streams: Streams, survey: Survey | None) -
     if survey is not None:
         if survey.duration_s <= 0:
             raise MediaError(
-                f"{request.path}: got no packets, wanted a video, sound or picture; check it with ffprobe"
+                f"{request.path}: got no packets, expected a video, sound or picture; check it with ffprobe"
             )
-        duration_s, picture_end_s, origin_s = survey.duration_s, survey.video_end_s, survey.origin_s
-        return Lengths(duration_s=duration_s, picture_end_s=picture_end_s or duration_s, origin_s=origin_s)
+        duration_s, video_end_s, origin_s = survey.duration_s, survey.video_end_s, survey.origin_s
+        return Lengths(duration_s=duration_s, video_end_s=video_end_s or duration_s, origin_s=origin_s)
     is_in_doubt = streams.duration_s is None or streams.duration_s <= 0
     if request.interval_s is not None and not streams.is_certain:
         # The end of the file, where the header would be found wrong, may never be read.
-        is_in_doubt = is_in_doubt or streams.clock_may_jump or (streams.has_others and streams.picture_end_s is None)
+        is_in_doubt = is_in_doubt or streams.clock_may_jump or (streams.has_others and streams.video_end_s is None)
         is_in_doubt = is_in_doubt or request.interval_s[0] >= (streams.duration_s or 0.0)
     if is_in_doubt:
         raise SurveyNeeded
     assert streams.duration_s is not None
-    picture_end_s = streams.duration_s if streams.picture_end_s is None else streams.picture_end_s
-    return Lengths(duration_s=streams.duration_s, picture_end_s=picture_end_s, origin_s=float(streams.origin_s))
+    video_end_s = streams.duration_s if streams.video_end_s is None else streams.video_end_s
+    return Lengths(duration_s=streams.duration_s, video_end_s=video_end_s, origin_s=float(streams.origin_s))
 
 
 def _plan(request: ClipRequest, *, lengths: Lengths) -> Plan:
@@ -183,12 +183,12 @@ def _plan(request: ClipRequest, *, lengths: Lengths) -> Plan:
     start_s, end_s = request.interval_s or (0.0, duration_s)
     if not 0 <= start_s < min(end_s, duration_s):
         raise MediaError(
-            f"{request.path}: got the interval {start_s:g}..{end_s:g} s, wanted one that starts in the file and has a "
+            f"{request.path}: got the interval {start_s:g}..{end_s:g} s, expected one that starts in the file and has a "
             f"length; the file lasts {duration_s:.3f} s"
         )
     end_s = min(end_s, duration_s)
     instants_T = frame_instants(
-        start_s=start_s, end_s=min(end_s, lengths.picture_end_s), fps=request.fps, max_frames=request.max_frames
+        start_s=start_s, end_s=min(end_s, lengths.video_end_s), fps=request.fps, max_frames=request.max_frames
     )
     has_lead_in = request.lead_in and start_s > 0
     if has_lead_in:
@@ -203,7 +203,7 @@ def _plan(request: ClipRequest, *, lengths: Lengths) -> Plan:
 def _check_size(request: ClipRequest, *, plan: Plan, streams: Streams, is_sure: bool) -> None:
     """Raises MediaError for more audio than memory should be spent on; an estimated length is looked at first."""
     length_s = plan.end_s - plan.start_s
-    if streams.sound is None or not request.want_sound or length_s <= MAX_AUDIO_S:
+    if streams.audio is None or not request.with_audio or length_s <= MAX_AUDIO_S:
         return
     if not is_sure:
         raise SurveyNeeded
@@ -219,7 +219,7 @@ def _confirmed(plan: Plan, *, request: ClipRequest, streams: Streams, packets: "
     SurveyNeeded where another plan would have been right.
     """
     ends_s = {index: end_s - plan.origin_s for index, end_s in packets.ends_s.items()}
-    chosen = [stream for stream in (streams.picture, streams.sound) if stream is not None]
+    chosen = [stream for stream in (streams.video, streams.audio) if stream is not None]
     longest_s = max(ends_s.values(), default=0.0)
     if len(ends_s) < len(chosen):
         # A stream that was not read may be the longer one.
@@ -228,10 +228,10 @@ def _confirmed(plan: Plan, *, request: ClipRequest, streams: Streams, packets: "
         longest_s = plan.duration_s
     if longest_s <= 0:
         return plan
-    picture_end_s = longest_s if streams.picture is None else ends_s.get(streams.picture.index, longest_s)
-    lengths = Lengths(duration_s=longest_s, picture_end_s=picture_end_s, origin_s=plan.origin_s)
-    wanted_end_s = math.inf if request.interval_s is None else request.interval_s[1]
-    if plan.start_s >= longest_s or plan.end_s + SAME_LENGTH_S < min(longest_s, wanted_end_s):
+    video_end_s = longest_s if streams.video is None else ends_s.get(streams.video.index, longest_s)
+    lengths = Lengths(duration_s=longest_s, video_end_s=video_end_s, origin_s=plan.origin_s)
+    expected_end_s = math.inf if request.interval_s is None else request.interval_s[1]
+    if plan.start_s >= longest_s or plan.end_s + SAME_LENGTH_S < min(longest_s, expected_end_s):
         raise SurveyNeeded
     right = _plan(request, lengths=lengths)
     if not np.array_equal(right.instants_T, plan.instants_T[: len(right.instants_T)]):
@@ -252,8 +252,8 @@ def _notes(
     *,
     plan: Plan,
     clock: MendedClock | None,
-    picture: PictureReader | None,
-    sound: SoundReader | None,
+    video: VideoReader | None,
+    audio: AudioReader | None,
 ) -> tuple[str, ...]:
     """-> what was corrected, or could not be, in words for a record."""
     notes = list(streams.undecodable)
@@ -263,27 +263,27 @@ def _notes(
         header_s, duration_s = streams.duration_s, plan.duration_s
         if header_s - duration_s > max(1.0, CUT_SHARE * duration_s):
             notes.append(f"its header says {header_s:.1f} s, its packets end at {duration_s:.1f} s: cut off?")
-    if picture is not None:
-        notes += sorted(picture.keeper.display.notes)
-    if sound is not None:
-        notes += sound.notes()
+    if video is not None:
+        notes += sorted(video.keeper.display.notes)
+    if audio is not None:
+        notes += audio.notes()
     return tuple(notes)
 
 
-def _picture_reader(
+def _video_reader(
     request: ClipRequest, *, plan: Plan, streams: Streams, shortcuts: bool, after_seek: bool
-) -> PictureReader | None:
+) -> VideoReader | None:
     """-> the reader of the video stream, if there is one and it is wanted."""
-    if streams.picture is None or not request.want_picture:
+    if streams.video is None or not request.with_video:
         return None
-    clock_T = (plan.instants_T + plan.origin_s) / float(streams.picture.time_base)
+    clock_T = (plan.instants_T + plan.origin_s) / float(streams.video.time_base)
     ticks_T = np.floor(clock_T + TICK_TOLERANCE).astype(np.int64)
     keeper = FrameKeeper(
         ticks_T=ticks_T, frame_size=request.frame_size, pixel_budget=request.pixel_budget,
-        display=display_of(streams.picture),
+        display=display_of(streams.video),
     )  # fmt: skip
-    return PictureReader(
-        streams.picture,
+    return VideoReader(
+        streams.video,
         keeper=keeper,
         has_display_times=streams.has_display_times,
         shortcuts=shortcuts,
@@ -291,12 +291,12 @@ def _picture_reader(
     )
 
 
-def _sound_reader(request: ClipRequest, *, plan: Plan, streams: Streams, after_seek: bool) -> SoundReader | None:
+def _audio_reader(request: ClipRequest, *, plan: Plan, streams: Streams, after_seek: bool) -> AudioReader | None:
     """-> the reader of the sound stream, if there is one and it is wanted."""
-    if streams.sound is None or not request.want_sound:
+    if streams.audio is None or not request.with_audio:
         return None
-    return SoundReader(
-        streams.sound,
+    return AudioReader(
+        streams.audio,
         origin_s=plan.origin_s,
         start_s=plan.start_s,
         max_samples=int((plan.end_s - plan.start_s) * SAMPLE_RATE_HZ + TICK_TOLERANCE),
@@ -308,12 +308,12 @@ class PacketFeed:
     """Gives packets to their readers, on the mended clock, and notices where the file is not what its header says."""
 
     def __init__(
-        self, streams: Streams, *, readers: list[PictureReader | SoundReader], clock: MendedClock | None,
+        self, streams: Streams, *, readers: list[VideoReader | AudioReader], clock: MendedClock | None,
         is_watched: bool,
     ) -> None:  # fmt: skip
         self._readers = readers
         self._reader_of = {reader.stream.index: reader for reader in readers}
-        chosen = [stream for stream in (streams.picture, streams.sound) if stream is not None]
+        chosen = [stream for stream in (streams.video, streams.audio) if stream is not None]
         self._corrections = {} if clock is None else {
             stream.index: correction for stream, correction in zip(chosen, clock.corrections, strict=True)
         }  # fmt: skip
@@ -382,19 +382,19 @@ def _clip(
     *,
     plan: Plan,
     streams: Streams,
-    picture: PictureReader | None,
-    sound: SoundReader | None,
+    video: VideoReader | None,
+    audio: AudioReader | None,
     num_bad_packets: int,
 ) -> Clip:
     """What the readers found -> Clip."""
-    frames_THWC = np.empty((0, 0, 0, 3), np.uint8) if picture is None else picture.keeper.frames_THWC
-    waveform_S = np.empty(0, np.float32) if sound is None else sound.take_waveform()
+    frames_THWC = np.empty((0, 0, 0, 3), np.uint8) if video is None else video.keeper.frames_THWC
+    waveform_S = np.empty(0, np.float32) if audio is None else audio.take_waveform()
     times_T = plan.instants_T[: len(frames_THWC)]
     lead_in_frame_HWC = None
     if plan.has_lead_in and len(frames_THWC):
         lead_in_frame_HWC, frames_THWC, times_T = frames_THWC[0], frames_THWC[1:], times_T[1:]
     end_s = plan.end_s
-    if num_bad_packets and (picture is None or not picture.keeper.is_full):
+    if num_bad_packets and (video is None or not video.keeper.is_full):
         last_instant_s = times_T[-1] if len(times_T) else plan.start_s
         end_s = min(end_s, max(last_instant_s, plan.start_s + len(waveform_S) / SAMPLE_RATE_HZ))
     return Clip(
@@ -407,7 +407,7 @@ def _clip(
         start_s=plan.start_s,
         end_s=float(end_s),
         duration_s=plan.duration_s,
-        has_picture=streams.picture is not None,
-        has_sound=streams.sound is not None,
+        has_video=streams.video is not None,
+        has_audio=streams.audio is not None,
         num_bad_packets=num_bad_packets,
     )

@@ -39,7 +39,7 @@ def survey_file(path: str) -> Survey:
 def _survey(path: str, size: int, modified_ns: int) -> Survey:
     with open_file(path) as container:
         streams = find_streams(container)
-        chosen = [stream for stream in (streams.picture, streams.sound) if stream is not None]
+        chosen = [stream for stream in (streams.video, streams.audio) if stream is not None]
         times = {stream.index: PacketTimes() for stream in chosen}
         read_only(container, chosen)
         num_untimed = read_bytes = 0
@@ -56,7 +56,7 @@ def _survey(path: str, size: int, modified_ns: int) -> Survey:
                     duration_s=(packet.duration or 0) * tick_s,
                     is_shown=not packet.is_discard,
                 )
-                is_video = streams.picture is not None and packet.stream_index == streams.picture.index
+                is_video = streams.video is not None and packet.stream_index == streams.video.index
                 num_untimed += is_video and packet.pts is None
         clock = mend_clock(list(times.values()), closes_alone=streams.clock_may_jump)
         return _summary(streams, clock, num_untimed=num_untimed, read_bytes=read_bytes)
@@ -67,10 +67,10 @@ def _summary(streams: Streams, clock: MendedClock, *, num_untimed: int, read_byt
     if clock.is_needed:
         origin_s = min((start_s for start_s in clock.starts_s if start_s is not None), default=origin_s)
     ends_s = [None if end_s is None else end_s - origin_s for end_s in clock.ends_s]
-    video_end_s = ends_s.pop(0) if streams.picture is not None else None
-    audio_end_s = ends_s.pop(0) if streams.sound is not None else None
-    if streams.picture is not None and num_untimed:
-        video_end_s = max(video_end_s or 0.0, float(num_untimed / (streams.picture.average_rate or 25)))
+    video_end_s = ends_s.pop(0) if streams.video is not None else None
+    audio_end_s = ends_s.pop(0) if streams.audio is not None else None
+    if streams.video is not None and num_untimed:
+        video_end_s = max(video_end_s or 0.0, float(num_untimed / (streams.video.average_rate or 25)))
     return Survey(
         clock=clock, origin_s=origin_s, video_end_s=video_end_s, audio_end_s=audio_end_s, read_bytes=read_bytes
     )

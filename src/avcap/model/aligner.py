@@ -64,14 +64,14 @@ def pool_cells(patches_TNC: torch.Tensor, *, stride: int, mode: str) -> torch.Te
     return pool(grid_TCGG, kernel_size=stride).flatten(2).transpose(1, 2)
 
 
-class SoundAligner(nn.Module):
+class AudioAligner(nn.Module):
     """Windows of the sound encoder's output, each summed up by a Q-Former, then projected."""
 
     def __init__(self, config: Salmonn2Config) -> None:
         super().__init__()
         width, query_width = config.text_config.hidden_size, config.qformer_config.hidden_size
         self.window_positions, self.stride_positions = config.window_positions, config.window_stride_positions
-        self.input_norm = nn.LayerNorm(config.audio_config.d_model) if config.speech_layer_norm else nn.Identity()
+        self.input_norm = nn.LayerNorm(config.audio_config.d_model) if config.audio_layer_norm else nn.Identity()
         self.query_tokens = nn.Parameter(torch.empty(1, config.num_queries, query_width))
         self.qformer = Blip2QFormerModel(config.qformer_config)
         self.proj = nn.Linear(query_width, width)
@@ -80,9 +80,9 @@ class SoundAligner(nn.Module):
             self.final = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
         self.norm = nn.LayerNorm(width) if config.connector_norm else nn.Identity()
 
-    def windows(self, sound_KPA: torch.Tensor) -> torch.Tensor:
+    def windows(self, audio_KPA: torch.Tensor) -> torch.Tensor:
         """Encoder output of chunks (K, P, A) -> windows of all chunks in order (W, I, A)."""
-        windows_KWAI = sound_KPA.unfold(1, self.window_positions, self.stride_positions)
+        windows_KWAI = audio_KPA.unfold(1, self.window_positions, self.stride_positions)
         return windows_KWAI.transpose(2, 3).flatten(0, 1)
 
     def qform(self, windows_WIA: torch.Tensor) -> torch.Tensor:

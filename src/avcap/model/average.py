@@ -22,12 +22,12 @@ def average_checkpoints(folders: Sequence[Path], *, out: Path, weights: Sequence
     """
     shares = [1.0] * len(folders) if weights is None else list(weights)
     if not folders or len(shares) != len(folders) or not sum(shares) > 0 or min(shares) < 0:
-        raise UserError(f"got {len(folders)} checkpoints with weights {shares}, wanted a weight of 0 or more for each")
+        raise UserError(f"got {len(folders)} checkpoints with weights {shares}, expected a weight of 0 or more for each")
     if out.exists():
-        raise UserError(f"{out} is there already; wanted the name of a new folder")
+        raise UserError(f"{out} is there already; expected the name of a new folder")
     names = [sorted(path.name for path in folder.glob("*.safetensors") if _holds_model(path)) for folder in folders]
     if not names[0] or any(found != names[0] for found in names):
-        raise UserError(f"got checkpoints with the weight files {names}, wanted the same ones in all, as safetensors")
+        raise UserError(f"got checkpoints with the weight files {names}, expected the same ones in all, as safetensors")
     with replacing(out) as aside:
         shutil.copytree(folders[-1], aside, ignore=shutil.ignore_patterns("*.md", *names[0]))
         for name in names[0]:

@@ -2,7 +2,7 @@
 
     frames   -> encode_frames -+
                                +-> align -> MediaTokens -> embed (splice into the prompt) -> language model
-    log-mel  -> encode_sound  -+
+    log-mel  -> encode_audio  -+
 
 The rest of avcap (inference, training, stages) knows this class; a family says how its picture is encoded, in which
 order the tokens of a clip stand, and at which positions.
@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from avcap.model.aligner import SoundAligner
+from avcap.model.aligner import AudioAligner
 from avcap.model.features import MediaFeatures, MediaTokens, Outline, Positions
 from avcap.model.interleave import AUDIO_ID, EPSILON_S, VISUAL_ID, ZERO_ID, window_starts
 
@@ -30,7 +30,7 @@ from avcap.model.interleave import AUDIO_ID, EPSILON_S, VISUAL_ID, ZERO_ID, wind
 class CaptioningModel(PreTrainedModel):
     """Frames and sound in, logits of a caption out.
 
-    A family's `__init__` makes `vision_tower`, `sound_encoder`, `sound_aligner` and `language_model` (a causal language
+    A family's `__init__` makes `vision_tower`, `audio_encoder`, `audio_aligner` and `language_model` (a causal language
     model with `.model` and `.lm_head`), and offers `vision_aligner`, from which its picture branch trains.
     """
 
@@ -42,8 +42,8 @@ class CaptioningModel(PreTrainedModel):
 
     vision_tower: Any
     vision_aligner: Any
-    sound_encoder: Any
-    sound_aligner: SoundAligner
+    audio_encoder: Any
+    audio_aligner: AudioAligner
     language_model: Any
 
     position_axes = 1
@@ -54,7 +54,7 @@ class CaptioningModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, SoundAligner):
+        if isinstance(module, AudioAligner):
             init.normal_(module.query_tokens, std=self.config.text_config.initializer_range)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -67,7 +67,7 @@ class CaptioningModel(PreTrainedModel):
         return self.language_model.get_output_embeddings()
 
     @abstractmethod
-    def encode_picture(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
+    def encode_video(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
         """8-bit frames of a size that the family takes -> vision features (T, N, V)."""
 
     @abstractmethod
@@ -91,20 +91,20 @@ class CaptioningModel(PreTrainedModel):
         del media
         return Positions(of_ids=torch.arange(len(ids)), following=len(ids))
 
-    def encode_sound(self, mel_KMF: torch.Tensor, *, micro_batch: int = 32, with_grad: bool = False) -> torch.Tensor:
+    def encode_audio(self, mel_KMF: torch.Tensor, *, micro_batch: int = 32, with_grad: bool = False) -> torch.Tensor:
         """Log-mel of chunks, `config.mel_frames_per_chunk` frames each -> sound features (K, P, A)."""
         with torch.set_grad_enabled(with_grad and torch.is_grad_enabled()):
             parts = [
-                self.sound_encoder(part_KMF.to(self.device, self.dtype)).last_hidden_state
+                self.audio_encoder(part_KMF.to(self.device, self.dtype)).last_hidden_state
                 for part_KMF in mel_KMF.split(micro_batch)
             ]
         return torch.cat(parts)
 
-    def qform_sound(self, sound_KPA: torch.Tensor) -> torch.Tensor:
+    def qform_audio(self, audio_KPA: torch.Tensor) -> torch.Tensor:
         """Sound features of chunks -> Q-Former output of all their windows (U, Q), to be kept while it is frozen."""
-        return self.sound_aligner.qform(self.sound_aligner.windows(sound_KPA.to(self.device, self.dtype)))
+        return self.audio_aligner.qform(self.audio_aligner.windows(audio_KPA.to(self.device, self.dtype)))
 
-    def published_ids(self, ids: Sequence[int], media: MediaTokens | None) -> list[int]:
+    def official_ids(self, ids: Sequence[int], media: MediaTokens | None) -> list[int]:
         """Ids with placeholders -> the ids of the published prompt, where each media token has the id of its kind."""
         raise NotImplementedError(f"{type(self).__name__} has no ids for media tokens")
 
@@ -132,31 +132,31 @@ class CaptioningModel(PreTrainedModel):
         )
 
     def _num_chunks(self, media: MediaFeatures) -> int:
-        if media.sound_KPA is not None:
-            return len(media.sound_KPA)
-        if media.sound_queries_UQ is None:
+        if media.audio_KPA is not None:
+            return len(media.audio_KPA)
+        if media.audio_queries_UQ is None:
             return 0
-        per_chunk = self.config.sound_tokens_per_chunk
-        chunks, rest = divmod(len(media.sound_queries_UQ), per_chunk)
+        per_chunk = self.config.audio_tokens_per_chunk
+        chunks, rest = divmod(len(media.audio_queries_UQ), per_chunk)
         if rest:
             raise ValueError(
-                f"sound_queries_UQ: got {len(media.sound_queries_UQ)} rows, wanted a multiple of {per_chunk}"
+                f"audio_queries_UQ: got {len(media.audio_queries_UQ)} rows, expected a multiple of {per_chunk}"
             )
         return chunks
 
-    def _sound_queries(self, media: Sequence[MediaFeatures], used: Sequence[int]) -> torch.Tensor:
+    def _audio_queries(self, media: Sequence[MediaFeatures], used: Sequence[int]) -> torch.Tensor:
         """Clips and how many sound tokens each uses -> Q-Former output of those tokens (U, Q), kept or computed now."""
         windows = [
-            self.sound_aligner.windows(clip.sound_KPA.to(self.device, self.dtype))[: n // self.config.num_queries]
+            self.audio_aligner.windows(clip.audio_KPA.to(self.device, self.dtype))[: n // self.config.num_queries]
             for clip, n in zip(media, used, strict=True)
-            if clip.sound_KPA is not None
+            if clip.audio_KPA is not None
         ]
-        fresh_UQ = self.sound_aligner.qform(torch.cat(windows)) if windows else None
+        fresh_UQ = self.audio_aligner.qform(torch.cat(windows)) if windows else None
         queries, taken = [], 0
         for clip, num_tokens in zip(media, used, strict=True):
-            if clip.sound_queries_UQ is not None:
-                queries.append(clip.sound_queries_UQ[:num_tokens].to(self.device, self.dtype))
-            elif clip.sound_KPA is not None and fresh_UQ is not None:
+            if clip.audio_queries_UQ is not None:
+                queries.append(clip.audio_queries_UQ[:num_tokens].to(self.device, self.dtype))
+            elif clip.audio_KPA is not None and fresh_UQ is not None:
                 queries.append(fresh_UQ[taken : taken + num_tokens])
                 taken += num_tokens
         return torch.cat(queries)
@@ -218,12 +218,12 @@ class CaptioningModel(PreTrainedModel):
 def _check_placeholders(input_ids_BL: torch.Tensor, media_tokens: Sequence[MediaTokens | None]) -> None:
     """Raises ValueError where a row has other placeholders than its media has tokens: nothing is lost silently."""
     if len(input_ids_BL) != len(media_tokens):
-        raise ValueError(f"got media for {len(media_tokens)} rows, wanted {len(input_ids_BL)}")
-    for name, placeholder, wanted in (
+        raise ValueError(f"got media for {len(media_tokens)} rows, expected {len(input_ids_BL)}")
+    for name, placeholder, expected in (
         ("visual", VISUAL_ID, [0 if tokens is None else tokens.num_visual for tokens in media_tokens]),
         ("audio", AUDIO_ID, [0 if tokens is None else tokens.num_audio for tokens in media_tokens]),
     ):
         got = (input_ids_BL == placeholder).sum(dim=1).tolist()
-        for row, (in_prompt, in_media) in enumerate(zip(got, wanted, strict=True)):
+        for row, (in_prompt, in_media) in enumerate(zip(got, expected, strict=True)):
             if in_prompt != in_media:
                 raise ValueError(f"row {row}: {in_prompt} {name} placeholders, but {in_media} {name} tokens")

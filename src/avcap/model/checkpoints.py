@@ -31,7 +31,7 @@ from avcap.model.layouts import (
     identify,
     refuse_unless_runnable,
 )
-from avcap.model.placing import Placing, available_bytes, describe_bytes, describe_count, needed_bytes
+from avcap.model.placement import DevicePlacement, available_bytes, describe_bytes, describe_count, needed_bytes
 from avcap.model.plus_checkpoints import our_plus_name, plus_config
 from avcap.model.plus_configuration import Salmonn2PlusConfig
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
@@ -56,13 +56,13 @@ _PREFIXES = (
     ("model.image_newline", "vision_aligner.newline"),
     ("model.", "language_model.model."),
     ("lm_head.", "language_model.lm_head."),
-    ("speech_encoder.", "sound_encoder."),
-    ("ln_speech.", "sound_aligner.input_norm."),
-    ("speech_query_tokens", "sound_aligner.query_tokens"),
-    ("speech_Qformer.bert.embeddings.LayerNorm.", "sound_aligner.qformer.layernorm."),
-    ("speech_Qformer.bert.encoder.", "sound_aligner.qformer.encoder."),
-    ("speech_llama_proj.", "sound_aligner.proj."),
-    ("final_linear.", "sound_aligner.final."),
+    ("speech_encoder.", "audio_encoder."),
+    ("ln_speech.", "audio_aligner.input_norm."),
+    ("speech_query_tokens", "audio_aligner.query_tokens"),
+    ("speech_Qformer.bert.embeddings.LayerNorm.", "audio_aligner.qformer.layernorm."),
+    ("speech_Qformer.bert.encoder.", "audio_aligner.qformer.encoder."),
+    ("speech_llama_proj.", "audio_aligner.proj."),
+    ("final_linear.", "audio_aligner.final."),
 )
 _IN_QFORMER = (("attention.self.", "attention.attention."),)
 # A table 0..511 that BERT keeps; nothing reads it.
@@ -98,7 +98,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     sync: str | None = None,
     positions: str | None = None,
-    placing: Placing | None = None,
+    placement: DevicePlacement | None = None,
 ) -> tuple[CaptioningModel, PreTrainedTokenizerBase]:
     """Checkpoint folder, or the weight file in it -> (model in eval mode, tokenizer). Without `placing`: on the CPU.
 
@@ -109,15 +109,15 @@ def load(
     source = open_source(path)
     check_fit(source)
     check_tokenizer_files(source.checkpoint.path)
-    model = _fill(source, dtype=dtype, placing=placing or Placing())
-    for dial, value in (("sync", sync), ("positions", positions)):
+    model = _fill(source, dtype=dtype, placement=placement or DevicePlacement())
+    for field_name, value in (("sync", sync), ("positions", positions)):
         if value is None:
             continue
-        if not hasattr(model.config, dial):
+        if not hasattr(model.config, field_name):
             raise UserError(
-                f"{source.checkpoint.path}: got {dial}={value!r}, which a {source.checkpoint.layout} does not have"
+                f"{source.checkpoint.path}: got {field_name}={value!r}, which a {source.checkpoint.layout} does not have"
             )
-        setattr(model.config, dial, value)
+        setattr(model.config, field_name, value)
     return model.eval(), load_tokenizer(source.checkpoint.path, model.config)
 
 
@@ -127,7 +127,7 @@ def load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
         # given the config, the Auto class does not stumble over a model type that transformers does not know
         return AutoTokenizer.from_pretrained(folder, config=config.text_config)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: no usable tokenizer ({error}); wanted tokenizer.json or vocab.json") from error
+        raise UserError(f"{folder}: no usable tokenizer ({error}); expected tokenizer.json or vocab.json") from error
 
 
 def open_source(path: str | Path) -> Source:
@@ -152,7 +152,7 @@ def _family(
         model_type = checkpoint.fields["model_type"]
         if model_type not in OWN_CLASSES:
             raise UserError(
-                f"{checkpoint.path / CONFIG}: got model_type {model_type!r}, wanted one of {', '.join(OWN_CLASSES)}; "
+                f"{checkpoint.path / CONFIG}: got model_type {model_type!r}, expected one of {', '.join(OWN_CLASSES)}; "
                 f"a name that begins with {OWN_PREFIX!r} and is not among them is of a newer avcap: install that"
             )
         model_class = OWN_CLASSES[model_type]
@@ -188,26 +188,26 @@ def skeleton(source: Source) -> PreTrainedModel:
 
 def check_fit(source: Source) -> None:
     """Raises UserError that names weights without a value, values without a place, or a value of another shape."""
-    wanted = {name: tuple(parameter.shape) for name, parameter in skeleton(source).named_parameters()}
+    expected = {name: tuple(parameter.shape) for name, parameter in skeleton(source).named_parameters()}
     folder, tensors = source.checkpoint.path, source.tensors
-    unknown = [tensors[name].name for name in tensors if name not in wanted]
-    missing = sorted(name for name in wanted if name not in tensors)
+    unknown = [tensors[name].name for name in tensors if name not in expected]
+    missing = sorted(name for name in expected if name not in tensors)
     if unknown or missing:
         raise UserError(
             f"{folder}: {len(unknown)} keys without a place {_first(unknown)}, {len(missing)} without a value "
             f"{_first(missing)}; is it complete, and do the component configs beside it fit?"
         )
     for name, tensor in tensors.items():
-        if tensor.shape != wanted[name]:
+        if tensor.shape != expected[name]:
             raise UserError(
-                f"{tensor.file}: {tensor.name} is {tensor.shape}, wanted {wanted[name]}; the file is of another model "
+                f"{tensor.file}: {tensor.name} is {tensor.shape}, expected {expected[name]}; the file is of another model "
                 f"than {folder / CONFIG} and the component configs beside it"
             )
 
 
-def _fill(source: Source, *, dtype: torch.dtype, placing: Placing) -> Any:
+def _fill(source: Source, *, dtype: torch.dtype, placement: DevicePlacement) -> Any:
     """Source -> its model with its weights, where `placing` wants them."""
-    _check_memory(source, dtype=dtype, placing=placing)
+    _check_memory(source, dtype=dtype, placement=placement)
     with ExitStack() as files:
         try:
             opened = {
@@ -220,26 +220,26 @@ def _fill(source: Source, *, dtype: torch.dtype, placing: Placing) -> Any:
                 # slices: nothing is read until transformers puts it where it belongs
                 state_dict={name: opened[info.file].get_slice(info.name) for name, info in source.tensors.items()},
                 dtype=dtype,
-                **placing.arguments(),
+                **placement.arguments(),
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(f"{source.checkpoint.path}: cannot be loaded: {error}") from error
 
 
-def _check_memory(source: Source, *, dtype: torch.dtype, placing: Placing) -> None:
+def _check_memory(source: Source, *, dtype: torch.dtype, placement: DevicePlacement) -> None:
     """Tells what the weights will take, if that is much; raises UserError where there is less than that."""
     num_weights = sum(tensor.numel for tensor in source.tensors.values())
-    needed = needed_bytes(num_weights, dtype=dtype, placing=placing)
-    available = available_bytes(placing)
+    needed = needed_bytes(num_weights, dtype=dtype, placement=placement)
+    available = available_bytes(placement)
     if needed >= TELL_FROM:
-        form = placing.quantize or str(dtype).removeprefix("torch.")
+        form = placement.quantize or str(dtype).removeprefix("torch.")
         logger.info(
             f"{source.checkpoint.path}: {describe_count(num_weights)} weights need {describe_bytes(needed)} "
-            f"as {form} on {placing.device_map or placing.device}; {describe_bytes(available or math.nan)} are free"
+            f"as {form} on {placement.device_map or placement.device}; {describe_bytes(available or math.nan)} are free"
         )
     if available is not None and needed > available:
         raise UserError(
-            f"{source.checkpoint.path}: its weights need {describe_bytes(needed)}, wanted at most the "
+            f"{source.checkpoint.path}: its weights need {describe_bytes(needed)}, expected at most the "
             f"{describe_bytes(available)} that are free; try --dtype bfloat16, --device-map auto or --quantize 4bit"
         )
 
@@ -255,7 +255,7 @@ def our_name(released_name: str) -> str | None:
     for theirs, ours in _PREFIXES:
         if released_name.startswith(theirs):
             name = ours + released_name.removeprefix(theirs)
-            for old, new in _IN_QFORMER if name.startswith("sound_aligner.qformer.") else ():
+            for old, new in _IN_QFORMER if name.startswith("audio_aligner.qformer.") else ():
                 name = name.replace(old, new)
             return name
     return released_name
@@ -299,9 +299,9 @@ def _component(folder: Path, name: str, released: dict[str, Any]) -> dict[str, A
     return read_json(path) if path.exists() else dict(released)
 
 
-def _require(folder: Path, name: str, got: Any, wanted: Any) -> None:
-    if got != wanted:
-        raise UserError(f"{folder}/config.json: {name} is {got!r}; only {wanted!r} can be run")
+def _require(folder: Path, name: str, got: Any, expected: Any) -> None:
+    if got != expected:
+        raise UserError(f"{folder}/config.json: {name} is {got!r}; only {expected!r} can be run")
 
 
 def _first(names: list[str]) -> str:

@@ -66,7 +66,7 @@ RELEASED_TEXT = {
 }
 
 
-class SoundWindows:
+class AudioWindows:
     """What follows from how a config cuts sound: its `audio_config`, `window_s`, `window_stride_s`, `num_queries`."""
 
     audio_config: Any
@@ -97,18 +97,18 @@ class SoundWindows:
         return (self.audio_config.max_source_positions - self.window_positions) // self.window_stride_positions + 1
 
     @property
-    def sound_tokens_per_chunk(self) -> int:
+    def audio_tokens_per_chunk(self) -> int:
         return self.windows_per_chunk * self.num_queries
 
     def check_windows(self) -> None:
         """Raises ValueError for windows that do not fit into a chunk or do not move on."""
         if not 0 < self.window_positions <= self.audio_config.max_source_positions:
-            raise ValueError(f"window_s: got {self.window_s}, wanted more than 0 and at most {self.chunk_s} s")
+            raise ValueError(f"window_s: got {self.window_s}, expected more than 0 and at most {self.chunk_s} s")
         if self.window_stride_positions < 1:
-            raise ValueError(f"window_stride_s: got {self.window_stride_s}, wanted at least 0.02 s")
+            raise ValueError(f"window_stride_s: got {self.window_stride_s}, expected at least 0.02 s")
 
 
-class Salmonn2Config(SoundWindows, PreTrainedConfig):
+class Salmonn2Config(AudioWindows, PreTrainedConfig):
     """Four sub-configs of stock modules plus the fields of what joins them."""
 
     model_type = "avcap_salmonn2"
@@ -153,7 +153,7 @@ class Salmonn2Config(SoundWindows, PreTrainedConfig):
     """Seconds from one window to the next."""
     num_queries: int = 1
     """Sound tokens per window."""
-    speech_layer_norm: bool = True
+    audio_layer_norm: bool = True
     """The LayerNorm between sound encoder and Q-Former; the released one was never trained."""
     use_final_linear: bool = True
     """Linear-GELU-Linear after the projection of the Q-Former output."""
@@ -192,12 +192,12 @@ class Salmonn2Config(SoundWindows, PreTrainedConfig):
         """Raises ValueError that names the first dial with an impossible value."""
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}, wanted one of {', '.join(allowed)}")
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
         if self.time_vectors and not self.time_token_ids:
             raise ValueError("time_vectors needs time_token_ids: the token ids of the words for seconds 0, 1, 2, ...")
         self.check_windows()
         if self.grid_size < self.pool_stride:
-            raise ValueError(f"pool_stride: got {self.pool_stride}, wanted at most {self.grid_size} (patches of a row)")
+            raise ValueError(f"pool_stride: got {self.pool_stride}, expected at most {self.grid_size} (patches of a row)")
 
     @property
     def grid_size(self) -> int:
@@ -236,5 +236,5 @@ def _text_config(given: Any) -> Any:
     fields = dict(given)
     model_type = fields.pop("model_type", "qwen2")
     if model_type not in TEXT_CONFIGS:
-        raise ValueError(f"text_config.model_type: got {model_type!r}, wanted one of {', '.join(TEXT_CONFIGS)}")
+        raise ValueError(f"text_config.model_type: got {model_type!r}, expected one of {', '.join(TEXT_CONFIGS)}")
     return TEXT_CONFIGS[model_type](**fields)

@@ -21,7 +21,7 @@ from avcap.files.lock import lock_folder
 from avcap.files.write import write_text
 from avcap.model.checkpoints import Source, check_fit, open_source, released_names
 from avcap.model.layouts import ADAPTER_CONFIG, Checkpoint, Layout, check_tokenizer_files, identify
-from avcap.model.placing import describe_bytes, describe_count
+from avcap.model.placement import describe_bytes, describe_count
 from avcap.model.plus_keys import NOT_IN_ADAPTERS, TRAINING_PREFIXES
 from avcap.model.unpickle import unpickle
 from avcap.model.weight_files import TensorInfo, read_header
@@ -159,10 +159,10 @@ def check_adapter_config(checkpoint: Checkpoint) -> None:
     """Raises UserError for an adapter that is not a plain LoRA."""
     fields, file = checkpoint.fields, checkpoint.path / ADAPTER_CONFIG
     if (kind := fields.get("peft_type")) != "LORA":
-        raise UserError(f"{file}: got peft_type {kind!r}, wanted LORA; merge it with the program that made it")
+        raise UserError(f"{file}: got peft_type {kind!r}, expected LORA; merge it with the program that made it")
     for name in ("use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"):
         if fields.get(name):
-            raise UserError(f"{file}: got {name}={fields[name]!r}, wanted a plain LoRA; merge it with PEFT")
+            raise UserError(f"{file}: got {name}={fields[name]!r}, expected a plain LoRA; merge it with PEFT")
     if not isinstance(fields.get("r"), int) or not isinstance(fields.get("lora_alpha"), int | float) or fields["r"] < 1:
         raise UserError(f"{file}: no numbers r and lora_alpha in it; download it again")
 
@@ -224,10 +224,10 @@ def overlay_values(
     return values
 
 
-def _check_shape(what: str, name: str, got: tuple[int, ...], wanted: tuple[int, ...], source: Source) -> None:
-    if got != wanted:
+def _check_shape(what: str, name: str, got: tuple[int, ...], expected: tuple[int, ...], source: Source) -> None:
+    if got != expected:
         raise UserError(
-            f"{what}: {name} is for a weight of {list(got)}, but that of {source.checkpoint.path} is {list(wanted)}; "
+            f"{what}: {name} is for a weight of {list(got)}, but that of {source.checkpoint.path} is {list(expected)}; "
             "it is of another base"
         )
 

@@ -11,7 +11,7 @@ from avcap.errors import UserError
 from avcap.model.checkpoints import Source, check_fit, load_tokenizer, open_source, released_names, skeleton
 from avcap.model.convert import LORA, check_adapter_config, overlay_values, plain_name
 from avcap.model.layouts import RUNNABLE, WHAT_TO_DO, Checkpoint, Layout, check_tokenizer_files, identify
-from avcap.model.placing import QUANTIZED_BYTES, Placing, available_bytes, describe_bytes, describe_count
+from avcap.model.placement import QUANTIZED_BYTES, DevicePlacement, available_bytes, describe_bytes, describe_count
 from avcap.model.plus_keys import NOT_IN_ADAPTERS
 
 NUM_NAMED = 5
@@ -72,12 +72,12 @@ def _describe_files(checkpoint: Checkpoint, report: Report) -> None:
 def _describe_model(checkpoint: Checkpoint, report: Report) -> None:
     """A layout that runs -> its keys, head, tokenizer and memory."""
     source = open_source(checkpoint.path)
-    wanted = {name: tuple(weight.shape) for name, weight in skeleton(source).named_parameters()}
-    missing = sorted(name for name in wanted if name not in source.tensors)
-    unknown = sorted(source.tensors[name].name for name in source.tensors if name not in wanted)
-    misshapen = [info.name for name, info in source.tensors.items() if wanted.get(name, info.shape) != info.shape]
-    found = len(wanted) - len(missing)
-    report.say("keys", f"{found} of {len(wanted)} weights have a value{_named(', missing', missing)}"
+    expected = {name: tuple(weight.shape) for name, weight in skeleton(source).named_parameters()}
+    missing = sorted(name for name in expected if name not in source.tensors)
+    unknown = sorted(source.tensors[name].name for name in source.tensors if name not in expected)
+    misshapen = [info.name for name, info in source.tensors.items() if expected.get(name, info.shape) != info.shape]
+    found = len(expected) - len(missing)
+    report.say("keys", f"{found} of {len(expected)} weights have a value{_named(', missing', missing)}"
                f"{_named(', unexpected', unknown)}{_named(', of another shape', misshapen)}")  # fmt: skip
     without_meaning = len(checkpoint.tensors) - len(source.tensors)
     if without_meaning:
@@ -107,7 +107,7 @@ def _describe_memory(source: Source, report: Report) -> None:
     forms = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     sizes = [f"{describe_bytes(count * dtype.itemsize)} {name}" for name, dtype in forms.items()]
     sizes += [f"{describe_bytes(count * size)} {form}" for form, size in QUANTIZED_BYTES.items()]
-    free = available_bytes(Placing())
+    free = available_bytes(DevicePlacement())
     here = "" if free is None else f"; {describe_bytes(free)} are free here"
     report.say("to run it", f"weights take {', '.join(sizes)}{here}; for tokens and time: avcap plan")
 

@@ -8,6 +8,6 @@ from avcap.model.captioning import CaptioningModel
 
 def encoder_hash(model: CaptioningModel) -> str:
     """The weights that turn media into features -> 12 hex digits. Features of other encoders are other features."""
-    parts = (model.vision_tower, model.sound_encoder)
+    parts = (model.vision_tower, model.audio_encoder)
     tensors = (named for part in parts for named in sorted(part.state_dict().items()))
     return hash_tensors(tensors, digest=hashlib.sha256())[:12]

@@ -26,7 +26,7 @@ class VisionGrid:
 
     def __post_init__(self) -> None:
         if min(self.height, self.width, self.num_frames) < 1 or not self.seconds_per_grid > 0:
-            raise ValueError(f"got {self}, wanted all its numbers above 0")
+            raise ValueError(f"got {self}, expected all its numbers above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,9 @@ class MediaFeatures:
     frame_times_T: Sequence[float] = ()
     lead_in_NV: torch.Tensor | None = None
     """Features of the frame before the first one, for `frame_difference`; None: the first difference is zero."""
-    sound_KPA: torch.Tensor | None = None
-    sound_queries_UQ: torch.Tensor | None = None
-    """Instead of `sound_KPA`: what `qform_sound` made of it, for as long as the Q-Former is frozen."""
+    audio_KPA: torch.Tensor | None = None
+    audio_queries_UQ: torch.Tensor | None = None
+    """Instead of `audio_KPA`: what `qform_audio` made of it, for as long as the Q-Former is frozen."""
     audio_seconds: float = 0.0
     """Length of the real sound, without padding."""
     start_s: float = 0.0
@@ -55,25 +55,25 @@ class MediaFeatures:
         num_frames = 0 if self.vision_TNV is None else len(self.vision_TNV)
         if num_frames != len(self.frame_times_T):
             raise ValueError(f"frame_times_T: got {len(self.frame_times_T)} times for {num_frames} frames")
-        if self.sound_KPA is not None and self.sound_queries_UQ is not None:
-            raise ValueError("sound_KPA and sound_queries_UQ are the same sound: give one of them")
-        if num_frames == 0 and not self.has_sound:
+        if self.audio_KPA is not None and self.audio_queries_UQ is not None:
+            raise ValueError("audio_KPA and audio_queries_UQ are the same sound: give one of them")
+        if num_frames == 0 and not self.has_audio:
             raise ValueError("a clip needs frames or sound, this one has neither")
-        if self.has_sound and self.audio_seconds <= 0:
-            raise ValueError(f"audio_seconds: got {self.audio_seconds}, wanted the length of the sound that was given")
-        if self.time_text_ids is not None and (self.has_sound or len(self.time_text_ids) != num_frames):
+        if self.has_audio and self.audio_seconds <= 0:
+            raise ValueError(f"audio_seconds: got {self.audio_seconds}, expected the length of the sound that was given")
+        if self.time_text_ids is not None and (self.has_audio or len(self.time_text_ids) != num_frames):
             raise ValueError(
-                f"time_text_ids: got {len(self.time_text_ids)} texts, wanted one for each of {num_frames} frames"
+                f"time_text_ids: got {len(self.time_text_ids)} texts, expected one for each of {num_frames} frames"
                 " of a clip without sound"
             )
 
     @property
-    def has_sound(self) -> bool:
-        return self.sound_KPA is not None or self.sound_queries_UQ is not None
+    def has_audio(self) -> bool:
+        return self.audio_KPA is not None or self.audio_queries_UQ is not None
 
     def to(self, device: torch.device | str) -> "MediaFeatures":
         """The same features with their tensors on a device."""
-        names = ("vision_TNV", "lead_in_NV", "sound_KPA", "sound_queries_UQ")
+        names = ("vision_TNV", "lead_in_NV", "audio_KPA", "audio_queries_UQ")
         tensors = {name: getattr(self, name) for name in names}
         return replace(self, **{name: found.to(device) for name, found in tensors.items() if found is not None})
 

@@ -25,7 +25,7 @@ class Group:
     """One frame and the sound tokens after it; frame None: sound before the first frame, or a clip without frames."""
 
     frame: int | None
-    sound: tuple[int, ...]
+    audio: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -62,18 +62,18 @@ class TokenTypes:
         return tuple(t for row in range(side) for t in (*range(row * side, (row + 1) * side), *newline))
 
     @property
-    def first_sound(self) -> int:
+    def first_audio(self) -> int:
         return self.cells_per_side**2 + int(self.row_newline)
 
     @property
     def count(self) -> int:
-        return self.first_sound + self.windows_per_s * self.num_queries
+        return self.first_audio + self.windows_per_s * self.num_queries
 
-    def of_sound(self, token: int, time_s: float) -> int:
+    def of_audio(self, token: int, time_s: float) -> int:
         """Sound token and the instant at which its window starts -> its type."""
         part_of_second = (time_s + EPSILON_S) % 1.0
         window = min(int(part_of_second * self.windows_per_s + EPSILON_S), self.windows_per_s - 1)
-        return self.first_sound + window * self.num_queries + token % self.num_queries
+        return self.first_audio + window * self.num_queries + token % self.num_queries
 
 
 def window_starts(num_chunks: int, *, windows_per_chunk: int, chunk_s: float, stride_s: float) -> list[float]:
@@ -86,32 +86,32 @@ def num_real_windows(starts_s: Sequence[float], *, audio_seconds: float) -> int:
     return bisect_left(starts_s, audio_seconds - EPSILON_S)
 
 
-def plan_true_time(frame_times_s: Sequence[float], sound_times_s: Sequence[float]) -> list[Group]:
+def plan_true_time(frame_times_s: Sequence[float], audio_times_s: Sequence[float]) -> list[Group]:
     """Sorted times of frames and of sound tokens (same clock) -> groups, with every frame and token exactly once.
 
     Tokens in [time of frame k, time of frame k+1) follow frame k; earlier ones come first, the rest come last.
     """
-    for name, times_s in (("frame", frame_times_s), ("sound", sound_times_s)):
+    for name, times_s in (("frame", frame_times_s), ("audio", audio_times_s)):
         if any(later < earlier for earlier, later in itertools.pairwise(times_s)):
             raise ValueError(f"{name} times must not decrease: {list(times_s)[:8]}")
-    first_of_frame = [bisect_left(sound_times_s, time_s - EPSILON_S) for time_s in frame_times_s]
-    borders = [0, *first_of_frame, len(sound_times_s)]
+    first_of_frame = [bisect_left(audio_times_s, time_s - EPSILON_S) for time_s in frame_times_s]
+    borders = [0, *first_of_frame, len(audio_times_s)]
     frames: list[int | None] = [None, *range(len(frame_times_s))]
     groups = [
-        Group(frame=frame, sound=tuple(range(start, end)))
+        Group(frame=frame, audio=tuple(range(start, end)))
         for frame, start, end in zip(frames, borders[:-1], borders[1:], strict=True)
     ]
-    return groups[1:] if not groups[0].sound else groups
+    return groups[1:] if not groups[0].audio else groups
 
 
-def plan_official(num_frames: int, num_sound_tokens: int) -> list[Group]:
+def plan_official(num_frames: int, num_audio_tokens: int) -> list[Group]:
     """Counts -> the released order: ceil(tokens / frames) tokens after every frame, some repeated to make it even."""
     if num_frames == 0:
-        return [Group(frame=None, sound=tuple(range(num_sound_tokens)))]
-    per_frame = math.ceil(num_sound_tokens / num_frames)
-    sound = nearest_indices(num_sound_tokens, per_frame * num_frames)
+        return [Group(frame=None, audio=tuple(range(num_audio_tokens)))]
+    per_frame = math.ceil(num_audio_tokens / num_frames)
+    audio = nearest_indices(num_audio_tokens, per_frame * num_frames)
     return [
-        Group(frame=frame, sound=tuple(sound[frame * per_frame : (frame + 1) * per_frame]))
+        Group(frame=frame, audio=tuple(audio[frame * per_frame : (frame + 1) * per_frame]))
         for frame in range(num_frames)
     ]
 
@@ -132,13 +132,13 @@ def lay_out(
     groups: Sequence[Group],
     *,
     frame_times_s: Sequence[float],
-    sound_times_s: Sequence[float],
+    audio_times_s: Sequence[float],
     types: TokenTypes,
     time_text_ids: Sequence[Sequence[int]] | None = None,
 ) -> Layout:
     """A plan and the times of its frames and sound tokens -> the order of all tokens, time text after its frame."""
     frame_types = types.of_frame
-    first_sound_row = len(frame_times_s) * len(frame_types)
+    first_audio_row = len(frame_times_s) * len(frame_types)
     layout = Layout(ids=[], rows=[], seconds=[], types=[])
     for group in groups:
         if group.frame is not None:
@@ -148,11 +148,11 @@ def lay_out(
             layout.seconds.extend([_whole_second(frame_times_s[group.frame])] * len(frame_types))
             layout.types.extend(frame_types)
             layout.ids.extend(time_text_ids[group.frame] if time_text_ids is not None else ())
-        layout.ids.extend([AUDIO_ID] * len(group.sound))
-        for token in group.sound:
-            layout.rows.append(first_sound_row + token)
-            layout.seconds.append(_whole_second(sound_times_s[token]))
-            layout.types.append(types.of_sound(token, sound_times_s[token]))
+        layout.ids.extend([AUDIO_ID] * len(group.audio))
+        for token in group.audio:
+            layout.rows.append(first_audio_row + token)
+            layout.seconds.append(_whole_second(audio_times_s[token]))
+            layout.types.append(types.of_audio(token, audio_times_s[token]))
     return layout
 
 

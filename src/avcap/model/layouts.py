@@ -78,7 +78,7 @@ def identify(path: str | Path) -> Checkpoint:
         return Checkpoint(path=path, layout=Layout.TRAINING, fields={}, tensors={})
     folder = path.parent if path.is_file() else path
     if not folder.is_dir():
-        raise UserError(f"{path}: no such file or folder; wanted a checkpoint folder ({HELP})")
+        raise UserError(f"{path}: no such file or folder; expected a checkpoint folder ({HELP})")
     if not (folder / CONFIG).exists() and (folder / ADAPTER_CONFIG).exists():
         fields = read_json(folder / ADAPTER_CONFIG)
         tensors = read_tensors(folder, single=ADAPTER_FILE)
@@ -96,16 +96,16 @@ def _without_config(folder: Path) -> str:
     """A folder without config.json -> what is wrong with it."""
     files = sorted(entry.name for entry in folder.iterdir())
     if not files:
-        return f"{folder}: an empty folder, wanted a checkpoint folder ({HELP})"
+        return f"{folder}: an empty folder, expected a checkpoint folder ({HELP})"
     if pickles := [name for name in files if name.endswith(PICKLE_SUFFIXES)]:
         return (
-            f"{folder}: got {pickles[0]} without {CONFIG}, wanted a checkpoint folder; name the file itself: "
+            f"{folder}: got {pickles[0]} without {CONFIG}, expected a checkpoint folder; name the file itself: "
             f"avcap convert {folder / pickles[-1]} DST --base FOLDER"
         )
     if any(name.endswith(".safetensors") or name == SHARD_INDEX for name in files):
-        return f"{folder / CONFIG}: is missing beside the weights, wanted a checkpoint folder; download it too"
+        return f"{folder / CONFIG}: is missing beside the weights, expected a checkpoint folder; download it too"
     more = ", ..." if len(files) > 3 else ""
-    return f"{folder}: no {CONFIG} but {', '.join(files[:3])}{more}; wanted a checkpoint folder ({HELP})"
+    return f"{folder}: no {CONFIG} but {', '.join(files[:3])}{more}; expected a checkpoint folder ({HELP})"
 
 
 def _check_model_type(folder: Path, fields: dict[str, Any]) -> None:
@@ -113,7 +113,7 @@ def _check_model_type(folder: Path, fields: dict[str, Any]) -> None:
     if model_type in KNOWN_TYPES or str(model_type).startswith(OWN_PREFIX):
         return
     raise UserError(
-        f"{folder / CONFIG}: got model_type {model_type!r}, wanted one of {', '.join(KNOWN_TYPES)}; "
+        f"{folder / CONFIG}: got model_type {model_type!r}, expected one of {', '.join(KNOWN_TYPES)}; "
         "avcap runs no other backbone"
     )
 
@@ -125,8 +125,8 @@ def _layout(fields: dict[str, Any], tensors: dict[str, TensorInfo]) -> Layout:
     if model_type == WHISPER_TYPE:
         return Layout.WHISPER
     if model_type == PLUS_TYPE:
-        hears = "audio_config" in fields or any(name.startswith((AUDIO_PREFIX, NEW_AUDIO_PREFIX)) for name in tensors)
-        return Layout.PLUS if hears else Layout.QWEN
+        has_audio = "audio_config" in fields or any(name.startswith((AUDIO_PREFIX, NEW_AUDIO_PREFIX)) for name in tensors)
+        return Layout.PLUS if has_audio else Layout.QWEN
     return Layout.OWN
 
 

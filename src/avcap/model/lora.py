@@ -32,7 +32,7 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         if unknown := [target for target in self.targets if target not in BLOCK_OF]:
-            raise UserError(f"targets: got {unknown[0]!r}, wanted some of {', '.join(BLOCK_OF)}")
+            raise UserError(f"targets: got {unknown[0]!r}, expected some of {', '.join(BLOCK_OF)}")
 
 
 def attach_lora(model: CaptioningModel, config: LoraConfig) -> None:
@@ -41,8 +41,8 @@ def attach_lora(model: CaptioningModel, config: LoraConfig) -> None:
     from peft import inject_adapter_in_model
 
     paths = [
-        f"layers.{number}.{BLOCK_OF[target]}.{target}"
-        for number in range(model.config.text_config.num_hidden_layers)
+        f"layers.{index}.{BLOCK_OF[target]}.{target}"
+        for index in range(model.config.text_config.num_hidden_layers)
         for target in config.targets
     ]
     peft_config = PeftConfig(

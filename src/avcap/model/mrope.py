@@ -14,7 +14,7 @@ POSITIONS_PER_S = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class MediaPlaces:
+class MediaPositions:
     """Positions (3, M) in the order in which the tokens stand, and of the token behind them."""
 
     of_tokens: np.ndarray
@@ -31,59 +31,59 @@ def grid_times(num_grids: int, *, seconds_per_grid: float) -> np.ndarray:
     return np.floor(steps).astype(np.int64)
 
 
-def sound_times(starts_s: Sequence[float] | np.ndarray) -> np.ndarray:
+def audio_times(starts_s: Sequence[float] | np.ndarray) -> np.ndarray:
     """Where the windows of sound tokens begin -> (U,) whole steps of time."""
     return np.floor(np.asarray(starts_s) * POSITIONS_PER_S + 1e-6).astype(np.int64)
 
 
-def sound_per_grid(num_grids: int, sound_times_U: np.ndarray, *, seconds_per_grid: float) -> list[int]:
+def audio_per_grid(num_grids: int, audio_times_U: np.ndarray, *, seconds_per_grid: float) -> list[int]:
     """-> how many sound tokens follow each grid: those that end no later than it does; the last gets the rest.
 
     Where sound ends before the picture, later grids have none. (Released code, of 2509: n_i = floor(2 s (i + 1)) -
     floor(2 s i), the last grid takes what remains, which must not be negative.)
 
-    >>> sound_per_grid(4, sound_times([0.0, 0.5, 1.0]), seconds_per_grid=0.5)
+    >>> audio_per_grid(4, audio_times([0.0, 0.5, 1.0]), seconds_per_grid=0.5)
     [1, 1, 1, 0]
     """
     borders = grid_times(num_grids + 1, seconds_per_grid=seconds_per_grid)
-    ends = np.searchsorted(sound_times_U, borders[1:], side="left")
-    ends[-1] = len(sound_times_U)
+    ends = np.searchsorted(audio_times_U, borders[1:], side="left")
+    ends[-1] = len(audio_times_U)
     return np.diff(ends, prepend=0).tolist()
 
 
-def train_places(
-    grid_times_S: np.ndarray, *, height: int, width: int, sound_times_U: np.ndarray, order_M: np.ndarray
-) -> MediaPlaces:
+def train_positions(
+    grid_times_S: np.ndarray, *, height: int, width: int, audio_times_U: np.ndarray, order_M: np.ndarray
+) -> MediaPositions:
     """Times of grids (each height x width tokens) and sound tokens -> positions as in the released training.
 
     Picture: (time, row, column). Sound beside picture: (time, 0, time), alone: (time, time, 0). What follows goes on
     after the latest time if there is sound, after the largest position on any axis if not. `order_M`: which of [picture
     tokens, sound tokens] stands where.
     """
-    picture_3 = _picture(grid_times_S, height=height, width=width)
-    none_U = np.zeros_like(sound_times_U)
-    has_picture, has_sound = bool(len(grid_times_S)), bool(len(sound_times_U))
-    axes = (sound_times_U, none_U, sound_times_U) if has_picture else (sound_times_U, sound_times_U, none_U)
-    both_3M = np.concatenate([picture_3, np.stack(axes)], axis=1)
-    last = both_3M[0].max() if has_sound else both_3M.max()
-    return MediaPlaces(of_tokens=both_3M[:, order_M], following=int(last) + 1)
+    visual_3 = _video(grid_times_S, height=height, width=width)
+    none_U = np.zeros_like(audio_times_U)
+    has_video, has_audio = bool(len(grid_times_S)), bool(len(audio_times_U))
+    axes = (audio_times_U, none_U, audio_times_U) if has_video else (audio_times_U, audio_times_U, none_U)
+    both_3M = np.concatenate([visual_3, np.stack(axes)], axis=1)
+    last = both_3M[0].max() if has_audio else both_3M.max()
+    return MediaPositions(of_tokens=both_3M[:, order_M], following=int(last) + 1)
 
 
-def official_generate_places(
-    num_grids: int, *, height: int, width: int, num_sound: int, steps_per_grid: int
-) -> MediaPlaces:
+def official_generate_positions(
+    num_grids: int, *, height: int, width: int, num_audio: int, steps_per_grid: int
+) -> MediaPositions:
     """Counts -> the positions that the published generation used, by mistake, in place of those of the training.
 
     It takes a grid for a second (`steps_per_grid` = the backbone's tokens_per_second), and lays the picture's positions
     over the first tokens, whatever they are; all further ones are counted like text.
     """
-    picture_3 = _picture(np.arange(num_grids) * steps_per_grid, height=height, width=width)
-    first = int(picture_3.max()) + 1 if num_grids else 0
-    rest_3 = np.broadcast_to(np.arange(first, first + num_sound), (3, num_sound))
-    return MediaPlaces(of_tokens=np.concatenate([picture_3, rest_3], axis=1), following=first + num_sound)
+    visual_3 = _video(np.arange(num_grids) * steps_per_grid, height=height, width=width)
+    first = int(visual_3.max()) + 1 if num_grids else 0
+    rest_3 = np.broadcast_to(np.arange(first, first + num_audio), (3, num_audio))
+    return MediaPositions(of_tokens=np.concatenate([visual_3, rest_3], axis=1), following=first + num_audio)
 
 
-def _picture(times_S: np.ndarray, *, height: int, width: int) -> np.ndarray:
+def _video(times_S: np.ndarray, *, height: int, width: int) -> np.ndarray:
     """Times of grids -> (3, S * height * width), row by row."""
     axes = np.meshgrid(times_S, np.arange(height), np.arange(width), indexing="ij")
     return np.stack([axis.reshape(-1) for axis in axes])

@@ -31,7 +31,7 @@ def to_patches(frames_TCHW: torch.Tensor, sizes: PatchSizes) -> tuple[torch.Tens
     """
     num_frames, channels, height, width = frames_TCHW.shape
     if height % sizes.factor or width % sizes.factor:
-        raise ValueError(f"frames: got {height} x {width} pixels, wanted multiples of {sizes.factor}")
+        raise ValueError(f"frames: got {height} x {width} pixels, expected multiples of {sizes.factor}")
     missing = -num_frames % sizes.frames
     frames_TCHW = torch.cat([frames_TCHW, frames_TCHW[-1:].expand(missing, -1, -1, -1)])
     grid = len(frames_TCHW) // sizes.frames, height // sizes.patch, width // sizes.patch

@@ -16,7 +16,7 @@ _PREFIXES = (
     ("model.language_model.", "language_model.model."),
     ("lm_head.", "language_model.lm_head."),
 )
-_IN_ENCODER = "sound_encoder."
+_IN_ENCODER = "audio_encoder."
 _TOKEN_IDS = (
     "vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id", "audio_token_id",
 )  # fmt: skip
@@ -26,12 +26,12 @@ def our_plus_name(released_name: str) -> str | None:
     """Name of a released tensor, old or new -> name in `Salmonn2PlusForCaptioning`; None for one without meaning.
 
     >>> our_plus_name("visual.merger.ln_q.weight"), our_plus_name("audio.q_tokens")
-    ('vision_aligner.ln_q.weight', 'sound_aligner.query_tokens')
+    ('vision_aligner.ln_q.weight', 'audio_aligner.query_tokens')
     """
     name = new_name(released_name)
     if name.startswith(AUDIO_PREFIX):
         part = audio_part(name)
-        return part if part is None or part.startswith(_IN_ENCODER) else f"sound_aligner.{part}"
+        return part if part is None or part.startswith(_IN_ENCODER) else f"audio_aligner.{part}"
     for theirs, ours in _PREFIXES:
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
@@ -43,7 +43,7 @@ def plus_config(folder: Path, fields: dict[str, Any]) -> Salmonn2PlusConfig:
     audio = fields.get("audio_config")
     if not isinstance(audio, dict) or not isinstance(audio.get("qformer_config"), dict):
         raise UserError(
-            f"{folder}/config.json: got a {fields.get('model_type')} without audio_config.qformer_config, wanted a "
+            f"{folder}/config.json: got a {fields.get('model_type')} without audio_config.qformer_config, expected a "
             "video-SALMONN 2+ checkpoint; for a plain backbone see avcap init-audio"
         )
     audio = dict(audio)

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from transformers import AutoConfig, Blip2QFormerConfig, PreTrainedConfig, WhisperConfig
 
-from avcap.model.configuration import CHATML_V1, RELEASED_AUDIO, SoundWindows
+from avcap.model.configuration import CHATML_V1, RELEASED_AUDIO, AudioWindows
 from avcap.model.patches import PatchSizes
 
 BACKBONES = {
@@ -45,7 +45,7 @@ PLUS_TEXT = {
 }
 
 
-class Salmonn2PlusConfig(SoundWindows, PreTrainedConfig):
+class Salmonn2PlusConfig(AudioWindows, PreTrainedConfig):
     """Sub-configs of stock modules plus the fields of what joins them."""
 
     model_type = "avcap_salmonn2_plus"
@@ -71,7 +71,7 @@ class Salmonn2PlusConfig(SoundWindows, PreTrainedConfig):
     """Seconds from one window to the next."""
     num_queries: int = 1
     """Sound tokens per window."""
-    padded_sound: bool = True
+    padded_audio: bool = True
     """The tokens of the silence that fills the last sound chunk follow the last frames, as in the released training.
     False leaves them out."""
 
@@ -114,16 +114,16 @@ class Salmonn2PlusConfig(SoundWindows, PreTrainedConfig):
     def _check(self) -> None:
         """Raises ValueError that names the first dial with an impossible value."""
         if self.positions not in POSITIONS:
-            raise ValueError(f"positions: got {self.positions!r}, wanted one of {', '.join(POSITIONS)}")
+            raise ValueError(f"positions: got {self.positions!r}, expected one of {', '.join(POSITIONS)}")
         parts = self.vision_config.model_type, self.text_config.model_type
         if parts not in BACKBONES.values():
             known = ", ".join(" with ".join(backbone) for backbone in BACKBONES.values())
-            raise ValueError(f"backbone: got {parts[0]} with {parts[1]}, wanted {known}")
+            raise ValueError(f"backbone: got {parts[0]} with {parts[1]}, expected {known}")
         if self.positions == "official_generate" and parts != BACKBONES["qwen2_5_vl"]:
-            raise ValueError(f"positions: got official_generate for {parts[1]}, wanted qwen2_5_vl_text, or train")
+            raise ValueError(f"positions: got official_generate for {parts[1]}, expected qwen2_5_vl_text, or train")
         if self.vision_config.out_hidden_size != self.text_config.hidden_size:
             raise ValueError(
-                f"vision_config.out_hidden_size: got {self.vision_config.out_hidden_size}, wanted the language model's "
+                f"vision_config.out_hidden_size: got {self.vision_config.out_hidden_size}, expected the language model's "
                 f"hidden_size, {self.text_config.hidden_size}"
             )
         self.check_windows()
@@ -136,7 +136,7 @@ class Salmonn2PlusConfig(SoundWindows, PreTrainedConfig):
         )
 
     @property
-    def speech_layer_norm(self) -> bool:
+    def audio_layer_norm(self) -> bool:
         """This and those below: what the other family may have and this has not."""
         return False
 

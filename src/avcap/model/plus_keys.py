@@ -14,7 +14,7 @@ AUDIO_PARTS = (
     ("qformer.bert.embeddings.LayerNorm.", "qformer.layernorm."),
     ("qformer.bert.encoder.", "qformer.encoder."),
     ("audio_proj.", "proj."),
-    ("", "sound_encoder."),
+    ("", "audio_encoder."),
 )
 """After `audio.`: released prefix -> part of the audio branch, first match wins; the rest is the Whisper encoder."""
 IN_QFORMER = (("attention.self.", "attention.attention."),)

@@ -2,7 +2,7 @@
 
     frames   -> encode_frames -+
                                +-> align -> MediaTokens -> embed (splice into the prompt) -> language model
-    log-mel  -> encode_sound  -+
+    log-mel  -> encode_audio  -+
 
 The encoders are frozen in every stage of the method, so their output (`MediaFeatures`) can be kept; what trains
 begins at `align`.
@@ -24,7 +24,7 @@ from transformers import initialization as init
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from avcap.model.aligner import (
-    SoundAligner,
+    AudioAligner,
     TokenTags,
     VisionAligner,
     pool_cells,
@@ -53,7 +53,7 @@ class _Clip:
 
     layout: Layout
     num_visual_rows: int
-    num_sound_rows: int
+    num_audio_rows: int
 
 
 class Salmonn2ForCaptioning(CaptioningModel):
@@ -66,9 +66,9 @@ class Salmonn2ForCaptioning(CaptioningModel):
         vision_config = copy.deepcopy(config.vision_config)
         vision_config.num_hidden_layers -= config.vision_layers_dropped
         self.vision_tower = SiglipVisionModel(vision_config)
-        self.sound_encoder = WhisperEncoder(config.audio_config)
+        self.audio_encoder = WhisperEncoder(config.audio_config)
         self.vision_aligner = VisionAligner(config)
-        self.sound_aligner = SoundAligner(config)
+        self.audio_aligner = AudioAligner(config)
         self.tags = TokenTags(config)
         self.language_model = LANGUAGE_MODELS[config.text_config.model_type](config.text_config)
         self.post_init()
@@ -83,7 +83,7 @@ class Salmonn2ForCaptioning(CaptioningModel):
         """8-bit frames of the tower's size -> pixel values. This order of operations gives those of the release."""
         return (frames_TCHW.to(torch.float32) / 255.0 - self.config.image_mean) / self.config.image_std
 
-    def encode_picture(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
+    def encode_video(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
         """8-bit frames of the tower's size -> vision features (T, N, V)."""
         return self.encode_frames(self.normalize_pixels(frames_TCHW))
 
@@ -113,11 +113,11 @@ class Salmonn2ForCaptioning(CaptioningModel):
     def align_batch(self, media: Sequence[MediaFeatures]) -> list[MediaTokens]:
         """Features of clips -> tokens of each; one projector call and one Q-Former call for all clips together."""
         clips = [self._lay_out(clip) for clip in media]
-        rows_RD = torch.cat([self._visual_rows(media), self._sound_rows(media, clips)])
+        rows_RD = torch.cat([self._visual_rows(media), self._audio_rows(media, clips)])
         first_visual = [0, *accumulate(clip.num_visual_rows for clip in clips)]
-        first_sound = [first_visual[-1] + n for n in (0, *accumulate(clip.num_sound_rows for clip in clips))]
+        first_audio = [first_visual[-1] + n for n in (0, *accumulate(clip.num_audio_rows for clip in clips))]
         order = [
-            first_visual[i] + row if row < clip.num_visual_rows else first_sound[i] + row - clip.num_visual_rows
+            first_visual[i] + row if row < clip.num_visual_rows else first_audio[i] + row - clip.num_visual_rows
             for i, clip in enumerate(clips)
             for row in clip.layout.rows
         ]
@@ -141,20 +141,20 @@ class Salmonn2ForCaptioning(CaptioningModel):
         starts_s = self._window_starts(media)
         official = config.sync == "official"
         num_windows = len(starts_s) if official else num_real_windows(starts_s, audio_seconds=media.audio_seconds)
-        sound_times_s = [media.start_s + start for start in starts_s[:num_windows] for _ in range(config.num_queries)]
+        audio_times_s = [media.start_s + start for start in starts_s[:num_windows] for _ in range(config.num_queries)]
         if official:
-            groups = plan_official(len(media.frame_times_T), len(sound_times_s))
+            groups = plan_official(len(media.frame_times_T), len(audio_times_s))
         else:
-            groups = plan_true_time(media.frame_times_T, sound_times_s)
+            groups = plan_true_time(media.frame_times_T, audio_times_s)
         layout = lay_out(
             groups,
             frame_times_s=media.frame_times_T,
-            sound_times_s=sound_times_s,
+            audio_times_s=audio_times_s,
             types=token_types(config),
             time_text_ids=media.time_text_ids,
         )
         num_visual_rows = len(media.frame_times_T) * config.visual_tokens_per_frame
-        return _Clip(layout=layout, num_visual_rows=num_visual_rows, num_sound_rows=len(sound_times_s))
+        return _Clip(layout=layout, num_visual_rows=num_visual_rows, num_audio_rows=len(audio_times_s))
 
     def _visual_rows(self, media: Sequence[MediaFeatures]) -> torch.Tensor:
         """Clips -> visual tokens of all their frames, one after the other (R, D)."""
@@ -168,18 +168,18 @@ class Salmonn2ForCaptioning(CaptioningModel):
             return self._no_rows()
         return self.vision_aligner(torch.cat(inputs)).flatten(0, 1)
 
-    def _sound_rows(self, media: Sequence[MediaFeatures], clips: Sequence[_Clip]) -> torch.Tensor:
+    def _audio_rows(self, media: Sequence[MediaFeatures], clips: Sequence[_Clip]) -> torch.Tensor:
         """Clips -> the sound tokens that their layouts use, one after the other (R, D)."""
-        used = [laid_out.num_sound_rows for laid_out in clips]
+        used = [laid_out.num_audio_rows for laid_out in clips]
         if not sum(used):
             return self._no_rows()
-        queries_UQ = self._sound_queries(media, used)
-        rows_UD = self.sound_aligner.project(queries_UQ)
+        queries_UQ = self._audio_queries(media, used)
+        rows_UD = self.audio_aligner.project(queries_UQ)
         if self.config.segment_positions:
-            per_chunk = self.config.sound_tokens_per_chunk
+            per_chunk = self.config.audio_tokens_per_chunk
             chunks_U = self._index([token // per_chunk for num_tokens in used for token in range(num_tokens)])
             rows_UD = rows_UD + segment_positions(chunks_U, width=rows_UD.shape[-1]).to(rows_UD.dtype)
-        return self.sound_aligner.norm(rows_UD)
+        return self.audio_aligner.norm(rows_UD)
 
 def _media_tokens(
     layout: Layout,

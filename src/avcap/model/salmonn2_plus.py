@@ -2,7 +2,7 @@
 
     frames   -> vision_tower (two frames a grid) -> vision_aligner (merger) ----+
                                                                                 +-> one vision block -> language model
-    log-mel  -> sound_encoder -> sound_aligner (Q-Former, a token a half second)-+
+    log-mel  -> audio_encoder -> audio_aligner (Q-Former, a token a half second)-+
 
 No backbone code is ours: tower, merger and language model are modules of `transformers`. What the published code did
 to stock Qwen2.5-VL is in the order of the tokens (`_lay_out`) and in their positions (`mrope`).
@@ -27,7 +27,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTra
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from avcap.model import mrope
-from avcap.model.aligner import SoundAligner
+from avcap.model.aligner import AudioAligner
 from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaFeatures, MediaTokens, Outline, Positions, VisionGrid
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID, num_real_windows
@@ -142,7 +142,7 @@ class _Clip:
     order_M: np.ndarray
     seconds_M: np.ndarray
     num_visual: int
-    num_sound: int
+    num_audio: int
     places: Positions
 
     @property
@@ -161,8 +161,8 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         super().__init__(config)
         self.vision_tower = VISION_TOWERS[config.vision_config.model_type](config.vision_config)
         self.vision_aligner = _take_mergers(self.vision_tower, config.vision_config.spatial_merge_size**2)
-        self.sound_encoder = WhisperEncoder(config.audio_config)
-        self.sound_aligner = SoundAligner(config)
+        self.audio_encoder = WhisperEncoder(config.audio_config)
+        self.audio_aligner = AudioAligner(config)
         self.language_model = LanguageModel(config.text_config)
         self.post_init()
 
@@ -171,7 +171,7 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         mergers = len(self.vision_aligner.mergers) if isinstance(self.vision_aligner, Mergers) else 1
         return self.config.text_config.hidden_size * mergers
 
-    def encode_picture(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
+    def encode_video(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
         """8-bit frames, sides multiples of `patch_sizes.factor` -> vision features (T grids, N, V)."""
         rows_RE, grid = to_patches(frames_TCHW, self.config.patch_sizes)
         return self.encode_patches(rows_RE, grid)
@@ -210,21 +210,21 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
     def align_batch(self, media: Sequence[MediaFeatures]) -> list[MediaTokens]:
         """Features of clips -> tokens of each; one merger call and one Q-Former call for all clips together."""
         clips = [self._lay_out(clip) for clip in media]
-        visual_RD, sound_RD = self._visual_rows(media), self._sound_rows(media, clips)
+        visual_RD, audio_RD = self._visual_rows(media), self._audio_rows(media, clips)
         visual = visual_RD.split([clip.num_visual for clip in clips])
-        sound = sound_RD.split([clip.num_sound for clip in clips])
+        audio = audio_RD.split([clip.num_audio for clip in clips])
         return [
             self._media_tokens(*parts, grid=one.grid)
-            for one, *parts in zip(media, clips, visual, sound, strict=True)
+            for one, *parts in zip(media, clips, visual, audio, strict=True)
         ]
 
     def _media_tokens(
-        self, clip: _Clip, visual_RD: torch.Tensor, sound_RD: torch.Tensor, *, grid: VisionGrid | None
+        self, clip: _Clip, visual_RD: torch.Tensor, audio_RD: torch.Tensor, *, grid: VisionGrid | None
     ) -> MediaTokens:
         order_M = torch.from_numpy(clip.order_M).to(self.device)
         # sound says nothing to deeper layers
-        sound_RD = F.pad(sound_RD, (0, visual_RD.shape[-1] - sound_RD.shape[-1]))
-        embeds_MD = torch.cat([visual_RD, sound_RD]).index_select(0, order_M)
+        audio_RD = F.pad(audio_RD, (0, visual_RD.shape[-1] - audio_RD.shape[-1]))
+        embeds_MD = torch.cat([visual_RD, audio_RD]).index_select(0, order_M)
         return MediaTokens(
             ids=self._enclosed(clip.ids),
             embeds_MD=embeds_MD,
@@ -232,7 +232,7 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
             seconds_M=torch.from_numpy(clip.seconds_M).to(self.device),
             types_M=torch.zeros_like(order_M),
             num_visual=clip.num_visual,
-            num_audio=clip.num_sound,
+            num_audio=clip.num_audio,
             num_frames=grid.num_frames if grid else 0,
             is_image=grid is not None and grid.is_image,
             places=clip.places,
@@ -250,49 +250,49 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         # the merger wants single patches, and puts those of a token together again
         return self.vision_aligner(rows_RV.view(-1, width))
 
-    def _sound_rows(self, media: Sequence[MediaFeatures], clips: Sequence[_Clip]) -> torch.Tensor:
+    def _audio_rows(self, media: Sequence[MediaFeatures], clips: Sequence[_Clip]) -> torch.Tensor:
         """Clips -> the sound tokens that their layouts use, one after the other (R, D)."""
-        used = [clip.num_sound for clip in clips]
+        used = [clip.num_audio for clip in clips]
         if not sum(used):
             return self._no_rows()
-        return self.sound_aligner.project(self._sound_queries(media, used))
+        return self.audio_aligner.project(self._audio_queries(media, used))
 
     def _lay_out(self, media: MediaFeatures) -> _Clip:
         """One clip -> order and positions of its tokens: a grid, then the sound that it lasts, then the next grid."""
         starts_s = self._window_starts(media)
-        if not self.config.padded_sound:
+        if not self.config.padded_audio:
             starts_s = starts_s[: num_real_windows(starts_s, audio_seconds=media.audio_seconds)]
-        sound_s = np.repeat(np.asarray(starts_s), self.config.num_queries)
-        sound_times_U = mrope.sound_times(sound_s)
+        audio_s = np.repeat(np.asarray(starts_s), self.config.num_queries)
+        audio_times_U = mrope.audio_times(audio_s)
         grid, num_grids, per_grid = media.grid, 0, 0
         if media.vision_TNV is not None:
             if grid is None or grid.height * grid.width != media.vision_TNV.shape[1]:
                 raise ValueError(f"grid: got {grid} for features of {media.vision_TNV.shape[1]} tokens a grid")
             num_grids, per_grid = media.vision_TNV.shape[:2]
-        order_M = _by_time(num_grids, per_grid, sound_times_U, seconds_per_grid=grid.seconds_per_grid if grid else 1.0)
-        times_s = np.concatenate([np.repeat(np.asarray(media.frame_times_T), per_grid), media.start_s + sound_s])
+        order_M = _by_time(num_grids, per_grid, audio_times_U, seconds_per_grid=grid.seconds_per_grid if grid else 1.0)
+        times_s = np.concatenate([np.repeat(np.asarray(media.frame_times_T), per_grid), media.start_s + audio_s])
         return _Clip(
             order_M=order_M,
             seconds_M=np.floor(times_s[order_M] + 1e-6).astype(np.int64),
             num_visual=num_grids * per_grid,
-            num_sound=len(sound_times_U),
-            places=self._places(media, num_grids=num_grids, sound_times_U=sound_times_U, order_M=order_M),
+            num_audio=len(audio_times_U),
+            places=self._places(media, num_grids=num_grids, audio_times_U=audio_times_U, order_M=order_M),
         )
 
     def _places(
-        self, media: MediaFeatures, *, num_grids: int, sound_times_U: np.ndarray, order_M: np.ndarray
+        self, media: MediaFeatures, *, num_grids: int, audio_times_U: np.ndarray, order_M: np.ndarray
     ) -> Positions:
         """Positions of the tokens of a clip and of what encloses them, from the first of them on."""
         grid = media.grid if num_grids else None
         sizes = {"height": grid.height if grid else 0, "width": grid.width if grid else 0}
         if self.config.positions == "official_generate":
-            places = mrope.official_generate_places(
-                num_grids, **sizes, num_sound=len(sound_times_U),
+            places = mrope.official_generate_positions(
+                num_grids, **sizes, num_audio=len(audio_times_U),
                 steps_per_grid=self.config.vision_config.tokens_per_second,
             )  # fmt: skip
         else:
             times_S = mrope.grid_times(num_grids, seconds_per_grid=grid.seconds_per_grid if grid else 1.0)
-            places = mrope.train_places(times_S, **sizes, sound_times_U=sound_times_U, order_M=order_M)
+            places = mrope.train_positions(times_S, **sizes, audio_times_U=audio_times_U, order_M=order_M)
         start_X1, end_X1 = np.zeros((3, 1), np.int64), np.full((3, 1), places.following + 1)
         of_ids = np.concatenate([start_X1, places.of_tokens + 1, end_X1], axis=1)
         return Positions(of_ids=torch.from_numpy(of_ids), following=places.following + 2)
@@ -303,7 +303,7 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         if media is None or media.places is None:
             return Positions(of_ids=order_L.expand(3, -1), following=len(ids))
         block = media.places
-        first = next(place for place, token in enumerate(ids) if token in (VISUAL_ID, AUDIO_ID)) - 1
+        first = next(index for index, token in enumerate(ids) if token in (VISUAL_ID, AUDIO_ID)) - 1
         end = first + len(media.ids)
         # behind the block, everything moves by what the block takes more or less than one position an id
         shift = block.following - len(media.ids)
@@ -317,7 +317,7 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         placed = [self.positions(ids, one).of_ids for ids, one in zip(ids_BL.tolist(), media, strict=True)]
         return torch.stack(placed, dim=1).to(self.device)
 
-    def published_ids(self, ids: Sequence[int], media: MediaTokens | None) -> list[int]:
+    def official_ids(self, ids: Sequence[int], media: MediaTokens | None) -> list[int]:
         """Ids with placeholders -> the ids of the published prompt, where each media token has the id of its kind."""
         is_image = media is not None and media.is_image
         visual_id = self.config.image_token_id if is_image else self.config.video_token_id
@@ -336,16 +336,16 @@ def _take_mergers(tower: Any, patches_per_token: int) -> nn.Module:
     return mergers
 
 
-def _by_time(num_grids: int, per_grid: int, sound_times_U: np.ndarray, *, seconds_per_grid: float) -> np.ndarray:
+def _by_time(num_grids: int, per_grid: int, audio_times_U: np.ndarray, *, seconds_per_grid: float) -> np.ndarray:
     """Counts and times -> (M,): which of [visual tokens of all grids, sound tokens] stands where."""
     num_visual = num_grids * per_grid
-    sound_U = num_visual + np.arange(len(sound_times_U))
+    audio_U = num_visual + np.arange(len(audio_times_U))
     if not num_grids:
-        return sound_U
-    counts = mrope.sound_per_grid(num_grids, sound_times_U, seconds_per_grid=seconds_per_grid)
+        return audio_U
+    counts = mrope.audio_per_grid(num_grids, audio_times_U, seconds_per_grid=seconds_per_grid)
     ends = list(accumulate(counts))
     visual_SN = np.arange(num_visual).reshape(num_grids, per_grid)
     parts = []
     for grid_N, end, count in zip(visual_SN, ends, counts, strict=True):
-        parts += [grid_N, sound_U[end - count : end]]
+        parts += [grid_N, audio_U[end - count : end]]
     return np.concatenate(parts)

@@ -61,7 +61,7 @@ def tiny_config(*, vocab_size: int, time_token_ids: Sequence[int], num_mel_bins:
         pool_stride=4,
         pool_position="before",
         frame_difference=True,
-        speech_layer_norm=False,
+        audio_layer_norm=False,
         use_final_linear=False,
         segment_positions=False,
         time_text=False,

@@ -37,7 +37,7 @@ def _weights(found: Any) -> dict[str, torch.Tensor]:
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):
             found = found[wrapper]
     if not isinstance(found, dict):
-        raise ValueError(f"got a {type(found).__name__}, wanted a dict of tensors")
+        raise ValueError(f"got a {type(found).__name__}, expected a dict of tensors")
     weights = {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
     if others := [str(name) for name in found if name not in weights or not isinstance(name, str)]:
         raise ValueError(f"{len(others)} of its entries are no tensors with a name: {', '.join(others[:3])}")

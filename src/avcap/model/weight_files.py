@@ -68,9 +68,9 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         raise UserError(f"{path}: its header is not a JSON object; {DOWNLOAD_AGAIN}")
     entries.pop("__metadata__", None)
     tensors = {name: _tensor(path, name, entry, first_byte=8 + length) for name, entry in entries.items()}
-    wanted = max((tensor.offset + tensor.num_bytes for tensor in tensors.values()), default=8 + length)
-    if wanted != size:
-        raise UserError(f"{path}: got {size} bytes, its header promises {wanted}; {DOWNLOAD_AGAIN}")
+    expected = max((tensor.offset + tensor.num_bytes for tensor in tensors.values()), default=8 + length)
+    if expected != size:
+        raise UserError(f"{path}: got {size} bytes, its header promises {expected}; {DOWNLOAD_AGAIN}")
     return tensors
 
 
@@ -79,7 +79,7 @@ def _refuse_other_formats(path: Path, start: bytes, more: bytes) -> None:
     if (start + more).startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
     if start.startswith(b"PK\x03\x04") or start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04"):
-        raise UserError(f"{path}: a pickle under a safetensors name; wanted safetensors: see docs/checkpoints.md")
+        raise UserError(f"{path}: a pickle under a safetensors name; expected safetensors: see docs/checkpoints.md")
     if start.lstrip()[:1] in (b"<",):
         raise UserError(f"{path}: a web page, not weights; {DOWNLOAD_AGAIN}")
 
@@ -113,7 +113,7 @@ def read_tensors(folder: Path, *, single: str = SINGLE_FILE) -> dict[str, Tensor
         raise UserError(f"{folder}: got {', '.join(shards[:3])} without {SHARD_INDEX}; download that file too")
     if pickles:
         raise UserError(
-            f"{folder / pickles[0]}: pickled weights, wanted safetensors: loading a pickle can run any code; "
+            f"{folder / pickles[0]}: pickled weights, expected safetensors: loading a pickle can run any code; "
             f"write them anew with `avcap convert {folder / pickles[0]} DST --base FOLDER`"
         )
     raise UserError(f"{folder}: neither {single} nor {SHARD_INDEX} is there; download the weights too")
@@ -126,7 +126,7 @@ def _read_shards(folder: Path) -> dict[str, TensorInfo]:
         raise UserError(f"{index}: no weight_map of tensor names to files; {DOWNLOAD_AGAIN}")
     files = sorted(set(weight_map.values()))
     if outside := [file for file in files if Path(file).name != file]:
-        raise UserError(f"{index}: names {outside[0]!r}; wanted names of files beside it")
+        raise UserError(f"{index}: names {outside[0]!r}; expected names of files beside it")
     if missing := [file for file in files if not (folder / file).exists()]:
         more = f" and {len(missing) - 1} more of its {len(files)} shards" if len(missing) > 1 else ""
         raise UserError(f"{folder / missing[0]}: is missing{more}, but {SHARD_INDEX} names it; download the rest")
@@ -142,9 +142,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); wanted a checkpoint folder") from error
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a checkpoint folder") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); {DOWNLOAD_AGAIN}") from error
     if not isinstance(fields, dict):
-        raise UserError(f"{path}: got a JSON {type(fields).__name__}, wanted an object; {DOWNLOAD_AGAIN}")
+        raise UserError(f"{path}: got a JSON {type(fields).__name__}, expected an object; {DOWNLOAD_AGAIN}")
     return fields

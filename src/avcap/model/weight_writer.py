@@ -161,7 +161,7 @@ class Held:
 def read_tensor(info: TensorInfo) -> torch.Tensor:
     """Place of a tensor -> the tensor, in memory of its own."""
     if info.dtype not in TORCH_DTYPES:
-        raise UserError(f"{info.file}: {info.name} is {info.dtype}, wanted one of {', '.join(TORCH_DTYPES)}")
+        raise UserError(f"{info.file}: {info.name} is {info.dtype}, expected one of {', '.join(TORCH_DTYPES)}")
     tensor = torch.empty(info.shape, dtype=TORCH_DTYPES[info.dtype])
     with open(info.file, "rb", buffering=0) as source:
         source.seek(info.offset)

@@ -6,13 +6,13 @@ the Q-Former, its query and the projection.)
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from avcap.curriculum.source import TeachConfig
-from avcap.stages.teach import CorpusTeachConfig, Run, finetune
+from avcap.curriculum.source import WorldFinetuneConfig
+from avcap.stages.finetune import CorpusFinetuneConfig, Run, finetune
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig:
-    teach: TeachConfig | CorpusTeachConfig
+    finetune: WorldFinetuneConfig | CorpusFinetuneConfig
     """Lessons from the world, or from a corpus."""
     seed: int = 0
     train_query: bool = True
@@ -24,9 +24,9 @@ class AlignConfig:
 def train_align(run: Run, config: AlignConfig) -> None:
     """Trains the sound branch of the run's model in place."""
     assert run.parent is not None, "alignment goes on from a checkpoint"
-    model, teach = run.model, replace(config.teach, seed=config.seed)
+    model, stage_config = run.model, replace(config.finetune, seed=config.seed)
     model.requires_grad_(False)
-    model.sound_aligner.requires_grad_(True)
-    model.sound_aligner.query_tokens.requires_grad_(config.train_query)
-    source = teach.source(model, run.tokenizer, encoders=run.parent, shared_dir=run.out_dir.parent)
-    finetune(model, source, stage=config.stage, config=teach, out_dir=run.out_dir)
+    model.audio_aligner.requires_grad_(True)
+    model.audio_aligner.query_tokens.requires_grad_(config.train_query)
+    source = stage_config.source(model, run.tokenizer, encoders=run.parent, shared_dir=run.out_dir.parent)
+    finetune(model, source, stage=config.stage, config=stage_config, out_dir=run.out_dir)

@@ -1,11 +1,11 @@
 """The proof that the sound was used: what `avcap audit-audio` runs.
 
 Every clip is captioned and asked about four times: with its sound, mute, with another clip's sound, and without its
-picture. `judge/sound_audit.py` says what follows from the texts.
+picture. `judge/audio_ablation.py` says what follows from the texts.
 
     OUT/run.json       of which model
     OUT/texts.jsonl    an AuditText a line: all that the model wrote
-    OUT/metrics.json   the SoundAudit: shares with intervals, what is lost without the sound, the verdict
+    OUT/metrics.json   the AudioAblation: shares with intervals, what is lost without the sound, the verdict
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,15 @@ from avcap.files.write import write_json
 from avcap.infer.answer import Answerer
 from avcap.infer.captioner import Captioner
 from avcap.infer.request import Request
-from avcap.judge.sound_audit import CONDITIONS, AuditClip, AuditError, AuditText, Condition, SoundAudit, judge_sound_use
+from avcap.judge.audio_ablation import (
+    CONDITIONS,
+    AudioAblation,
+    AuditClip,
+    AuditError,
+    AuditText,
+    Condition,
+    judge_audio_use,
+)
 from avcap.media.clip import Clip
 from avcap.records import Decoding, Sample, read_jsonl, write_jsonl
 
@@ -32,7 +40,7 @@ RUN, TEXTS, METRICS = "run.json", "texts.jsonl", "metrics.json"
 def audit_audio(
     captioner: Captioner, clips: Sequence[AuditClip], *, out_dir: Path,
     progress: Callable[[int], None] = lambda done: None,
-) -> SoundAudit:  # fmt: skip
+) -> AudioAblation:  # fmt: skip
     """A model and clips, at least two -> whether it uses their sound. `progress(done)`: after each clip."""
     with lock_folder(out_dir):
         ours = (TEXTS, METRICS) if _is_of_version_0_1(out_dir) else ()
@@ -51,37 +59,37 @@ def _is_of_version_0_1(folder: Path) -> bool:
 
 def _audit(
     captioner: Captioner, clips: Sequence[AuditClip], *, out_dir: Path, progress: Callable[[int], None]
-) -> SoundAudit:
+) -> AudioAblation:
     auditor = _Auditor(captioner)
     texts: list[AuditText] = []
     errors: list[AuditError] = []
     usable: list[tuple[AuditClip, Clip]] = []  # at most the first and the latest
-    for number, (asked, decoded) in enumerate(zip(clips, auditor.decode(clips), strict=True)):
+    for index, (asked, decoded) in enumerate(zip(clips, auditor.decode(clips), strict=True)):
         try:
-            clip = _with_picture_and_sound(decoded)
+            clip = _with_video_and_audio(decoded)
             if usable:
                 # the sound of each clip is lent to the next one, and that of the last to the first, which waits for it
                 texts += auditor.write(asked, clip, lent_S=usable[-1][1].waveform_S)
             usable = [*usable[:1], (asked, clip)]
         except UserError as error:
             errors.append(AuditError(video=asked.video, error=str(error)))
-        progress(number + 1)
+        progress(index + 1)
     if len(usable) < 2:
         why = f"; the first: {errors[0].error}" if errors else ""
-        raise UserError(f"got {len(usable)} usable clips, wanted at least 2, as sounds are swapped between them{why}")
+        raise UserError(f"got {len(usable)} usable clips, expected at least 2, as sounds are swapped between them{why}")
     texts += auditor.write(*usable[0], lent_S=usable[-1][1].waveform_S)
-    audit = judge_sound_use(clips, texts, errors=errors, checkpoint=captioner.checkpoint)
+    audit = judge_audio_use(clips, texts, errors=errors, checkpoint=captioner.checkpoint)
     write_jsonl(out_dir / TEXTS, texts)
     write_json(out_dir / METRICS, asdict(audit))
     return audit
 
 
-def _with_picture_and_sound(clip: Clip | MediaError) -> Clip:
+def _with_video_and_audio(clip: Clip | MediaError) -> Clip:
     """A decoded clip -> itself. UserError if it has nothing that could be taken away."""
     if isinstance(clip, MediaError):
         raise clip
     if not len(clip.waveform_S) or not len(clip.frames_THWC):
-        raise UserError(f"{clip.path}: got a file without a picture or without sound, wanted both")
+        raise UserError(f"{clip.path}: got a file without a picture or without sound, expected both")
     return clip
 
 
@@ -101,10 +109,10 @@ class _Auditor:
     def write(self, asked: AuditClip, clip: Clip, *, lent_S: np.ndarray) -> list[AuditText]:
         """A clip and the sound of another -> all texts about it. UserError where it cannot be asked about."""
         variants: dict[Condition, Clip] = {
-            "sound": clip,
+            "audio": clip,
             "mute": replace(clip, waveform_S=np.zeros_like(clip.waveform_S)),
             "swapped": replace(clip, waveform_S=np.resize(lent_S, len(clip.waveform_S))),
-            "no_picture": replace(clip, frames_THWC=clip.frames_THWC[:0], frame_times_T=clip.frame_times_T[:0]),
+            "no_video": replace(clip, frames_THWC=clip.frames_THWC[:0], frame_times_T=clip.frame_times_T[:0]),
         }
         return [
             text
@@ -120,7 +128,7 @@ class _Auditor:
         looked = self.answerer.look(
             clip, sample=Sample(sample_id=asked.video, video=asked.video, prompt=""), request=self.request
         )
-        prompt = self.settings.prompts.choose(interval_s=None, sees=looked.seen.frames > 0, hears=True)
+        prompt = self.settings.prompts.choose(interval_s=None, has_video=looked.seen.frames > 0, has_audio=True)
         (caption,) = self.answerer.reply(looked, [prompt], max_new_tokens=self.settings.max_new_tokens)
         yield AuditText(
             video=asked.video, condition=condition, kind="caption", asked=asked.video, text=caption.text,
@@ -139,7 +147,7 @@ class _Auditor:
             assert sample.interval_s is not None, sample
             part = cut(clip, interval_s=sample.interval_s, lead_in=self.needs_lead_in)
             looked = self.answerer.look(part, sample=sample, request=self.request)
-            prompt = self.settings.prompts.choose(interval_s=sample.interval_s, sees=True, hears=True)
+            prompt = self.settings.prompts.choose(interval_s=sample.interval_s, has_video=True, has_audio=True)
             (caption,) = self.answerer.reply(looked, [prompt], max_new_tokens=self.settings.max_new_tokens)
             yield AuditText(
                 video=asked.video, condition=condition, kind="interval", asked=sample.sample_id, text=caption.text,

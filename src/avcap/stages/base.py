@@ -12,24 +12,24 @@ from typing import ClassVar
 
 import torch
 
-from avcap.curriculum.source import TeachConfig
+from avcap.curriculum.source import WorldFinetuneConfig
 from avcap.files.write import replacing
 from avcap.model.captioning import CaptioningModel
 from avcap.model.checkpoints import silence_progress_bars
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.processes import end_with_parent
+from avcap.stages.finetune import Run, finetune
 from avcap.stages.perceive import PerceiveConfig, load_perceived, perceive
-from avcap.stages.teach import Run, finetune
 from avcap.train.compute import choose_device
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseConfig:
-    eyes: PerceiveConfig
-    ears: PerceiveConfig
-    teach: TeachConfig
-    practise: TeachConfig
-    """Goes on from `teach`: questions need far more examples of each kind than captions do."""
+    vision: PerceiveConfig
+    audio: PerceiveConfig
+    finetune: WorldFinetuneConfig
+    second_phase: WorldFinetuneConfig
+    """Goes on from `finetune`: questions need far more examples of each kind than captions do."""
     seed: int = 0
 
     stage: ClassVar[str] = "base"
@@ -45,19 +45,19 @@ def train_base(run: Run, config: BaseConfig) -> None:
         with replacing(encoders) as aside:
             model.save_pretrained(aside)
     model.load_state_dict(Salmonn2ForCaptioning.from_pretrained(encoders).state_dict())
-    model.to(choose_device(config.teach.loop.device))
+    model.to(choose_device(config.finetune.loop.device))
     freeze_encoders(model)
-    for part, stage in (("teach", config.teach), ("practise", config.practise)):
-        teach = replace(stage, seed=config.seed, tracks=config.teach.tracks)
-        source = teach.source(model, run.tokenizer, encoders=encoders, shared_dir=out_dir.parent)
-        finetune(model, source, stage=part, config=teach, out_dir=out_dir / part)
+    for part, stage in (("finetune", config.finetune), ("second_phase", config.second_phase)):
+        stage_config = replace(stage, seed=config.seed, feature_tracks=config.finetune.feature_tracks)
+        source = stage_config.source(model, run.tokenizer, encoders=encoders, shared_dir=out_dir.parent)
+        finetune(model, source, stage=part, config=stage_config, out_dir=out_dir / part)
 
 
 def train_encoders(model: Salmonn2ForCaptioning, *, config: BaseConfig, out_dir: Path) -> None:
     """Eyes and ears of `model`, in place; they share nothing, so each learns in a process of its own."""
     start = out_dir / "start"
     model.save_pretrained(start)
-    parts = {"eyes": config.eyes, "ears": config.ears}
+    parts = {"vision": config.vision, "audio": config.audio}
     with ProcessPoolExecutor(len(parts), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         jobs = [
             pool.submit(_perceive_alone, start, part, replace(stage, seed=config.seed), out_dir / part)
@@ -78,6 +78,6 @@ def _perceive_alone(start: Path, part: str, config: PerceiveConfig, out_dir: Pat
 def freeze_encoders(model: CaptioningModel) -> None:
     """What `perceive` trained stays as it is: tower, sound encoder, Q-Former."""
     model.requires_grad_(True)
-    for part in (model.vision_tower, model.sound_encoder, model.sound_aligner.qformer):
+    for part in (model.vision_tower, model.audio_encoder, model.audio_aligner.qformer):
         part.requires_grad_(False)
-    model.sound_aligner.query_tokens.requires_grad_(False)
+    model.audio_aligner.query_tokens.requires_grad_(False)

@@ -34,7 +34,7 @@ def caption_samples(
     def check(row: Caption) -> None:
         if (row.checkpoint, row.decoding) != (checkpoint, request.decoding):
             raise UserError(
-                f"got captions of {row.checkpoint} with {row.decoding}, wanted {checkpoint} with {request.decoding}; "
+                f"got captions of {row.checkpoint} with {row.decoding}, expected {checkpoint} with {request.decoding}; "
                 "choose another --out"
             )
 

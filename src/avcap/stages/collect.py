@@ -82,7 +82,7 @@ def collect_verdicts(
     if len(unscored) > max_unscored * len(captions):
         reasons = Counter(answer.reason for answer in unscored)
         raise UserError(
-            f"{len(unscored)} of {len(captions)} captions have no verdict, wanted at most {max_unscored:.0%}; most "
+            f"{len(unscored)} of {len(captions)} captions have no verdict, expected at most {max_unscored:.0%}; most "
             f"often: {reasons.most_common(1)[0][0]}; {len(captions) - len(unscored)} verdicts are kept, run it again"
         )
     return [answers[caption.caption_id] for caption in captions]

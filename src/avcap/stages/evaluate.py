@@ -140,7 +140,7 @@ def read_evaluation(folder: str | Path) -> tuple[Setting, list[Scored]]:
         modality: Modality = next(name for name in get_args(Modality) if name == setting.modality)
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise UserError(
-            f"{path}: cannot be read ({error}); wanted the folder of a finished evaluation, as avcap evaluate leaves it"
+            f"{path}: cannot be read ({error}); expected the folder of a finished evaluation, as avcap evaluate leaves it"
         ) from None
     answers: dict[str, Verdict | Unscored] = {}
     for verdict in read_jsonl(folder / VERDICTS, Verdict):
@@ -196,7 +196,7 @@ def _with_events(intake: Intake, *, extractor: Chat | None) -> Intake:
     if extractor is None:
         raise UserError(
             f"got {len(needed)} samples with a reference caption and no events, the first is {needed[0].sample_id}; "
-            "wanted events, or a judge that can extract them: --judge openai:MODEL@URL or local:PATH"
+            "expected events, or a judge that can extract them: --judge openai:MODEL@URL or local:PATH"
         )
     found = {
         sample.sample_id: answer for sample, answer in zip(needed, extract(needed, chat=extractor), strict=True)

@@ -44,8 +44,8 @@ class QaConfig:
     """How questions are asked. `rotate`: every multiple-choice question in all cyclic orders of its options."""
 
     methods: tuple[Method, ...] = METHODS
-    use_sound: bool = True
-    use_picture: bool = True
+    use_audio: bool = True
+    use_video: bool = True
     rotate: bool = False
     max_new_tokens: int = 32
 
@@ -111,8 +111,8 @@ def _ask_all(
     for question in todo:
         groups.setdefault((question.video, question.interval_s), []).append(question)
     request = Request(
-        decoding=Decoding(max_new_tokens=config.max_new_tokens), use_sound=config.use_sound,
-        use_picture=config.use_picture,
+        decoding=Decoding(max_new_tokens=config.max_new_tokens), use_audio=config.use_audio,
+        use_video=config.use_video,
     )  # fmt: skip
     samples = [Sample(sample_id=video, video=video, prompt="", interval_s=part) for video, part in groups]
     clips = answerer.clips(samples, request)

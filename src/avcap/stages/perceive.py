@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from avcap.curriculum.perception import (
-    PICTURE_ATTRIBUTES,
-    SOUND_ATTRIBUTES,
+    AUDIO_ATTRIBUTES,
+    VISUAL_ATTRIBUTES,
     AttributeBatch,
     AttributeHeads,
-    PictureBatches,
-    SoundBatches,
+    AudioBatches,
+    FrameBatches,
     attribute_loss,
 )
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
@@ -37,13 +37,13 @@ class PerceiveConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
 
-class Eyes(nn.Module):
+class VisionPerception(nn.Module):
     """The vision tower with heads that name colour, shape and size of what stands in each cell."""
 
     def __init__(self, model: Salmonn2ForCaptioning):
         super().__init__()
         self.tower = model.vision_tower
-        self.heads = AttributeHeads(model.config.vision_config.hidden_size, PICTURE_ATTRIBUTES)
+        self.heads = AttributeHeads(model.config.vision_config.hidden_size, VISUAL_ATTRIBUTES)
         self._model = [model]  # in a list: not a submodule, so that only the tower trains
 
     def loss(self, batch: AttributeBatch) -> LossOutput:
@@ -51,27 +51,27 @@ class Eyes(nn.Module):
         return attribute_loss(self.heads(self._model[0].encode_frames(pixels, with_grad=True)), batch.targets)
 
 
-class Ears(nn.Module):
+class AudioPerception(nn.Module):
     """The sound encoder and the Q-Former with heads that name the sound, its count and the two words of each second."""
 
     def __init__(self, model: Salmonn2ForCaptioning):
         super().__init__()
         config = model.config
-        self.encoder = model.sound_encoder
-        self.aligner = nn.ModuleList([model.sound_aligner.input_norm, model.sound_aligner.qformer])
-        self.queries = nn.ParameterList([model.sound_aligner.query_tokens])
-        self.tokens_per_chunk = config.sound_tokens_per_chunk
-        self.heads = AttributeHeads(self.tokens_per_chunk * config.qformer_config.hidden_size, SOUND_ATTRIBUTES)
+        self.encoder = model.audio_encoder
+        self.aligner = nn.ModuleList([model.audio_aligner.input_norm, model.audio_aligner.qformer])
+        self.queries = nn.ParameterList([model.audio_aligner.query_tokens])
+        self.tokens_per_chunk = config.audio_tokens_per_chunk
+        self.heads = AttributeHeads(self.tokens_per_chunk * config.qformer_config.hidden_size, AUDIO_ATTRIBUTES)
         self._model = [model]
 
     def loss(self, batch: AttributeBatch) -> LossOutput:
         model = self._model[0]
-        queries_UQ = model.qform_sound(model.encode_sound(batch.inputs, with_grad=True))
+        queries_UQ = model.qform_audio(model.encode_audio(batch.inputs, with_grad=True))
         chunks_KD = queries_UQ.unflatten(0, (-1, self.tokens_per_chunk)).flatten(1)
         return attribute_loss(self.heads(chunks_KD), batch.targets)
 
 
-PARTS: dict[str, type[Eyes] | type[Ears]] = {"eyes": Eyes, "ears": Ears}
+PARTS: dict[str, type[VisionPerception] | type[AudioPerception]] = {"vision": VisionPerception, "audio": AudioPerception}
 
 
 def perceive(model: Salmonn2ForCaptioning, part: str, *, config: PerceiveConfig, out_dir: Path) -> None:
@@ -79,11 +79,11 @@ def perceive(model: Salmonn2ForCaptioning, part: str, *, config: PerceiveConfig,
     torch.manual_seed(config.seed)
     model.to(choose_device(config.loop.device)).train()
     trained = PARTS[part](model).to(model.device)
-    batches: PictureBatches | SoundBatches
-    if part == "eyes":
-        batches = PictureBatches(seed=config.seed, image_size=model.config.vision_config.image_size)
+    batches: FrameBatches | AudioBatches
+    if part == "vision":
+        batches = FrameBatches(seed=config.seed, image_size=model.config.vision_config.image_size)
     else:
-        batches = SoundBatches(seed=config.seed, num_mel_bins=model.config.audio_config.num_mel_bins)
+        batches = AudioBatches(seed=config.seed, num_mel_bins=model.config.audio_config.num_mel_bins)
     held_out = _held_out_batches(batches)
     run_loop(
         trained, make_batch=batches, loss_fn=trained.loss, config=config.loop, optim=config.optim, out_dir=out_dir,
@@ -99,17 +99,17 @@ def load_perceived(model: Salmonn2ForCaptioning, part: str, *, out_dir: Path) ->
     PARTS[part](model).load_state_dict(load_file(state / "model.safetensors"))
 
 
-def _held_out_batches(batches: PictureBatches | SoundBatches) -> dict[str, list[AttributeBatch]]:
+def _held_out_batches(batches: FrameBatches | AudioBatches) -> dict[str, list[AttributeBatch]]:
     """Scenes never trained on; for sound also voices and pitches never trained on."""
     streams = {"held_out": replace(batches, stream=HELD_OUT)}
-    if isinstance(batches, SoundBatches):
+    if isinstance(batches, AudioBatches):
         streams["unseen_voices"] = replace(batches, stream=HELD_OUT, domain="unseen")
     steps = range(NUM_HELD_OUT_BATCHES)
     return {name: [batch for step in steps for batch in stream(step)] for name, stream in streams.items()}
 
 
 @torch.no_grad()
-def _accuracy(trained: Eyes | Ears, held_out: dict[str, list[AttributeBatch]]) -> dict[str, float]:
+def _accuracy(trained: VisionPerception | AudioPerception, held_out: dict[str, list[AttributeBatch]]) -> dict[str, float]:
     trained.eval()
     result: dict[str, float] = {}
     for name, batches in held_out.items():

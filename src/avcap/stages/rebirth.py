@@ -5,7 +5,7 @@
     student (the model before the rounds): what it says of picture or sound alone, to be kept as it is
                                                                         OUT/seen.jsonl, heard.jsonl
     captions + questions with their answers + one modality -> fine-tuning    OUT/train/, OUT/checkpoint/
-    -> student, teacher and reborn model measured on held-out videos    OUT/student|teacher|reborn/standing.json
+    -> student, teacher and reborn model measured on held-out videos    OUT/student|teacher|reborn/round_metrics.json
 
 Paper (arXiv 2410.06682), section 3.4: rebirth tuning; the pool's captions need no human label. It is the question data
 beside the captions that keep the answers: without them the reborn model forgets by itself (docs/results.md).
@@ -33,10 +33,10 @@ from avcap.model.lora import LoraConfig
 from avcap.records import Caption, Decoding, Lineage, Sample, write_jsonl
 from avcap.stages.base import freeze_encoders
 from avcap.stages.collect import collect_captions, encoded
-from avcap.stages.gate import Gate, Standing, ask_as_it_can, describe
-from avcap.stages.rounds import CHECKPOINT, TRAIN, Material, WorldConfig
+from avcap.stages.finetune import finetune
+from avcap.stages.rounds import CHECKPOINT, TRAIN, RoundData, WorldConfig
 from avcap.stages.run_folder import checkpoint_title, code_commit, data_hash, save_checkpoint
-from avcap.stages.teach import finetune
+from avcap.stages.selection import RoundMetrics, Selection, ask_as_it_can, describe
 from avcap.train.answer_loss import answer_loss
 from avcap.train.compute import choose_device, choose_dtype
 from avcap.train.examples import AnswerBatch, Example, ExampleEncoder
@@ -68,7 +68,7 @@ class RebirthConfig:
     """All of the language model and the aligners learn, and no LoRA."""
     batch_size: int = 32
     """Lessons a step."""
-    questions_per_lesson: int = 4
+    questions_per_example: int = 4
     """Questions about one video, each asked as if it were the only one."""
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(num_steps=150, num_workers=0))
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-5, muon_lr=None, warmup_steps=10))
@@ -113,7 +113,7 @@ class RebirthExamples:
 
 
 def rebirth(
-    student: Path, teacher: Path, *, config: RebirthConfig, material: Material, judge: EventJudge | None, out_dir: Path,
+    student: Path, teacher: Path, *, config: RebirthConfig, round_data: RoundData, judge: EventJudge | None, out_dir: Path,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:  # fmt: skip
     """The model before the rounds and the final one -> the reborn checkpoint.
@@ -122,22 +122,22 @@ def rebirth(
     nothing is measured. UserError where no caption is good enough, or where questions are wanted and there are none.
     """
     silence_progress_bars()
-    if config.mix.questions and not material.questions:
+    if config.mix.questions and not round_data.questions:
         raise UserError(
-            "got no questions with answers, wanted some (--questions); to do without them: --set mix.questions=0"
+            "got no questions with answers, expected some (--questions); to do without them: --set mix.questions=0"
         )
     out_dir.mkdir(parents=True, exist_ok=True)
     features = FeatureCache(out_dir / "features", max_bytes=config.feature_bytes)
-    pool = material.samples
-    kept = _taught(
-        teacher, config=config, pool=pool, read=material.read_clauses, out_dir=out_dir, features=features, say=say
+    pool = round_data.samples
+    kept = _learned_captions(
+        teacher, config=config, pool=pool, read=round_data.read_clauses, out_dir=out_dir, features=features, say=say
     )
     captioner = _open(student, config, features)
     examples = {"captions": _caption_examples(captioner, kept, pool, _request(captioner))}
     if config.mix.modalities:
         examples["modalities"] = _kept_modalities(captioner, pool, out_dir=out_dir)
     if config.mix.questions:
-        examples["questions"] = _asked(captioner, material, config=config)
+        examples["questions"] = _asked(captioner, round_data, config=config)
     if not (out_dir / CHECKPOINT).exists():
         _learn(captioner, examples, config=config, out_dir=out_dir)
         lineage = Lineage(
@@ -147,25 +147,25 @@ def rebirth(
         save_checkpoint(
             out_dir / CHECKPOINT, captioner.model, captioner.tokenizer, lineage=lineage, parent=student
         )
-    if judge is not None and material.held_out:
-        gate = Gate(
-            start=student, samples=material.held_out, questions=material.held_out_questions, judge=judge,
+    if judge is not None and round_data.held_out:
+        selection = Selection(
+            start=student, samples=round_data.held_out, questions=round_data.held_out_questions, judge=judge,
             features=features, batch_size=config.caption_batch, device=config.loop.device, dtype=config.loop.dtype,
         )  # fmt: skip
-        compare_standings(gate, student, teacher, out_dir=out_dir, say=say)
+        compare_models(selection, student, teacher, out_dir=out_dir, say=say)
     return out_dir / CHECKPOINT
 
 
-def compare_standings(
-    gate: Gate, student: Path, teacher: Path, *, out_dir: Path, say: Callable[[str], None]
-) -> list[Standing]:
+def compare_models(
+    selection: Selection, student: Path, teacher: Path, *, out_dir: Path, say: Callable[[str], None]
+) -> list[RoundMetrics]:
     """Measures the three models and says how they stand."""
-    standings: list[Standing] = []
+    all_metrics: list[RoundMetrics] = []
     for name, model in (("student", student), ("teacher", teacher), ("reborn", out_dir / CHECKPOINT)):
-        standing = gate.measure(model, number=len(standings), folder=out_dir / name)
-        say(describe(standing).replace(f"round {standing.number}", name))
-        standings.append(standing)
-    return standings
+        round_metrics = selection.measure(model, round_number=len(all_metrics), folder=out_dir / name)
+        say(describe(round_metrics).replace(f"round {round_metrics.round_number}", name))
+        all_metrics.append(round_metrics)
+    return all_metrics
 
 
 # --- examples ---------------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def _open(model: Path, config: RebirthConfig, features: FeatureCache) -> Caption
     )  # fmt: skip
 
 
-def _taught(
+def _learned_captions(
     teacher: Path, *, config: RebirthConfig, pool: Sequence[Sample], read: ReadClauses, out_dir: Path,
     features: FeatureCache, say: Callable[[str], None],
 ) -> Sequence[Caption]:  # fmt: skip
@@ -198,9 +198,9 @@ def _kept_modalities(captioner: Captioner, pool: Sequence[Sample], *, out_dir: P
     """What the student says of the pictures alone, and of the sound alone, of whole videos that have both."""
     examples: list[Example] = []
     whole = [sample for sample in pool if sample.interval_s is None]
-    for name, shown in (("seen", {"use_sound": False}), ("heard", {"use_picture": False})):
+    for name, shown in (("visual", {"use_audio": False}), ("audio", {"use_video": False})):
         request = _request(captioner, **shown)
-        asked = whole[::2] if name == "seen" else whole[1::2]
+        asked = whole[::2] if name == "visual" else whole[1::2]
         captions = collect_captions(captioner, asked, request, path=out_dir / f"{name}.jsonl")
         finished = [caption for caption in captions if caption.finished]
         examples += _caption_examples(captioner, finished, asked, request)
@@ -227,23 +227,23 @@ def _example(
     )
 
 
-def _asked(captioner: Captioner, material: Material, *, config: RebirthConfig) -> list[Example]:
+def _asked(captioner: Captioner, round_data: RoundData, *, config: RebirthConfig) -> list[Example]:
     """Questions, some about one video together, each with its right answer."""
     by_video: dict[tuple[str, tuple[float, float] | None], list[tuple[Sample, str]]] = {}
-    for one in ask_as_it_can(captioner, material.questions):
+    for one in ask_as_it_can(captioner, round_data.questions):
         by_video.setdefault((one.sample.video, one.sample.interval_s), []).append((one.sample, one.answer))
     request, examples = _request(captioner), []
     for found in by_video.values():
-        for first in range(0, len(found), config.questions_per_lesson):
-            some = found[first : first + config.questions_per_lesson]
+        for first in range(0, len(found), config.questions_per_example):
+            some = found[first : first + config.questions_per_example]
             turns = tuple((sample.prompt, answer) for sample, answer in some)
             examples.append(_example(captioner, some[0][0], request, turns=turns))
     return examples
 
 
-def _request(captioner: Captioner, *, use_sound: bool = True, use_picture: bool = True) -> Request:
+def _request(captioner: Captioner, *, use_audio: bool = True, use_video: bool = True) -> Request:
     decoding = Decoding(max_new_tokens=captioner.settings.max_new_tokens)
-    return Request(decoding=decoding, use_sound=use_sound, use_picture=use_picture)
+    return Request(decoding=decoding, use_audio=use_audio, use_video=use_video)
 
 
 # --- learning ---------------------------------------------------------------------------------------------------------

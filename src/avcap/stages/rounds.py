@@ -10,7 +10,7 @@
                 checkpoint/    the merged model
                 average/       its mean with the model before it, if that is what is measured
                 held-out/      greedy captions of other videos, judged; answers to other questions
-                standing.json  what the stop rule reads
+                round_metrics.json  what the stop rule reads
                 done.json      the round is whole
     OUT/decision.json          which round is best, and why the rounds ended
     OUT/set-aside/             rounds that --from-round took back
@@ -48,9 +48,9 @@ from avcap.records import (
     Verdict,
 )
 from avcap.stages.collect import collect_captions, collect_verdicts, encoded
-from avcap.stages.gate import Gate, StopConfig, answer_questions, ask_as_it_can, decide, describe
-from avcap.stages.prefer import ADAPTER, PreferConfig, ReplayItem, prefer, with_guidance
+from avcap.stages.dpo import ADAPTER, DpoConfig, ReplayItem, dpo, with_guidance
 from avcap.stages.run_folder import code_commit, data_hash, records, save_checkpoint
+from avcap.stages.selection import Selection, StopConfig, answer_questions, ask_as_it_can, decide, describe
 from avcap.train.compute import choose_device, choose_dtype
 
 CAPTIONS, VERDICTS, ANSWERS = "captions.jsonl", "verdicts.jsonl", "answers.jsonl"
@@ -92,11 +92,11 @@ class RoundsConfig:
     """Where videos come from when none are given; None: they have to be."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     pairs: PairConfig = field(default_factory=PairConfig)
-    prefer: PreferConfig = field(default_factory=PreferConfig)
+    dpo: DpoConfig = field(default_factory=DpoConfig)
     guidance: tuple[float, ...] = (0.1,)
     """Weight of the cross-entropy on reference captions, round by round; the last one holds for all rounds after it."""
-    proxy: Literal["fresh", "kept"] = "fresh"
-    """fresh: a new LoRA a round, against the model merged so far. kept: one LoRA goes on, against the first model."""
+    reset_lora: bool = True
+    """A new LoRA each round, against the model merged so far; false: one LoRA goes on, against the first model."""
     average: bool = False
     """A round's model is measured as its mean with the one before it; the next round begins from it alone."""
     stop: StopConfig = field(default_factory=StopConfig)
@@ -116,18 +116,18 @@ class RoundsConfig:
             if not numbers:
                 raise UserError(f"{name}: got an empty list, expected a number for each round, the last for all others")
 
-    def guidance_of(self, number: int) -> float:
+    def guidance_of(self, round_number: int) -> float:
         """Round, from 1 -> its guidance weight."""
-        return self.guidance[min(number, len(self.guidance)) - 1]
+        return self.guidance[min(round_number, len(self.guidance)) - 1]
 
-    def questions_of(self, number: int) -> int:
+    def questions_of(self, round_number: int) -> int:
         """Round, from 1 -> how many questions it learns by preference."""
         counts = self.sampling.num_questions
-        return counts[min(number, len(counts)) - 1]
+        return counts[min(round_number, len(counts)) - 1]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
+class RoundData:
     """Videos with events, and questions about them: to learn on, and others to measure on."""
 
     samples: Sequence[Sample]
@@ -139,7 +139,7 @@ class Material:
 
 
 def run_rounds(
-    parent: Path, *, config: RoundsConfig, material: Material, judge: EventJudge, out_dir: Path,
+    parent: Path, *, config: RoundsConfig, round_data: RoundData, judge: EventJudge, out_dir: Path,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:  # fmt: skip
     """The SFT checkpoint and videos -> the best round's checkpoint.
@@ -148,29 +148,29 @@ def run_rounds(
     on (no pairs, judge down); what is there stays, and the same call goes on from it.
     """
     silence_progress_bars()
-    _check_material(material, config=config, say=say)
+    _check_round_data(round_data, config=config, say=say)
     features = FeatureCache(out_dir / "features", max_bytes=config.feature_bytes)
-    gate = Gate(
-        start=parent, samples=material.held_out, questions=material.held_out_questions, judge=judge, features=features,
+    selection = Selection(
+        start=parent, samples=round_data.held_out, questions=round_data.held_out_questions, judge=judge, features=features,
         batch_size=config.batch_size, device=config.device, dtype=config.dtype,
     )  # fmt: skip
-    models, standings = [parent], [gate.measure(parent, number=0, folder=out_dir / "round-0")]
-    say(describe(standings[0]))
-    for number in range(1, config.num_rounds + 1):
-        folder = out_dir / f"round-{number}"
+    models, all_metrics = [parent], [selection.measure(parent, round_number=0, folder=out_dir / "round-0")]
+    say(describe(all_metrics[0]))
+    for round_number in range(1, config.num_rounds + 1):
+        folder = out_dir / f"round-{round_number}"
         one = _Round(
-            number=number, start=parent, before=models[-1], folder=folder, config=config, material=material,
+            round_number=round_number, start=parent, before=models[-1], folder=folder, config=config, round_data=round_data,
             judge=judge, features=features, say=say,
         )  # fmt: skip
         one.run()
         models.append(folder / CHECKPOINT)
-        standings.append(gate.measure(one.measured, number=number, folder=folder))
-        say(describe(standings[-1]))
-        decision = decide(standings, config.stop)
+        all_metrics.append(selection.measure(one.measured, round_number=round_number, folder=folder))
+        say(describe(all_metrics[-1]))
+        decision = decide(all_metrics, config.stop)
         write_json(out_dir / DECISION, asdict(decision))
         if decision.stopped:
             break
-    decision = decide(standings, config.stop)
+    decision = decide(all_metrics, config.stop)
     say(f"best: round {decision.best}; {decision.reason}")
     return parent if decision.best == 0 else measured_model(out_dir / f"round-{decision.best}")
 
@@ -200,14 +200,14 @@ def set_aside(out_dir: Path, *, first: int) -> Path | None:
 class _Round:
     """One round, from the model before it to folder/checkpoint."""
 
-    number: int
+    round_number: int
     start: Path
     """The model that the first round began with."""
     before: Path
     """The model that the round before left."""
     folder: Path
     config: RoundsConfig
-    material: Material
+    round_data: RoundData
     judge: EventJudge
     features: FeatureCache
     say: Callable[[str], None]
@@ -225,7 +225,7 @@ class _Round:
             self.before, device=device, dtype=choose_dtype(self.config.dtype, device=device),
             batch_size=self.config.batch_size, feature_cache=self.features,
         )  # fmt: skip
-        prompts = draw_prompts(self.material.samples, config=self.config, number=self.number)
+        prompts = draw_prompts(self.round_data.samples, config=self.config, round_number=self.round_number)
         captions = collect_captions(
             captioner, prompts, self._request(captioner), path=self.folder / CAPTIONS,
             num_answers=self.config.sampling.captions_per_prompt,
@@ -236,18 +236,18 @@ class _Round:
         pairs = records(
             self.folder / PAIRS, PreferencePair, lambda: self._choose_pairs(captioner, captions, verdicts, prompts)
         )
-        self.say(f"round {self.number}: {len(captions)} captions of {len(prompts)} prompts, {len(pairs)} pairs")
+        self.say(f"round {self.round_number}: {len(captions)} captions of {len(prompts)} prompts, {len(pairs)} pairs")
         if not (self.folder / CHECKPOINT).exists():
             self._learn(captioner, pairs)
         if self.config.average and not (self.folder / AVERAGE).exists():
             average_checkpoints([self.before, self.folder / CHECKPOINT], out=self.folder / AVERAGE)
         write_json(
-            self.folder / DONE, {"round": self.number, "num_captions": len(captions), "num_pairs": len(pairs)}
+            self.folder / DONE, {"round": self.round_number, "num_captions": len(captions), "num_pairs": len(pairs)}
         )
 
     def _request(self, captioner: Captioner) -> Request:
         sampling = self.config.sampling
-        seed = (self.config.seed * 1000 + self.number) * sampling.captions_per_prompt  # answer k draws from seed + k
+        seed = (self.config.seed * 1000 + self.round_number) * sampling.captions_per_prompt  # answer k draws from seed + k
         return Request(
             decoding=Decoding(
                 max_new_tokens=captioner.settings.max_new_tokens, temperature=sampling.temperature,
@@ -263,7 +263,7 @@ class _Round:
         if prompts:
             selection = select_pairs(
                 captions, verdicts=verdicts, samples=prompts, config=self.config.pairs,
-                read=self.material.read_clauses,
+                read=self.round_data.read_clauses,
             )  # fmt: skip
             write_text(self.folder / SELECTION, report_text(selection.report) + "\n")
             pairs += selection.pairs
@@ -271,9 +271,9 @@ class _Round:
 
     def _question_pairs(self, captioner: Captioner) -> list[PreferencePair]:
         """Questions that the model answers wrong at least once: a right answer against its most frequent wrong one."""
-        rng = random.Random(f"questions/{self.config.seed}/{self.number}")
-        number = min(self.config.questions_of(self.number), len(self.material.questions))
-        asked = ask_as_it_can(captioner, rng.sample(list(self.material.questions), number))
+        rng = random.Random(f"questions/{self.config.seed}/{self.round_number}")
+        num_questions = min(self.config.questions_of(self.round_number), len(self.round_data.questions))
+        asked = ask_as_it_can(captioner, rng.sample(list(self.round_data.questions), num_questions))
         num_answers = self.config.sampling.captions_per_prompt
         answers = iter(
             answer_questions(
@@ -300,33 +300,33 @@ class _Round:
         """Pairs -> folder/checkpoint. A kept LoRA goes on from the first model, a fresh one from the model before."""
         config, adapter = self.config, None
         model = captioner.model
-        if config.proxy == "kept" and self.number > 1:
+        if not config.reset_lora and self.round_number > 1:
             model, _ = load(self.start, dtype=model.dtype)
             model.to(captioner.device)
-            adapter = self.folder.parent / f"round-{self.number - 1}" / TRAIN / ADAPTER
-        asked = ask_as_it_can(captioner, self.material.questions)
+            adapter = self.folder.parent / f"round-{self.round_number - 1}" / TRAIN / ADAPTER
+        asked = ask_as_it_can(captioner, self.round_data.questions)
         replay = [
             ReplayItem(sample_id=one.sample.sample_id, prompt=one.sample.prompt, answer=one.answer) for one in asked
         ]
-        by_id = {sample.sample_id: sample for sample in (*self.material.samples, *(one.sample for one in asked))}
+        by_id = {sample.sample_id: sample for sample in (*self.round_data.samples, *(one.sample for one in asked))}
         request = self._request(captioner)
         try:
-            prefer(
+            dpo(
                 model, captioner.tokenizer, pairs=pairs, replay=replay, adapter=adapter,
                 media_of=lambda sample_id: encoded(captioner, by_id[sample_id], request),
-                config=with_guidance(config.prefer, config.guidance_of(self.number)),
-                seed=config.seed * 1000 + self.number, out_dir=self.folder / TRAIN, title=f"round {self.number}",
+                config=with_guidance(config.dpo, config.guidance_of(self.round_number)),
+                seed=config.seed * 1000 + self.round_number, out_dir=self.folder / TRAIN, title=f"round {self.round_number}",
             )  # fmt: skip
         except FloatingPointError as error:
             raise UserError(
-                f"round {self.number}: {error}; rounds before it are kept: set a lower prefer.optim.lr and go on with "
-                f"--from-round {self.number}"
+                f"round {self.round_number}: {error}; rounds before it are kept: set a lower dpo.optim.lr and go on with "
+                f"--from-round {self.round_number}"
             ) from None
         self._save(captioner, model)
 
     def _save(self, captioner: Captioner, model: CaptioningModel) -> None:
         lineage = Lineage(
-            stage="rounds", round=self.number, parent=captioner.checkpoint, recipe="rounds",
+            stage="rounds", round=self.round_number, parent=captioner.checkpoint, recipe="rounds",
             data_hash=data_hash(self.folder / PAIRS), seed=self.config.seed, commit=code_commit(),
         )  # fmt: skip
         save_checkpoint(
@@ -334,9 +334,9 @@ class _Round:
         )
 
 
-def draw_prompts(samples: Sequence[Sample], *, config: RoundsConfig, number: int) -> list[Sample]:
+def draw_prompts(samples: Sequence[Sample], *, config: RoundsConfig, round_number: int) -> list[Sample]:
     """All samples -> those of a round: other ones in each round, about `local_share` of them intervals."""
-    rng = random.Random(f"prompts/{config.seed}/{number}")
+    rng = random.Random(f"prompts/{config.seed}/{round_number}")
     by_kind = {
         local: [sample for sample in samples if (sample.interval_s is not None) == local] for local in (False, True)
     }
@@ -345,16 +345,16 @@ def draw_prompts(samples: Sequence[Sample], *, config: RoundsConfig, number: int
     return rng.sample(by_kind[False], num_global) + rng.sample(by_kind[True], num_local)
 
 
-def _check_material(material: Material, *, config: RoundsConfig, say: Callable[[str], None]) -> None:
+def _check_round_data(round_data: RoundData, *, config: RoundsConfig, say: Callable[[str], None]) -> None:
     """UserError for samples that cannot be judged, or that are learned and measured on both."""
-    samples, held_out = material.samples, material.held_out
+    samples, held_out = round_data.samples, round_data.held_out
     if not samples or not held_out:
-        raise UserError(f"got {len(samples)} samples to learn on, {len(held_out)} to measure on, wanted some of each")
+        raise UserError(f"got {len(samples)} samples to learn on, {len(held_out)} to measure on, expected some of each")
     without = [sample.sample_id for sample in (*samples, *held_out) if not sample.events]
     if without:
         raise UserError(f"{len(without)} samples have no events, the first is {without[0]}; see avcap events extract")
-    learned = {sample.video for sample in samples} | {question.video for question in material.questions}
-    measured = {sample.video for sample in held_out} | {question.video for question in material.held_out_questions}
+    learned = {sample.video for sample in samples} | {question.video for question in round_data.questions}
+    measured = {sample.video for sample in held_out} | {question.video for question in round_data.held_out_questions}
     if both := learned & measured:
         raise UserError(f"{len(both)} videos are learned and measured on, the first is {min(both)}; keep them apart")
     num_guided = sum(bool(sample.reference_caption) for sample in samples)

@@ -8,16 +8,16 @@ size only the aligners and a LoRA on the language model train (paper, section 3)
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from avcap.curriculum.source import TeachConfig
+from avcap.curriculum.source import WorldFinetuneConfig
 from avcap.errors import UserError
 from avcap.model.captioning import CaptioningModel
 from avcap.stages.base import freeze_encoders
-from avcap.stages.teach import CorpusTeachConfig, Run, finetune
+from avcap.stages.finetune import CorpusFinetuneConfig, Run, finetune
 
 
 @dataclass(frozen=True, kw_only=True)
 class SftConfig:
-    teach: TeachConfig | CorpusTeachConfig
+    finetune: WorldFinetuneConfig | CorpusFinetuneConfig
     """Lessons from the world, or from a corpus."""
     seed: int = 0
     full: bool = False
@@ -26,24 +26,24 @@ class SftConfig:
     stage: ClassVar[str] = "sft"
 
     def __post_init__(self) -> None:
-        if self.full and self.teach.lora:
-            raise UserError("got full=true and a LoRA, expected one of them: --set teach.lora=null")
+        if self.full and self.finetune.lora:
+            raise UserError("got full=true and a LoRA, expected one of them: --set finetune.lora=null")
 
 
 def train_sft(run: Run, config: SftConfig) -> None:
     """Fine-tunes the run's model in place."""
     assert run.parent is not None, "fine-tuning goes on from a checkpoint"
-    model, teach = run.model, replace(config.teach, seed=config.seed)
+    model, stage_config = run.model, replace(config.finetune, seed=config.seed)
     freeze_encoders(model)
     if not config.full:
         _freeze_language(model)
-    source = teach.source(model, run.tokenizer, encoders=run.parent, shared_dir=run.out_dir.parent)
-    finetune(model, source, stage=config.stage, config=teach, out_dir=run.out_dir)
+    source = stage_config.source(model, run.tokenizer, encoders=run.parent, shared_dir=run.out_dir.parent)
+    finetune(model, source, stage=config.stage, config=stage_config, out_dir=run.out_dir)
 
 
 def _freeze_language(model: CaptioningModel) -> None:
     """What turns features into tokens learns; the language model does not, but for a LoRA."""
-    for part in (model.sound_aligner.qformer, model.vision_aligner):
+    for part in (model.audio_aligner.qformer, model.vision_aligner):
         part.requires_grad_(True)
-    model.sound_aligner.query_tokens.requires_grad_(True)
+    model.audio_aligner.query_tokens.requires_grad_(True)
     model.language_model.requires_grad_(False)

@@ -21,15 +21,15 @@ from avcap.infer.settings import CaptionerSettings, Prompts, write_settings
 from avcap.infer.world_fit import fit_world_check
 from avcap.model.captioning import CaptioningModel
 from avcap.model.checkpoints import load, silence_progress_bars
-from avcap.model.placing import Placing
+from avcap.model.placement import DevicePlacement
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.model.tiny import tiny_config
 from avcap.records import Lineage
 from avcap.stages.align import AlignConfig, train_align
 from avcap.stages.base import BaseConfig, train_base
+from avcap.stages.finetune import Run
 from avcap.stages.run_folder import checkpoint_title, code_commit, config_hash, save_checkpoint
 from avcap.stages.sft import SftConfig, train_sft
-from avcap.stages.teach import Run
 from avcap.train.compute import choose_device, choose_dtype
 from avcap.world import describe
 from avcap.world.scene import MAX_SECONDS
@@ -66,10 +66,10 @@ def _run(name: str, config: StageConfig, *, out_dir: Path, parent: Path | None) 
     if parent is None:
         model, tokenizer = new_tiny_model(seed=config.seed)
     else:
-        loop = config.teach.loop
+        loop = config.finetune.loop
         device = choose_device(loop.device)
         dtype = choose_dtype(loop.dtype, device=device)
-        model, tokenizer = load(parent, dtype=dtype, placing=Placing(device=str(device)))
+        model, tokenizer = load(parent, dtype=dtype, placement=DevicePlacement(device=str(device)))
     STAGES[config.stage](Run(model=model, tokenizer=tokenizer, out_dir=out_dir, parent=parent), config)
     return _save(model, tokenizer, name, config, out_dir=out_dir, parent=parent)
 
@@ -79,7 +79,7 @@ def _save(
     *, out_dir: Path, parent: Path | None,
 ) -> Path:  # fmt: skip
     def tell_world(folder: Path) -> None:
-        if config.teach.knows_world:
+        if config.finetune.knows_world:
             write_settings(folder, world_settings(out_dir.name))
             fit_world_check(frame_size=model.config.vision_config.image_size).save(folder)
 
@@ -97,8 +97,8 @@ def world_settings(name: str) -> CaptionerSettings:
     prompts = Prompts(
         global_caption=describe.GLOBAL_PROMPTS[0],
         interval_caption=describe.interval_prompt(0, 1).replace("0s", "{start}s").replace("1s", "{end}s"),
-        picture_only=describe.PICTURE_PROMPT,
-        sound_only=describe.SOUND_PROMPT,
+        video_only=describe.VIDEO_PROMPT,
+        audio_only=describe.AUDIO_PROMPT,
     )
     return CaptionerSettings(
         name=name, describes="the synthetic world of `avcap world make`", prompts=prompts, max_new_tokens=400,

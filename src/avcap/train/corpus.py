@@ -33,8 +33,8 @@ class CorpusConfig:
     fps: float = 1.0
     """Frames a second; at most `max_frames` in all."""
     max_frames: int = 110
-    use_sound: bool = True
-    use_picture: bool = True
+    use_audio: bool = True
+    use_video: bool = True
     """False for audio modality alignment: sound alone."""
 
 
@@ -57,13 +57,13 @@ class Corpus:
 
     def __post_init__(self) -> None:
         if not self.config.files:
-            raise UserError("corpus.files: got none, wanted the files to train on: --set 'corpus.files=[train.json]'")
+            raise UserError("corpus.files: got none, expected the files to train on: --set 'corpus.files=[train.json]'")
         samples = [sample for name in self.config.files for sample in _with_paths(Path(name))]
         random.Random(f"held out/{self.seed}").shuffle(samples)
         self.held_out_samples = samples[: self.config.num_held_out]
         self.samples = samples[self.config.num_held_out :]
         if not self.samples:
-            raise UserError(f"corpus: all {len(samples)} samples are held out, wanted some to train on")
+            raise UserError(f"corpus: all {len(samples)} samples are held out, expected some to train on")
         self._encoder = ExampleEncoder(model=self.model, tokenizer=self.tokenizer)
         self._epoch, self._order = -1, [0]
 
@@ -119,7 +119,7 @@ class Corpus:
     def _example(self, sample: Sample) -> Example | None:
         request = clip_request(
             self.model.config, sample.video, fps=self.config.fps, max_frames=self.config.max_frames,
-            interval_s=sample.interval_s, want_sound=self.config.use_sound, want_picture=self.config.use_picture,
+            interval_s=sample.interval_s, with_audio=self.config.use_audio, with_video=self.config.use_video,
         )  # fmt: skip
         try:
             clip = decode(request, deadline_s=DEADLINE_S)

@@ -38,15 +38,15 @@ class PreferenceConfig:
 
     def __post_init__(self) -> None:
         if self.loss not in ("dpo", "ipo", "sft"):
-            raise UserError(f"loss: got {self.loss!r}, wanted dpo, ipo or sft")
+            raise UserError(f"loss: got {self.loss!r}, expected dpo, ipo or sft")
         if not self.beta > 0:
-            raise UserError(f"beta: got {self.beta}, wanted a number above 0")
+            raise UserError(f"beta: got {self.beta}, expected a number above 0")
         if not 0 <= self.label_smoothing < 0.5 or (self.label_smoothing and self.loss != "dpo"):
             raise UserError(
-                f"label_smoothing: got {self.label_smoothing} with loss {self.loss}, wanted 0 to below 0.5, dpo only"
+                f"label_smoothing: got {self.label_smoothing} with loss {self.loss}, expected 0 to below 0.5, dpo only"
             )
         if not self.guidance_weight >= 0:
-            raise UserError(f"guidance_weight: got {self.guidance_weight}, wanted 0 or more")
+            raise UserError(f"guidance_weight: got {self.guidance_weight}, expected 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ def preference_loss(
     metrics: dict[str, float] = {}
     if config.loss != "sft":
         terms += _pair_terms(logprobs, ref_logprobs, config, metrics, num_pairs=step.num_pairs if step else None)
-    captions = [example.reference for example in logprobs if example.reference is not None]
+    captions = [example.target for example in logprobs if example.target is not None]
     weight = 1.0 if config.loss == "sft" else config.guidance_weight
     if captions:
         total = torch.stack([caption.total for caption in captions]).sum()
@@ -84,7 +84,7 @@ def preference_loss(
         raise UserError(
             f"nothing to learn: {len(logprobs)} examples have no pair, and no reference caption with a weight above 0"
         )
-    answers = (a for example in logprobs for a in (example.chosen, example.rejected, example.reference) if a)
+    answers = (a for example in logprobs for a in (example.chosen, example.rejected, example.target) if a)
     return LossOutput(
         loss=torch.stack(terms).sum(), metrics=metrics, counts={"guidance/captions": len(captions)},
         num_tokens=sum(a.num_tokens for a in answers), weight=len(logprobs),
@@ -145,12 +145,12 @@ def check_fresh_start(output: LossOutput, config: PreferenceConfig, *, tolerance
     """
     if config.loss == "sft" or "preference" not in output.metrics:
         return
-    wanted = math.log(2) if config.loss == "dpo" else (1 / (2 * config.beta)) ** 2
+    expected = math.log(2) if config.loss == "dpo" else (1 / (2 * config.beta)) ** 2
     names = ("rewards/chosen", "rewards/rejected")
     if any(not abs(output.metrics[name]) <= tolerance for name in names):
         rewards = ", ".join(f"{name} {output.metrics[name]:.4g}" for name in names)
         raise UserError(
-            f"first step of the round: preference loss {output.metrics['preference']:.4f}, {rewards}; wanted "
-            f"{wanted:.4f} and rewards of 0, since nothing is learned yet: the reference log-probs are not this "
+            f"first step of the round: preference loss {output.metrics['preference']:.4f}, {rewards}; expected "
+            f"{expected:.4f} and rewards of 0, since nothing is learned yet: the reference log-probs are not this "
             "model's, or dropout is on"
         )

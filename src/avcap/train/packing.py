@@ -96,7 +96,7 @@ class PairExample:
     prompt_ids: Sequence[int]
     chosen_ids: Sequence[int] | None = None
     rejected_ids: Sequence[int] | None = None
-    reference_ids: Sequence[int] | None = None
+    target_ids: Sequence[int] | None = None
     prompt_positions: Tensor | None = None
     """(P,), or (3, P) for models with M-RoPE; None: those that the model gives them."""
     following: int | None = None
@@ -104,14 +104,14 @@ class PairExample:
 
     def __post_init__(self) -> None:
         if not self.prompt_ids or not self.answers or not all(self.answers):
-            raise UserError(f"sample {self.sample_id}: an empty prompt or answer; wanted at least one token in each")
+            raise UserError(f"sample {self.sample_id}: an empty prompt or answer; expected at least one token in each")
         if (self.chosen_ids is None) != (self.rejected_ids is None):
             raise UserError(f"sample {self.sample_id}: one caption of a pair; give chosen and rejected, or neither")
 
     @property
     def answers(self) -> list[Sequence[int]]:
         """The answers that are there, in the order of the row."""
-        return [ids for ids in (self.chosen_ids, self.rejected_ids, self.reference_ids) if ids is not None]
+        return [ids for ids in (self.chosen_ids, self.rejected_ids, self.target_ids) if ids is not None]
 
     @property
     def branches(self) -> list[Branch]:
@@ -191,13 +191,13 @@ class ExampleLogprobs:
 
     chosen: AnswerLogprobs | None = None
     rejected: AnswerLogprobs | None = None
-    reference: AnswerLogprobs | None = None
+    target: AnswerLogprobs | None = None
 
 
 def pack(examples: Sequence[Packable]) -> PackedBatch:
     """Examples -> one row of them all."""
     if not examples:
-        raise UserError("pack: got no example, wanted at least one")
+        raise UserError("pack: got no example, expected at least one")
     groups: list[SharedPrompt] = []
     targets: list[tuple[int, int, float, int]] = []
     ids, end, num_branches = [], 0, 0
@@ -316,7 +316,7 @@ class Varlen:
         from torch.nn.attention.varlen import varlen_attn
 
         if dropout:
-            raise UserError(f"attention_dropout: got {dropout}, wanted 0: flash attention over a packed row has none")
+            raise UserError(f"attention_dropout: got {dropout}, expected 0: flash attention over a packed row has none")
         # in mixed precision what leaves a norm is in float32
         kind, half = query_1HLE.device.type, query_1HLE.dtype
         if torch.is_autocast_enabled(kind):
@@ -420,7 +420,7 @@ def read_row(text_model: PreTrainedModel, *, embeds_1LD: Tensor, positions: Tens
     kinds = set(getattr(text_model.config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"}:
         raise UserError(
-            f"layer_types: got {sorted(kinds)}, wanted full attention in every layer; turn use_sliding_window off"
+            f"layer_types: got {sorted(kinds)}, expected full attention in every layer; turn use_sliding_window off"
         )
     if text_model.config._attn_implementation != SHARED_PROMPT:
         text_model.set_attn_implementation(SHARED_PROMPT)
@@ -517,7 +517,7 @@ def split_logprobs(logprobs_T: Tensor, packed: PackedBatch) -> list[ExampleLogpr
         ExampleLogprobs(
             chosen=next(totals) if example.chosen_ids is not None else None,
             rejected=next(totals) if example.rejected_ids is not None else None,
-            reference=next(totals) if example.reference_ids is not None else None,
+            target=next(totals) if example.target_ids is not None else None,
         )
         for example in packed.examples
     ]

@@ -13,8 +13,8 @@ from avcap.judge.bootstrap import Rate
 from avcap.judge.metrics import GroupMetrics, Metrics
 
 if TYPE_CHECKING:
-    from avcap.infer.compat_audit import Fed
-    from avcap.stages.gate import Standing
+    from avcap.infer.official_audit import Fed
+    from avcap.stages.selection import RoundMetrics
 
 RATES = {
     "missing": "missing_rate", "hallucination": "hallucination_rate", "total error": "total_error_rate",
@@ -41,24 +41,24 @@ def plot_rates(path: str | Path, runs: Mapping[str, Metrics]) -> None:
     _save(figure, Path(path))
 
 
-def plot_rounds(path: str | Path, standings: "Sequence[Standing]", *, best: int | None = None) -> None:
+def plot_rounds(path: str | Path, all_metrics: "Sequence[RoundMetrics]", *, best: int | None = None) -> None:
     """Standings of rounds -> a picture file: errors, signs of unnatural text, questions; the best round is marked."""
-    rounds = [standing.number for standing in standings]
-    start = standings[0]
+    rounds = [round_metrics.round_number for round_metrics in all_metrics]
+    start = all_metrics[0]
 
     def against_start(name: str) -> list[float | None]:
         before = getattr(start, name)
-        return [getattr(one, name) / before if before and getattr(one, name) is not None else None for one in standings]
+        return [getattr(one, name) / before if before and getattr(one, name) is not None else None for one in all_metrics]
 
     kinds = sorted(start.questions_by_kind)
     panels: dict[str, dict[str, list[float | None]]] = {
         "rates on held-out videos": {
-            name: [getattr(one, name) for one in standings]
+            name: [getattr(one, name) for one in all_metrics]
             for name in ("global_error", "local_error", "missing", "hallucination", "repetition")
         },
         "against the start (1 = the same)": {name: against_start(name) for name in ("words", "distinct", "perplexity")},
-        "questions answered right": {"all": [one.questions for one in standings]}
-        | {kind: [one.questions_by_kind.get(kind) for one in standings] for kind in kinds},
+        "questions answered right": {"all": [one.questions for one in all_metrics]}
+        | {kind: [one.questions_by_kind.get(kind) for one in all_metrics] for kind in kinds},
     }
     shown = {
         title: lines for title, lines in panels.items() if any(v is not None for v in next(iter(lines.values())))
@@ -81,7 +81,7 @@ def plot_rounds(path: str | Path, standings: "Sequence[Standing]", *, best: int 
     _save(figure, Path(path))
 
 
-def plot_compat(path: str | Path, official: "Fed", default: "Fed", *, title: str) -> None:
+def plot_official(path: str | Path, official: "Fed", default: "Fed", *, title: str) -> None:
     """What a model is fed by the published rules and by ours -> a picture file: order of tokens, sound against picture,
     and positions, or frame times where positions only count."""
     figure = _figure(width=11, height=7.2)
@@ -120,13 +120,13 @@ def _draw_order(axes: Any, fed: "Fed") -> None:
     from avcap.model.interleave import AUDIO_ID, VISUAL_ID  # torch comes in here
 
     kinds = {
-        "picture": fed.placed(VISUAL_ID),
-        "sound": [(i, second) for i, second in fed.placed(AUDIO_ID) if second < fed.sound_end_s],
-        "silence that fills the last chunk": [(i, s) for i, s in fed.placed(AUDIO_ID) if s >= fed.sound_end_s],
+        "video": fed.placed(VISUAL_ID),
+        "audio": [(i, second) for i, second in fed.placed(AUDIO_ID) if second < fed.audio_end_s],
+        "silence that fills the last chunk": [(i, s) for i, s in fed.placed(AUDIO_ID) if s >= fed.audio_end_s],
     }
     for (name, points), colour in zip(kinds.items(), (COLOURS[0], COLOURS[1], "#b0b6bd"), strict=True):
         x, y = zip(*points, strict=True) if points else ((), ())
-        axes.plot(x, y, ".", color=colour, markersize=3 if name == "picture" else 6, label=name)
+        axes.plot(x, y, ".", color=colour, markersize=3 if name == "video" else 6, label=name)
     axes.set_title(
         f"{fed.name}: {fed.num_visual:,} picture + {fed.num_audio:,} sound tokens", loc="left", fontsize=10
     )
@@ -139,7 +139,7 @@ def _draw_sync(axes: Any, official: "Fed", default: "Fed") -> None:
     """Beside which frame each second of real sound stands."""
     axes.axline((0, 0), slope=1, color="black", linewidth=1, linestyle=":", label="in step")
     for fed, colour, width in ((default, COLOURS[2], 3.5), (official, COLOURS[4], 1.5)):
-        rows = [(second, one.beside_s) for second, one in fed.sound_of_second().items() if second < fed.sound_end_s]
+        rows = [(second, one.beside_s) for second, one in fed.audio_of_second().items() if second < fed.audio_end_s]
         placed = [row for row in rows if row[1] is not None]
         if placed:
             style = {"color": colour, "linewidth": width, "markersize": width + 1}
@@ -147,7 +147,7 @@ def _draw_sync(axes: Any, official: "Fed", default: "Fed") -> None:
     axes.set_title("sound against picture", loc="left", fontsize=10)
     axes.set_xlabel("second of sound")
     axes.set_ylabel("time of the frame before it (s)")
-    last_s = max([1.0, official.sound_end_s, *official.group_times_s])
+    last_s = max([1.0, official.audio_end_s, *official.group_times_s])
     axes.set_xlim(-0.02 * last_s, last_s)
     axes.set_ylim(-0.02 * last_s, last_s)
     axes.legend(frameon=False, fontsize=8, loc="upper left")
@@ -158,10 +158,10 @@ def _draw_positions(axes: Any, official: "Fed", default: "Fed") -> None:
     from avcap.model.interleave import AUDIO_ID, VISUAL_ID  # torch comes in here
 
     for fed, colour in ((official, COLOURS[4]), (default, COLOURS[2])):
-        for name, kind, style in (("picture", VISUAL_ID, "-"), ("sound", AUDIO_ID, "o--")):
+        for name, kind, style in (("video", VISUAL_ID, "-"), ("audio", AUDIO_ID, "o--")):
             first: dict[int, int] = {}
             for index, second in fed.placed(kind):
-                if kind == VISUAL_ID or second < fed.sound_end_s:
+                if kind == VISUAL_ID or second < fed.audio_end_s:
                     first.setdefault(second, fed.positions[index][0])  # type: ignore[index]
             axes.plot(
                 list(first), list(first.values()), style, color=colour, linewidth=1.5, markersize=4,

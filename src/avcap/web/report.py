@@ -38,7 +38,7 @@ def render_report(evaluation: Evaluation) -> str:
         "CLOSING": html.escape(_closing(evaluation)),
         "METRICS": _metrics_table(evaluation),
         "PROBLEMS": _problems(evaluation),
-        "DATA": _embedded_json(data),
+        "DATA": _inline_json(data),
     }
     # from one piece of the template to the next: what was put in is never searched for further places
     pieces = template.split("{{")
@@ -107,7 +107,7 @@ def _caption(one: Scored) -> dict[str, Any]:
     }
 
 
-def _embedded_json(data: Any) -> str:
+def _inline_json(data: Any) -> str:
     """Data -> JSON that can stand inside a script element: no tag and no comment can begin or end in it."""
     text = json.dumps(data, separators=(",", ":"))  # ASCII: lone surrogates and line separators are escaped too
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -16,20 +16,20 @@ from avcap.files.write import replacing
 from avcap.world.domains import Domain, get_domain
 from avcap.world.render import render_frames
 from avcap.world.scene import Scene
-from avcap.world.sounds import render_sound
+from avcap.world.sounds import render_audio
 from avcap.world.speech import SAMPLE_RATE_HZ
 
 FPS = 15
 # AAC and Opus put their first 20 ms before time 0 and mp4 tells players to skip them. 48 kHz keeps that lead below a
 # frame even for players that do not; at 16 kHz it would be 64 ms. It is also the only rate that both codecs know.
 STORED_RATE_HZ = 48_000
-SOUND_BITS_PER_S = 48_000
+AUDIO_BITS_PER_S = 48_000
 
 
 def write_clip(path: str | Path, scene: Scene, *, fps: int = FPS) -> None:
     """Scene -> an mp4 file at `path`, coded as the scene's domain says. Whole or not at all; UserError if it cannot."""
     frames_THW3 = render_frames(scene, [index / fps for index in range(scene.duration_s * fps)])
-    write_media(path, frames_THW3, waveform_S=render_sound(scene), fps=fps, domain=get_domain(scene.domain))
+    write_media(path, frames_THW3, waveform_S=render_audio(scene), fps=fps, domain=get_domain(scene.domain))
 
 
 def write_media(path: str | Path, frames_THW3: np.ndarray, *, waveform_S: np.ndarray, fps: int, domain: Domain) -> None:
@@ -54,7 +54,7 @@ def _encode(
     video.pix_fmt = "yuv420p"
     video.codec_context.thread_count = 1  # clips are made side by side, and the bytes must not depend on the machine
     audio = container.add_stream(domain.audio_codec, rate=STORED_RATE_HZ, layout="mono")
-    audio.bit_rate = SOUND_BITS_PER_S
+    audio.bit_rate = AUDIO_BITS_PER_S
     resampler = av.AudioResampler(format="fltp", layout="mono", rate=STORED_RATE_HZ)
     # Second by second, so that pictures and sound lie beside each other in the file and a player need not seek.
     for second in range(-(-len(frames_THW3) // fps)):
@@ -66,12 +66,12 @@ def _encode(
         samples_1S = waveform_S[None, first_sample : first_sample + SAMPLE_RATE_HZ]
         sound = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples_1S), format="fltp", layout="mono")
         sound.sample_rate, sound.pts, sound.time_base = SAMPLE_RATE_HZ, first_sample, Fraction(1, SAMPLE_RATE_HZ)
-        _mux_sound(container, audio, resampler.resample(sound))
-    _mux_sound(container, audio, [*resampler.resample(None), None])
+        _mux_audio(container, audio, resampler.resample(sound))
+    _mux_audio(container, audio, [*resampler.resample(None), None])
     container.mux(video.encode(None))
 
 
-def _mux_sound(
+def _mux_audio(
     container: av.container.OutputContainer, audio: av.AudioStream, frames: Iterable[av.AudioFrame | None]
 ) -> None:
     """None ends the stream."""

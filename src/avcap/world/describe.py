@@ -29,8 +29,8 @@ GLOBAL_PROMPTS = (
     "What happens in this video?",
     "Tell me everything that is seen and heard.",
 )
-PICTURE_PROMPT = "Describe only what is seen."
-SOUND_PROMPT = "Describe only what is heard."
+VIDEO_PROMPT = "Describe only what is seen."
+AUDIO_PROMPT = "Describe only what is heard."
 NO_EVENT_ANSWER = "Nothing."
 
 Interval = tuple[float, float]
@@ -41,7 +41,7 @@ def interval_prompt(start_s: int, end_s: int) -> str:
     return f"Describe what happens from {start_s}s to {end_s}s."
 
 
-def slot_prompt(second: int) -> str:
+def second_prompt(second: int) -> str:
     """The prompt whose answer is `clause(scene, second)`, or NO_EVENT_ANSWER."""
     return f"What happens at {second}s?"
 
@@ -131,7 +131,7 @@ def interval_samples(
 
 def all_words() -> list[str]:
     """Every word and punctuation mark that a caption, prompt, question or answer of this world can contain, sorted."""
-    texts = [*GLOBAL_PROMPTS, PICTURE_PROMPT, SOUND_PROMPT, NO_EVENT_ANSWER, interval_prompt(0, 0), slot_prompt(0)]
+    texts = [*GLOBAL_PROMPTS, VIDEO_PROMPT, AUDIO_PROMPT, NO_EVENT_ANSWER, interval_prompt(0, 0), second_prompt(0)]
     words = grammar.all_tokens() | question_tokens()
     return sorted(words | {token for text in texts for token in grammar.tokens(text)})
 

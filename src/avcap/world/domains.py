@@ -72,5 +72,5 @@ DOMAINS: dict[str, Domain] = {
 def get_domain(name: str) -> Domain:
     """Name -> Domain; a UserError that lists the names for any other."""
     if name not in DOMAINS:
-        raise UserError(f"domain {name!r} is not known; wanted one of {', '.join(DOMAINS)}")
+        raise UserError(f"domain {name!r} is not known; expected one of {', '.join(DOMAINS)}")
     return DOMAINS[name]

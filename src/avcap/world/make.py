@@ -108,11 +108,11 @@ def scene_from_dict(data: dict[str, Any]) -> Scene:
 def _check(settings: WorldSettings) -> None:
     get_domain(settings.domain)
     if settings.difficulty not in DIFFICULTIES:
-        raise UserError(f"difficulty {settings.difficulty!r} is not known; wanted one of {', '.join(DIFFICULTIES)}")
+        raise UserError(f"difficulty {settings.difficulty!r} is not known; expected one of {', '.join(DIFFICULTIES)}")
     if not 1 <= settings.num_clips <= MAX_CLIPS:
-        raise UserError(f"got {settings.num_clips} clips, wanted 1 to {MAX_CLIPS}; use several worlds with other seeds")
+        raise UserError(f"got {settings.num_clips} clips, expected 1 to {MAX_CLIPS}; use several worlds with other seeds")
     if settings.seed < 0:
-        raise UserError(f"got seed {settings.seed}, wanted 0 or more")
+        raise UserError(f"got seed {settings.seed}, expected 0 or more")
 
 
 def _make_clips(out_dir: Path, settings: WorldSettings, *, num_workers: int) -> Iterator[WorldTruth]:

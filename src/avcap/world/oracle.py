@@ -189,7 +189,7 @@ class _Corruption:
 
     def plant(self, k: int) -> tuple[str, tuple[PlantedError, ...]]:
         if k > len(self.clean):
-            raise ValueError(f"got k = {k}, wanted at most {len(self.clean)}: the seconds that the caption tells of")
+            raise ValueError(f"got k = {k}, expected at most {len(self.clean)}: the seconds that the caption tells of")
         errors = []
         for second in sorted(self.rng.sample(sorted(self.clean), k)):
             makers = [self._drop, self._change, self._repeat, self._split, self._shift, self._invent]

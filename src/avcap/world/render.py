@@ -106,10 +106,10 @@ def render_frames(scene: Scene, times_T: Sequence[float], *, size: int | None = 
         # An object under way is drawn last: it passes in front of those that stay.
         for actor in sorted(actors, key=lambda actor: _is_changing(actor, time_s)):
             _draw(frame_HW3, actor, _look_at(actor, time_s), visible_HW1=backdrop.visible_HW1, domain=domain)
-        picture_HW3 = _expose(frame_HW3, backdrop, time_s=time_s, seed=scene.seed)
+        image_HW3 = _expose(frame_HW3, backdrop, time_s=time_s, seed=scene.seed)
         if size is not None:
-            picture_HW3 = np.asarray(Image.fromarray(picture_HW3).resize((size, size), Image.Resampling.BICUBIC))
-        frames_THW3[index] = picture_HW3
+            image_HW3 = np.asarray(Image.fromarray(image_HW3).resize((size, size), Image.Resampling.BICUBIC))
+        frames_THW3[index] = image_HW3
     return frames_THW3
 
 

@@ -25,10 +25,10 @@ class Recording:
 
     def hold(self, duration_s: float) -> np.ndarray:
         """Seconds -> the note's start and then its loop, (duration_s * sample_rate_hz,), at the recorded pitch."""
-        num_wanted = round(duration_s * self.sample_rate_hz)
+        num_needed = round(duration_s * self.sample_rate_hz)
         loop_L = self.waveform_S[self.loop_start : self.loop_end]
-        num_loops = max(0, -(-(num_wanted - self.loop_end) // len(loop_L)))
-        return np.concatenate([self.waveform_S[: self.loop_end], *[loop_L] * num_loops])[:num_wanted]
+        num_loops = max(0, -(-(num_needed - self.loop_end) // len(loop_L)))
+        return np.concatenate([self.waveform_S[: self.loop_end], *[loop_L] * num_loops])[:num_needed]
 
 
 @cache

@@ -81,7 +81,7 @@ HELD_S = (END_S - ONSET_S[0]) * 2**0.5  # enough of a recording when it is playe
 NUM_TAKES = 3  # of each noise
 
 
-def render_sound(scene: Scene) -> np.ndarray:
+def render_audio(scene: Scene) -> np.ndarray:
     """Scene -> its sound track, float32 (duration_s * 16000,) in [-1, 1]. Same scene, same samples."""
     rng = np.random.default_rng([scene.seed, *b"sound"])
     noise = DIFFICULTIES[scene.difficulty].noise
@@ -96,7 +96,7 @@ def render_sound(scene: Scene) -> np.ndarray:
     return track_S / max(1.0, float(np.abs(track_S).max()))
 
 
-def slot_truth(scene: Scene) -> list[SoundAtom | None]:
+def second_truth(scene: Scene) -> list[SoundAtom | None]:
     """Scene -> for every second its first sound, or None where nothing is heard."""
     slots: list[SoundAtom | None] = [None] * scene.duration_s
     for atom in reversed(scene.sounds):

@@ -121,7 +121,7 @@ class _Engine:
         # The library refuses an unknown accent (and keeps the former voice), but passes over an unknown variant.
         is_known_variant = voice.partition("+")[2] in self._variants
         if not is_known_variant or self._library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise UserError(f"eSpeak NG has no voice {voice!r}; wanted accent+variant, for example en-us+f3")
+            raise UserError(f"eSpeak NG has no voice {voice!r}; expected accent+variant, for example en-us+f3")
         self._library.espeak_SetParameter(RATE, speed_wpm, 0)
         self._library.espeak_SetParameter(PITCH, pitch, 0)
         self._library.espeak_SetParameter(VOLUME, VOLUME_PERCENT, 0)

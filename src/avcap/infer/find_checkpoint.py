@@ -1,0 +1,55 @@
+"""The models inside the package, and how a name or a path becomes a checkpoint folder. No torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from avcap.errors import UserError
+
+MODELS_FOLDER = Path(__file__).parent.parent / "models"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyModel:
+    """A model of the package; `headline` is the first line of its card."""
+
+    name: str
+    folder: Path
+    headline: str
+
+
+def tiny_models() -> list[TinyModel]:
+    """-> the models of this installation, by name."""
+    folders = sorted(path.parent for path in MODELS_FOLDER.glob("*/config.json"))
+    return [TinyModel(name=folder.name, folder=folder, headline=_headline(folder)) for folder in folders]
+
+
+def find_checkpoint(model: str | Path) -> Path:
+    """Name of a shipped model, or path of a checkpoint folder -> the folder; UserError that lists the names."""
+    names = {tiny.name: tiny.folder for tiny in tiny_models()}
+    if str(model) in names:
+        return names[str(model)]
+    path = Path(model)
+    if (path / "config.json").is_file():
+        return path
+    if path.exists():
+        # this room loads torch: it is asked only where there is something wrong to be told
+        from avcap.model.layouts import identify, refuse_unless_runnable
+
+        refuse_unless_runnable(identify(path))
+        return path
+    known = ", ".join(names) or "none in this installation"
+    raise UserError(
+        f"model {str(model)!r}: no model of that name and no such folder; expected the path of a checkpoint folder or a "
+        f"shipped model ({known})"
+    )
+
+
+def _headline(folder: Path) -> str:
+    """Model folder -> the first line of text of its card: front matter and the sign of a heading left out."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return ""
+    text = card.read_text(encoding="utf-8")
+    if text.startswith("---\n"):
+        text = text.partition("\n---\n")[2]
+    return next((line.lstrip("# ").strip() for line in text.splitlines() if line.strip()), "")

@@ -1,0 +1,47 @@
+"""`--official`: what of the published code's behaviour is chosen before a weight is read. No torch.
+
+"default" is what is right; "official" runs a released checkpoint exactly as published. docs/official.md compares them.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from avcap.errors import UserError
+from avcap.infer.request import Interval
+from avcap.records import Decoding
+
+GENERATION_CONFIG = "generation_config.json"
+
+
+def name_with_official(checkpoint: str, *, official: bool) -> str:
+    """Name of a checkpoint -> as captions carry it: what is run otherwise is another captioner.
+
+    >>> name_with_official("salmonn@0badcafe", official=True)
+    'salmonn@0badcafe+official'
+    """
+    return f"{checkpoint}+official" if official else checkpoint
+
+
+def official_decoding(decoding: Decoding, folder: Path) -> Decoding:
+    """Decoding and checkpoint folder -> with the repetition penalty that the published code finds in the folder.
+
+    It calls `generate` of transformers, which reads generation_config.json: Qwen2.5-VL brings 1.05 with it.
+    """
+    try:
+        fields = json.loads((folder / GENERATION_CONFIG).read_text(encoding="utf-8"))
+        penalty = float(fields.get("repetition_penalty") or 1.0)
+    except FileNotFoundError:
+        return decoding
+    except (OSError, UnicodeDecodeError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / GENERATION_CONFIG}: {error}; download it again") from None
+    return decoding if decoding.repetition_penalty != 1 else replace(decoding, repetition_penalty=penalty)
+
+
+def refuse_plus_interval(interval_s: Interval | None) -> None:
+    """Raises UserError where a part of a video is asked of video-SALMONN 2+: only the code of 2 cuts parts."""
+    if interval_s is not None:
+        raise UserError(
+            "got an interval and --official for video-SALMONN 2+, expected a whole video: its published code knows "
+            "no parts of videos; cut the file, or leave out --official"
+        )
