@@ -35,11 +35,12 @@ lock: $(VENV)/installed-dev
 	$(BIN)/python tools/lock.py $(BIN)/uv > constraints.txt.new
 	mv constraints.txt.new constraints.txt
 
-# What to run before a commit: lint and types, and beside them all tests but the slow ones.
+# What to run before a commit: format, lint and types, and beside them all tests but the slow ones.
 check: $(VENV)/installed-dev
 	$(MAKE) --no-print-directory --jobs=2 static fast
 
 static: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy src
 

@@ -49,11 +49,18 @@ class Measured:
 def make_model(num_layers: int) -> Any:
     """-> a PEFT model: Qwen2 with random weights and a LoRA that is not fresh on all its linear layers."""
     torch.manual_seed(0)
-    model = Qwen2ForCausalLM(Qwen2Config(
-        vocab_size=VOCAB, hidden_size=HIDDEN, intermediate_size=INTERMEDIATE, num_hidden_layers=num_layers,
-        num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, max_position_embeddings=32768,
-        tie_word_embeddings=False,
-    ))  # fmt: skip
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=VOCAB,
+            hidden_size=HIDDEN,
+            intermediate_size=INTERMEDIATE,
+            num_hidden_layers=num_layers,
+            num_attention_heads=HEADS,
+            num_key_value_heads=KV_HEADS,
+            max_position_embeddings=32768,
+            tie_word_embeddings=False,
+        )
+    )
     peft_model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
     with torch.no_grad():
         for name, param in peft_model.named_parameters():
@@ -65,9 +72,12 @@ def make_model(num_layers: int) -> Any:
 def make_example(prompt: int, answers: list[int]) -> PairExample:
     ids = [torch.randint(0, VOCAB, (length,)).tolist() for length in (prompt, *answers)]
     return PairExample(
-        sample_id="bench", prompt_ids=ids[0], chosen_ids=ids[1], rejected_ids=ids[2],
+        sample_id="bench",
+        prompt_ids=ids[0],
+        chosen_ids=ids[1],
+        rejected_ids=ids[2],
         target_ids=ids[3] if len(ids) > 3 else None,
-    )  # fmt: skip
+    )
 
 
 def shared_logprobs(model: Any, packed: PackedBatch) -> list[ExampleLogprobs]:
@@ -130,10 +140,17 @@ def trl_steps(model: Any, packed: PackedBatch, stored: list[ExampleLogprobs]) ->
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>")
     arguments = DPOConfig(
-        output_dir="out/bench_trl", report_to=[], use_cpu=True, max_length=None, loss_type=["sigmoid", "sft"],
-        loss_weights=[1.0, CONFIG.guidance_weight], beta=CONFIG.beta, per_device_train_batch_size=1, bf16=False,
+        output_dir="out/bench_trl",
+        report_to=[],
+        use_cpu=True,
+        max_length=None,
+        loss_type=["sigmoid", "sft"],
+        loss_weights=[1.0, CONFIG.guidance_weight],
+        beta=CONFIG.beta,
+        per_device_train_batch_size=1,
+        bf16=False,
         gradient_checkpointing=False,
-    )  # fmt: skip
+    )
     pairs = Dataset.from_list([{"prompt": "a", "chosen": "a a", "rejected": "a"}])
     trainer = DPOTrainer(model, args=arguments, train_dataset=pairs, processing_class=tokenizer)
     if "ref" in model.peft_config:
@@ -182,9 +199,7 @@ def measure(model: Any, steps: dict[str, Step], *, rounds: int) -> dict[str, Mea
         for name, step in steps.items():
             found = _measure_once(model, step)
             old = best.get(name, found)
-            best[name] = replace(
-                found, cpu_s=min(found.cpu_s, old.cpu_s), peak_mb=min(found.peak_mb, old.peak_mb)
-            )
+            best[name] = replace(found, cpu_s=min(found.cpu_s, old.cpu_s), peak_mb=min(found.peak_mb, old.peak_mb))
     return best
 
 
@@ -200,9 +215,7 @@ def _measure_once(model: Any, step: Step) -> Measured:
     loss.backward()
     cpu_s = time.process_time() - began
     gradients = torch.cat([param.grad.flatten() for param in model.parameters() if param.grad is not None])
-    return Measured(
-        loss=loss.item(), gradients=gradients, cpu_s=cpu_s, peak_mb=_memory_mb("VmHWM") - before_mb
-    )
+    return Measured(loss=loss.item(), gradients=gradients, cpu_s=cpu_s, peak_mb=_memory_mb("VmHWM") - before_mb)
 
 
 def _memory_mb(field: str) -> float:
@@ -287,12 +300,18 @@ def main() -> None:
     torch.set_num_threads(1)
     model = make_model(arguments.layers)
     rounds = arguments.rounds
-    compare_with_rows(
-        model, prompt=arguments.prompt, answers=[arguments.answer] * 3, rounds=rounds, each_step=True
-    )
+    compare_with_rows(model, prompt=arguments.prompt, answers=[arguments.answer] * 3, rounds=rounds, each_step=True)
     if arguments.curve:
-        for prompt, answer, number in ((512, 64, 3), (512, 128, 3), (1024, 128, 2), (1024, 128, 3), (1024, 256, 3),
-                                       (2048, 64, 3), (2048, 128, 2), (2048, 256, 3)):  # fmt: skip
+        for prompt, answer, number in (
+            (512, 64, 3),
+            (512, 128, 3),
+            (1024, 128, 2),
+            (1024, 128, 3),
+            (1024, 256, 3),
+            (2048, 64, 3),
+            (2048, 128, 2),
+            (2048, 256, 3),
+        ):
             compare_with_rows(model, prompt=prompt, answers=[answer] * number, rounds=rounds, each_step=False)
     if arguments.trl:
         compare_with_trl(model, prompt=arguments.prompt, answer=arguments.answer, rounds=rounds)

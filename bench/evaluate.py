@@ -50,9 +50,20 @@ def measure_warm(folder: Path) -> None:
     write_test_set(folder)
     with ScriptedServer(answer=answer_like_a_judge) as server:
         command = [
-            sys.executable, "-m", "avcap", "evaluate", "captions.json", "--truth", "truth.json", "--out", "report",
-            "--judge", f"openai:scripted@{server.url}", "--cache", "replies.sqlite",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "avcap",
+            "evaluate",
+            "captions.json",
+            "--truth",
+            "truth.json",
+            "--out",
+            "report",
+            "--judge",
+            f"openai:scripted@{server.url}",
+            "--cache",
+            "replies.sqlite",
+        ]
         run("cold, from a scripted server", command, folder=folder)
         num_calls = len(server.calls)
         run("warm, from the verdicts", command, folder=folder)

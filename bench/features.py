@@ -103,10 +103,19 @@ def measure_tower(folder: Path, *, rounds: int) -> None:
     model = Salmonn2ForCaptioning(config).eval()
     noise = np.random.default_rng(0).integers(0, 256, (30, 224, 224, 3), dtype=np.uint8)
     clip = Clip(
-        path="noise", frames_THWC=noise, frame_times_T=np.arange(30.0), lead_in_frame_HWC=None,
-        waveform_S=np.zeros(0, np.float32), sample_rate_hz=16_000, start_s=0.0, end_s=30.0, duration_s=30.0,
-        has_video=True, has_audio=False, num_bad_packets=0,
-    )  # fmt: skip
+        path="noise",
+        frames_THWC=noise,
+        frame_times_T=np.arange(30.0),
+        lead_in_frame_HWC=None,
+        waveform_S=np.zeros(0, np.float32),
+        sample_rate_hz=16_000,
+        start_s=0.0,
+        end_s=30.0,
+        duration_s=30.0,
+        has_video=True,
+        has_audio=False,
+        num_bad_packets=0,
+    )
     clock = Clock()
     caches = {name: FeatureCache(folder / f"vit-{name}", dtype=dtype) for name, dtype in DTYPES.items()}
     for _ in range(rounds):

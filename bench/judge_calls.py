@@ -35,9 +35,15 @@ from avcap.llm.types import ChatRequest, Message, Reply
 
 PROMPT = "Judge each event of the list against the caption. " * 80  # 4,000 characters, as a caption with its events
 FAULTS: dict[str, play.Play] = {
-    "500": play.status(500), "429": play.rate_limited(after="0.01"), "hang": play.hang, "cut": play.cut,
-    "garbage": play.garbage, "wrong schema": play.wrong_schema, "50 MB": play.huge, "drip": play.drip,
-}  # fmt: skip
+    "500": play.status(500),
+    "429": play.rate_limited(after="0.01"),
+    "hang": play.hang,
+    "cut": play.cut,
+    "garbage": play.garbage,
+    "wrong schema": play.wrong_schema,
+    "50 MB": play.huge,
+    "drip": play.drip,
+}
 WEIGHTS = [5, 5, 1, 5, 5, 5, 1, 1]
 """Hangs, drips and 50 MB are rarer: each takes the whole deadline, or moves a megabyte."""
 

@@ -47,9 +47,7 @@ def manner_of(caption: str) -> str:
 
 def judge(events: list[tuple[str, str]], *, caption: str, hasty: bool) -> dict:
     found = [(int(number), text if text in caption else "") for number, text in events]
-    labels = [
-        {"id": number, "label": "correct" if quote else "missing", "quote": quote} for number, quote in found
-    ]
+    labels = [{"id": number, "label": "correct" if quote else "missing", "quote": quote} for number, quote in found]
     counts = {name: sum(label["label"] == name for label in labels) for name in ("correct", "missing", "incorrect")}
     if hasty:
         counts["missing"] += 1  # counts that are not those of the list
@@ -72,9 +70,15 @@ def main() -> None:
         (folder / "examples").symlink_to(ROOT / "examples")
         judge_spec = f"openai:gpt-4.1@{server.url}"
         evaluate = (
-            "evaluate", "captions.jsonl", "--truth", "examples/truth.jsonl", "--judge", judge_spec,
-            "--concurrency", "1",  # so that it is the same every time
-        )  # fmt: skip
+            "evaluate",
+            "captions.jsonl",
+            "--truth",
+            "examples/truth.jsonl",
+            "--judge",
+            judge_spec,
+            "--concurrency",
+            "1",  # so that it is the same every time
+        )
         show("caption", "examples", "--out", "captions.jsonl", environment=environment, folder=folder)
         show(*evaluate, "--out", "report", "--dry-run", environment=environment, folder=folder)
         show(*evaluate, "--out", "report", environment=environment, folder=folder)

@@ -18,10 +18,17 @@ from pathlib import Path
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = (
-    "num_rounds=2", "sampling.num_prompts=6", "sampling.captions_per_prompt=6", "sampling.temperature=1.0",
-    "pairs.rule=best_vs_worst", "pairs.min_gap=0.01", "dpo.epochs=2", "dpo.batch_size=2",
-    "dpo.checkpoint_every=1", "stop.patience=9",
-)  # fmt: skip
+    "num_rounds=2",
+    "sampling.num_prompts=6",
+    "sampling.captions_per_prompt=6",
+    "sampling.temperature=1.0",
+    "pairs.rule=best_vs_worst",
+    "pairs.min_gap=0.01",
+    "dpo.epochs=2",
+    "dpo.batch_size=2",
+    "dpo.checkpoint_every=1",
+    "stop.patience=9",
+)
 COMPARED = ("checkpoint/model.safetensors", "captions.jsonl", "verdicts.jsonl", "pairs.jsonl", "round_metrics.json")
 
 
@@ -86,7 +93,9 @@ def main() -> None:
             break
         found = fingerprint(out)
         wrong += found != expected
-        print(f"series {series}: {kills} kills so far, {'the same' if found == expected else 'NOT THE SAME'}", flush=True)
+        print(
+            f"series {series}: {kills} kills so far, {'the same' if found == expected else 'NOT THE SAME'}", flush=True
+        )
     print(f"{kills} kills, {series} series, {wrong} of them ended otherwise than the undisturbed run ({length:.0f} s)")
     print("last written before the kills: " + ", ".join(sorted({Path(path).name for path in where})))
 

@@ -32,10 +32,22 @@ from support.released_layouts import (
 
 TOKENIZER = Path(__file__).parent.parent / "tests" / "assets" / "v1_av_31s"
 SIZES = SIZES_TINY | {
-    "hidden": 1536, "intermediate": 8960, "heads": 12, "kv_heads": 2, "vision": 640, "vision_mlp": 1720,
-    "vision_depth": 8, "vision_heads": 8, "audio": 640, "audio_layers": 8, "audio_heads": 10, "audio_mlp": 2560,
-    "qformer": 768, "qformer_heads": 12, "qformer_mlp": 3072,
-}  # fmt: skip
+    "hidden": 1536,
+    "intermediate": 8960,
+    "heads": 12,
+    "kv_heads": 2,
+    "vision": 640,
+    "vision_mlp": 1720,
+    "vision_depth": 8,
+    "vision_heads": 8,
+    "audio": 640,
+    "audio_layers": 8,
+    "audio_heads": 10,
+    "audio_mlp": 2560,
+    "qformer": 768,
+    "qformer_heads": 12,
+    "qformer_mlp": 3072,
+}
 LAYER_BYTES = 2 * (3 * 1536 * 8960 + 2 * 1536 * 1536 + 2 * 1536 * 256)
 
 CHILD = """
@@ -93,10 +105,14 @@ def make_v1(folder: Path, sizes: dict) -> tuple[Path, Path]:
     ours, stock, hidden = folder / "v1", folder / "qwen2", sizes["hidden"]
     shutil.copytree(TOKENIZER, ours, ignore=shutil.ignore_patterns("*.safetensors", "case.json"))
     language = {
-        "hidden_size": hidden, "intermediate_size": sizes["intermediate"], "num_hidden_layers": sizes["layers"],
-        "num_attention_heads": sizes["heads"], "num_key_value_heads": sizes["kv_heads"], "vocab_size": sizes["vocab"],
+        "hidden_size": hidden,
+        "intermediate_size": sizes["intermediate"],
+        "num_hidden_layers": sizes["layers"],
+        "num_attention_heads": sizes["heads"],
+        "num_key_value_heads": sizes["kv_heads"],
+        "vocab_size": sizes["vocab"],
         "tie_word_embeddings": False,
-    }  # fmt: skip
+    }
     (ours / "config.json").write_text(json.dumps(json.loads((ours / "config.json").read_text()) | language))
     small = load_file(TOKENIZER / "model.safetensors")
     shapes = {name: tuple(tensor.shape) for name, tensor in small.items() if tensor.is_floating_point()}

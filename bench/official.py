@@ -73,12 +73,23 @@ def measure(folder: Path) -> Iterator[Row]:
     plus = next(case for case in cases if isinstance(case, parity_plus.Case) and case.has_video and case.has_audio)
     image = next(case for case in cases if isinstance(case, parity_plus.Case) and case.is_image)
     rows: list[Callable[[], Iterator[Row]]] = [
-        lambda: v1_order(v1), lambda: v1_frames(v1), lambda: v1_time_text(v1), lambda: v1_padding(v1),
-        lambda: v1_lost_audio(v1), lambda: v1_targets(v1), lambda: v1_preference(v1), lambda: plus_positions(plus),
-        lambda: plus_frames(plus), lambda: plus_resize(image), lambda: plus_padded_audio(plus),
-        lambda: plus_short_audio(plus), lambda: plus_axes(plus), lambda: plus_penalty(plus),
-        lambda: plus_query_tokens(plus), lambda: plus_two_turns(plus),
-    ]  # fmt: skip
+        lambda: v1_order(v1),
+        lambda: v1_frames(v1),
+        lambda: v1_time_text(v1),
+        lambda: v1_padding(v1),
+        lambda: v1_lost_audio(v1),
+        lambda: v1_targets(v1),
+        lambda: v1_preference(v1),
+        lambda: plus_positions(plus),
+        lambda: plus_frames(plus),
+        lambda: plus_resize(image),
+        lambda: plus_padded_audio(plus),
+        lambda: plus_short_audio(plus),
+        lambda: plus_axes(plus),
+        lambda: plus_penalty(plus),
+        lambda: plus_query_tokens(plus),
+        lambda: plus_two_turns(plus),
+    ]
     for find in rows:
         yield from find()
 
@@ -102,12 +113,13 @@ def v1_order(case: parity_v1.Case) -> Iterator[Row]:
         beside[sync] = audio_beside(case, middle)
     case.model.config.sync = "official"
     yield Row(
-        "2", "stretches all sound tokens, those of the silence that fills the last 30 s too, evenly over the frames",
+        "2",
+        "stretches all sound tokens, those of the silence that fills the last 30 s too, evenly over the frames",
         '`--official` (`sync="official"`); default `sync="true_time"`',
         f"{len(case.prompt_ids)} -> {len(ids)} tokens; logits {difference(logits, case.outputs['logits_last48']):.1f}; "
         f"in {case.real_time_s:.0f} s of video, second {middle} of sound stands after the frame of "
         f"{beside['official']:.1f} s -> {beside['true_time']:.1f} s",
-    )  # fmt: skip
+    )
 
 
 def audio_beside(case: parity_v1.Case, second: int) -> float:
@@ -125,10 +137,12 @@ def v1_frames(case: parity_v1.Case) -> Iterator[Row]:
     official_T = case.inputs["frame_index"].numpy() / case.inputs["source_fps"].item()
     apart_s = np.abs(instants_T - official_T).max()
     yield Row(
-        "2", "picks frames by number: every round(rate)-th; above the cap, evenly from the first to the very last, cut "
-        "to whole numbers", "`--official`; by default what is on screen at each instant, at any frame rate",
+        "2",
+        "picks frames by number: every round(rate)-th; above the cap, evenly from the first to the very last, cut "
+        "to whole numbers",
+        "`--official`; by default what is on screen at each instant, at any frame rate",
         f"{len(official_T)} frames at most {apart_s:.2f} s apart",
-    )  # fmt: skip
+    )
 
 
 def v1_time_text(case: parity_v1.Case) -> Iterator[Row]:
@@ -137,11 +151,12 @@ def v1_time_text(case: parity_v1.Case) -> Iterator[Row]:
     without, ids = v1_logits(case, silent, sync="official")
     with_text, ids_with = v1_logits(case, dataclasses.replace(silent, time_text_ids=texts), sync="official")
     yield Row(
-        "2", "writes each frame's time as text, but loses it where there is sound",
+        "2",
+        "writes each frame's time as text, but loses it where there is sound",
         "the same in both: it was trained so (`time_text` in config.json)",
         f"picture alone, with text -> without: {len(ids_with)} -> {len(ids)} tokens; logits "
         f"{difference(with_text, without):.1f}",
-    )  # fmt: skip
+    )
 
 
 def v1_padding(case: parity_v1.Case) -> Iterator[Row]:
@@ -150,21 +165,23 @@ def v1_padding(case: parity_v1.Case) -> Iterator[Row]:
     logits = difference(outputs["padquirk_greedy_logits"][0], outputs["greedy_logits"][0])
     differ = (outputs["padquirk_greedy"] != outputs["greedy"]).sum().item()
     yield Row(
-        "2", "drops every `<\\|im_end\\|>` of the prompt where the tokenizer pads with it",
+        "2",
+        "drops every `<\\|im_end\\|>` of the prompt where the tokenizer pads with it",
         "`--official`, for such a tokenizer; the default keeps them",
         f"{lost} tokens less; logits {logits:.1f}; {differ} of {len(outputs['greedy'])} greedy ids differ",
-    )  # fmt: skip
+    )
 
 
 def v1_lost_audio(case: parity_v1.Case) -> Iterator[Row]:
     silent = dataclasses.replace(case.features, audio_KPA=None, audio_seconds=0.0)
     logits, ids = v1_logits(case, silent, sync="official")
     yield Row(
-        "both", "goes on without sound where it cannot be decoded, and does not say so",
+        "both",
+        "goes on without sound where it cannot be decoded, and does not say so",
         "not reproduced: such a file is an error, and every caption counts the seconds of sound that it heard",
         f"without its sound {len(ids)} tokens instead of {len(case.prompt_ids)}; logits "
         f"{difference(logits, case.outputs['logits_last48']):.1f}",
-    )  # fmt: skip
+    )
 
 
 def v1_targets(case: parity_v1.Case) -> Iterator[Row]:
@@ -172,10 +189,11 @@ def v1_targets(case: parity_v1.Case) -> Iterator[Row]:
     logps = token_logps(case, case.model, ids, torch.float32)
     losses = [-logps[torch.tensor(targets[1:])].mean().item() for targets in (theirs, ours)]
     yield Row(
-        "2", "learns the `<\\|im_start\\|>`, `<\\|im_end\\|>` and newlines of system and user turns, too",
+        "2",
+        "learns the `<\\|im_start\\|>`, `<\\|im_end\\|>` and newlines of system and user turns, too",
         "`data.prompt.released_targets`; by default answers and their end alone",
         f"{sum(theirs)} -> {sum(ours)} targets; cross-entropy {losses[0]:.2f} -> {losses[1]:.2f}",
-    )  # fmt: skip
+    )
 
 
 def v1_preference(case: parity_v1.Case) -> Iterator[Row]:
@@ -187,23 +205,32 @@ def v1_preference(case: parity_v1.Case) -> Iterator[Row]:
         # it takes the last N positions, N = length before the media was put in: targets before the media fall out
         length = case.inputs["input_ids"].shape[1] + len(answer)
         last = [target and at >= len(ids) - length for at, target in enumerate(theirs)]
-        for name, targets, dtype in (("ours", ours, torch.float32), ("last", last, torch.float32),
-                                     ("bf16", ours, torch.bfloat16)):  # fmt: skip
+        for name, targets, dtype in (
+            ("ours", ours, torch.float32),
+            ("last", last, torch.float32),
+            ("bf16", ours, torch.bfloat16),
+        ):
             chosen = torch.tensor(targets[1:])
-            policy, fixed = (token_logps(case, one, ids, dtype)[chosen].sum().item() for one in (case.model, recorded_model))
+            policy, fixed = (
+                token_logps(case, one, ids, dtype)[chosen].sum().item() for one in (case.model, recorded_model)
+            )
             sums[name] += [policy, policy - fixed]
     losses = {name: -F.logsigmoid(torch.tensor(BETA * (s[1] - s[3]))).item() for name, s in sums.items()}
     yield Row(
-        "2", "preference step: of the targets, counts those in the last N positions, N = length of the prompt before "
-        "frames and sound are put in", "not reproduced in training (tests/parity.py does)",
+        "2",
+        "preference step: of the targets, counts those in the last N positions, N = length of the prompt before "
+        "frames and sound are put in",
+        "not reproduced in training (tests/parity.py does)",
         f"summed log-probability {sums['last'][0]:.1f} -> {sums['ours'][0]:.1f}; loss {losses['last']:.4f} -> "
         f"{losses['ours']:.4f}: it cancels",
-    )  # fmt: skip
+    )
     yield Row(
-        "2", "preference step: log-probabilities in bfloat16", "not reproduced: float32",
+        "2",
+        "preference step: log-probabilities in bfloat16",
+        "not reproduced: float32",
         f"summed log-probability {sums['bf16'][0]:.3f} -> {sums['ours'][0]:.3f}; loss {losses['bf16']:.4f} -> "
         f"{losses['ours']:.4f}",
-    )  # fmt: skip
+    )
 
 
 def answered(case: parity_v1.Case, answer: list[int]) -> tuple[list[int], list[bool], list[bool]]:
@@ -237,12 +264,14 @@ def plus_positions(case: parity_plus.Case) -> Iterator[Row]:
     same = (train_XL == generate_XL).all(dim=0).float().mean().item()
     differ = (case.outputs["greedy_generate"] != case.outputs["greedy_train_positions"]).sum().item()
     yield Row(
-        "2+", "generates at other positions than it was trained with: a grid counts as a second, and sound shifts all "
-        "that follows", '`--official` (`positions="official_generate"`); default `positions="train"`',
+        "2+",
+        "generates at other positions than it was trained with: a grid counts as a second, and sound shifts all "
+        "that follows",
+        '`--official` (`positions="official_generate"`); default `positions="train"`',
         f"logits {difference(logits, case.outputs['logits_generate_last48']):.1f}; {same:.0%} of the positions are the "
         f"same; the last one is {generate_XL.max()} -> {train_XL.max()}; "
         f"{differ} of {len(case.outputs['greedy_generate'])} greedy ids differ",
-    )  # fmt: skip
+    )
 
 
 def plus_frames(case: parity_plus.Case) -> Iterator[Row]:
@@ -255,11 +284,13 @@ def plus_frames(case: parity_plus.Case) -> Iterator[Row]:
     taken = official_plus_seconds_per_grid(num_frames=num_frames, source_fps=rate, num_looked_at=len(official_T))
     true_s = 2 * np.diff(official_T).mean()
     yield Row(
-        "2+", "spreads frames from the first to the very last, cut to whole numbers, at least 64, and takes them to be "
-        "spread over the whole duration", "`--official`; by default one every 0.1 s",
+        "2+",
+        "spreads frames from the first to the very last, cut to whole numbers, at least 64, and takes them to be "
+        "spread over the whole duration",
+        "`--official`; by default one every 0.1 s",
         f"{len(official_T)} frames at most {np.abs(instants_T - official_T).max():.2f} s apart; a temporal grid lasts "
         f"{taken:.4f} s in its positions and {true_s:.4f} s in its frames",
-    )  # fmt: skip
+    )
 
 
 def plus_resize(case: parity_plus.Case) -> Iterator[Row]:
@@ -274,11 +305,12 @@ def plus_resize(case: parity_plus.Case) -> Iterator[Row]:
     features = dataclasses.replace(case.features, vision_TNV=case.model.encode_patches(rows_RE, grid))
     logits, _ = plus_logits(case, features)
     yield Row(
-        "2+", "resizes 8-bit tensors, rounding between its two passes",
+        "2+",
+        "resizes 8-bit tensors, rounding between its two passes",
         "`--official`; by default Pillow while decoding",
         f"{(levels > 0).float().mean():.1%} of the values, by at most {levels.max()} of 255; logits "
         f"{difference(logits, case.outputs['logits_train_last48']):.1e}",
-    )  # fmt: skip
+    )
 
 
 def plus_padded_audio(case: parity_plus.Case) -> Iterator[Row]:
@@ -286,11 +318,12 @@ def plus_padded_audio(case: parity_plus.Case) -> Iterator[Row]:
     logits, positions_XL = plus_logits(case, case.features)
     case.model.config.padded_audio = True
     yield Row(
-        "2+", "puts the tokens of the silence that fills the last 30 s behind the last frames",
+        "2+",
+        "puts the tokens of the silence that fills the last 30 s behind the last frames",
         "the same in both: it was trained so (`padded_audio` in config.json leaves them out)",
         f"without them {positions_XL.shape[1]} tokens instead of {len(case.prompt_ids)}; logits "
         f"{difference(logits, case.outputs['logits_train_last48']):.1f}",
-    )  # fmt: skip
+    )
 
 
 def plus_short_audio(case: parity_plus.Case) -> Iterator[Row]:
@@ -299,11 +332,12 @@ def plus_short_audio(case: parity_plus.Case) -> Iterator[Row]:
     limit_s = next(s for s in range(1, 1000) if mrope.grid_times(5 * s, seconds_per_grid=0.2)[-1] > num_audio)
     counts = mrope.audio_per_grid(5 * limit_s, np.arange(num_audio), seconds_per_grid=0.2)
     yield Row(
-        "2+", "fails where sound ends well before the picture, and drops the video (in training: takes another one)",
+        "2+",
+        "fails where sound ends well before the picture, and drops the video (in training: takes another one)",
         "`--official` says so in one line; the default leaves later frames without sound",
         f"{audio_s:.0f} s of sound ({num_audio} tokens): pictures of {limit_s} s and more fail; by default all "
         f"{sum(counts)} tokens are placed",
-    )  # fmt: skip
+    )
 
 
 def plus_axes(case: parity_plus.Case) -> Iterator[Row]:
@@ -315,10 +349,11 @@ def plus_axes(case: parity_plus.Case) -> Iterator[Row]:
         inputs_embeds=parity_plus.embeds(case), position_ids=places_XL[:, None], logits_to_keep=LAST
     ).logits
     yield Row(
-        "2+", "sound beside a picture is at (time, 0, time), alone at (time, time, 0)",
+        "2+",
+        "sound beside a picture is at (time, 0, time), alone at (time, time, 0)",
         "the same in both: it was trained so",
         f"sound beside a picture as if alone: logits {difference(logits, case.outputs['logits_train_last48']):.1f}",
-    )  # fmt: skip
+    )
 
 
 def plus_penalty(case: parity_plus.Case) -> Iterator[Row]:
@@ -329,25 +364,31 @@ def plus_penalty(case: parity_plus.Case) -> Iterator[Row]:
     penalized_V = torch.where(logits_V > 0, logits_V / PENALTY, logits_V * PENALTY)
     counted = case.inputs["input_ids"].unique()
     yield Row(
-        "2+", "takes a repetition penalty of 1.05 from generation_config.json, in greedy decoding too",
+        "2+",
+        "takes a repetition penalty of 1.05 from generation_config.json, in greedy decoding too",
         "`--official` takes what that file says; the default has none",
         f"before the first word {len(counted)} logits change, by at most "
         f"{difference(penalized_V[counted], logits_V[counted]):.2f}; {differ} of {total} greedy ids differ",
-    )  # fmt: skip
+    )
     ids = {}
     for counts_prompt in (True, False):
         case.model.penalty_counts_prompt = counts_prompt
         (answer,) = generate(
-            case.model, [(case.prompt_ids, case.media("official_generate"))], max_new_tokens=total, eos_ids=(),
+            case.model,
+            [(case.prompt_ids, case.media("official_generate"))],
+            max_new_tokens=total,
+            eos_ids=(),
             repetition_penalty=PENALTY,
-        )  # fmt: skip
+        )
         ids[counts_prompt] = answer.ids
     del case.model.penalty_counts_prompt
     differ = sum(a != b for a, b in zip(*ids.values(), strict=True))
     yield Row(
-        "both", "the penalty counts the ids of the prompt in 2+, and not in 2", "the same in both",
+        "both",
+        "the penalty counts the ids of the prompt in 2+, and not in 2",
+        "the same in both",
         f"2+ by the rule of 2: {len(counted)} logits fewer before the first word; {differ} of {total} ids differ",
-    )  # fmt: skip
+    )
 
 
 def plus_query_tokens(case: parity_plus.Case) -> Iterator[Row]:
@@ -357,10 +398,11 @@ def plus_query_tokens(case: parity_plus.Case) -> Iterator[Row]:
     logits, _ = plus_logits(case, case.features)
     tokens.copy_(kept)
     yield Row(
-        "2+", "its adapters do not hold `audio.q_tokens`; loaded by its recipe, they are random",
+        "2+",
+        "its adapters do not hold `audio.q_tokens`; loaded by its recipe, they are random",
         "`avcap convert ADAPTER DST --base FOLDER --q-tokens FULL`; without, a loud warning",
         f"random ones: logits {difference(logits, case.outputs['logits_train_last48']):.1f}",
-    )  # fmt: skip
+    )
 
 
 def plus_two_turns(case: parity_plus.Case) -> Iterator[Row]:
@@ -368,9 +410,11 @@ def plus_two_turns(case: parity_plus.Case) -> Iterator[Row]:
     turns = [("What is seen?", "A red ball."), ("What is heard?", None)]
     prompt, targets = encode_chat(case.tokenizer, turns, case.media("train").ids, chat)
     yield Row(
-        "2+", "asks the second question of a chat with a prompt that is cut: it takes as many ids as are no targets",
-        "not reproduced", f"{len(prompt) - sum(targets)} of {len(prompt)} ids are asked",
-    )  # fmt: skip
+        "2+",
+        "asks the second question of a chat with a prompt that is cut: it takes as many ids as are no targets",
+        "not reproduced",
+        f"{len(prompt) - sum(targets)} of {len(prompt)} ids are asked",
+    )
 
 
 if __name__ == "__main__":

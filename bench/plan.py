@@ -65,9 +65,12 @@ def measure(folder: Path, *, seconds: float, frame_size: tuple[int, int]) -> dic
     frames = len(frame_instants(start_s=0.0, end_s=seconds, fps=settings.fps, max_frames=settings.max_frames))
     shapes, patches = _features(config, seconds=seconds, frames=frames, frame_size=frame_size)
     media = MediaFeatures(
-        vision_TNV=torch.randn(shapes.vision_TNV.shape), frame_times_T=shapes.frame_times_T, grid=shapes.grid,
-        audio_KPA=torch.randn(shapes.audio_KPA.shape), audio_seconds=seconds,
-    )  # fmt: skip
+        vision_TNV=torch.randn(shapes.vision_TNV.shape),
+        frame_times_T=shapes.frame_times_T,
+        grid=shapes.grid,
+        audio_KPA=torch.randn(shapes.audio_KPA.shape),
+        audio_seconds=seconds,
+    )
     ids, _ = encode_chat(
         tokenizer, [(settings.prompts.global_caption, None)], model.placeholders(media), ChatStyle(**config.chat)
     )
@@ -84,9 +87,7 @@ def measure(folder: Path, *, seconds: float, frame_size: tuple[int, int]) -> dic
     embeds = model.embed(torch.tensor([ids]), [tokens])
     positions = model.batch_positions(torch.tensor([ids]), [tokens])
     with LiveBytes() as reading:
-        output = model.language_model(
-            inputs_embeds=embeds, position_ids=positions, use_cache=True, logits_to_keep=1
-        )
+        output = model.language_model(inputs_embeds=embeds, position_ids=positions, use_cache=True, logits_to_keep=1)
     kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache_of(output).layers)
     return {
         "prompt tokens": (planned.prompt_tokens, len(ids)),

@@ -42,10 +42,15 @@ def best_of(captions: list[Caption], verdicts: list[Verdict], samples: list[Samp
             best, worst = found[0][1], found[-1][1]
             pairs.append(
                 PreferencePair(
-                    sample_id=sample_id, video=sample_of[sample_id].video, prompt=best.prompt, chosen=best.text,
-                    rejected=worst.text, interval_s=best.interval_s, reference_caption=best.text,
+                    sample_id=sample_id,
+                    video=sample_of[sample_id].video,
+                    prompt=best.prompt,
+                    chosen=best.text,
+                    rejected=worst.text,
+                    interval_s=best.interval_s,
+                    reference_caption=best.text,
                 )
-            )  # fmt: skip
+            )
     return pairs
 
 
@@ -72,18 +77,19 @@ def main() -> None:
         prompts = draw_prompts(samples_of(learned), config=config, round_number=round_number)
         per_prompt = config.sampling.captions_per_prompt
         decoding = Decoding(
-            max_new_tokens=captioner.settings.max_new_tokens, temperature=config.sampling.temperature,
+            max_new_tokens=captioner.settings.max_new_tokens,
+            temperature=config.sampling.temperature,
             seed=(config.seed * 1000 + round_number) * per_prompt,
-        )  # fmt: skip
+        )
         captions = collect_captions(
             captioner, prompts, Request(decoding=decoding), path=folder / "captions.jsonl", num_answers=per_prompt
         )
-        verdicts = collect_verdicts(
-            captions, prompts, judge=judge, path=folder / "verdicts.jsonl", max_unscored=0.0
-        )  # fmt: skip
+        verdicts = collect_verdicts(captions, prompts, judge=judge, path=folder / "verdicts.jsonl", max_unscored=0.0)
         pairs = best_of(captions, [v for v in verdicts if isinstance(v, Verdict)], prompts)
         dpo = replace(config.dpo, loss=replace(config.dpo.loss, loss="sft"))
-        model = run_dpo_from_file(model, pairs, config=DpoFromFileConfig(dpo=dpo, seed=round_number), out_dir=folder, allow_others=True)
+        model = run_dpo_from_file(
+            model, pairs, config=DpoFromFileConfig(dpo=dpo, seed=round_number), out_dir=folder, allow_others=True
+        )
         round_metrics = selection.measure(model, round_number=round_number, folder=folder)
         print(f"{len(pairs)} best captions; {describe(round_metrics)}", flush=True)
 

@@ -5,7 +5,8 @@
         sft=tiny-sft round-3=out/rounds0/round-3/checkpoint reborn=out/rebirth0/checkpoint
 
 Prints one row a model; percent, 95 % intervals over videos. The first model is the one that perplexity is taken under.
-What was measured before (OUT/NAME/round_metrics.json) is not measured again. `--rounds DIR...` prints the rounds of runs.
+What was measured before (OUT/NAME/round_metrics.json) is not measured again. `--rounds DIR...` prints the rounds of
+runs.
 """
 
 import argparse
@@ -40,15 +41,33 @@ def row(name: str, folder: Path) -> str:
     questions = "" if round_metrics.questions is None else f"{100 * round_metrics.questions:.1f}"
     perplexity = "" if round_metrics.perplexity is None else f"{round_metrics.perplexity:.2f}"
     cells = [
-        name, percent(whole["missing_rate"]), percent(whole["hallucination_rate"]),
-        percent(whole["total_error_rate"], with_interval=True), percent(local["total_error_rate"], with_interval=True),
-        missing, percent(whole["repetition_rate"]), f"{round_metrics.words:.0f}", perplexity, questions,
-    ]  # fmt: skip
+        name,
+        percent(whole["missing_rate"]),
+        percent(whole["hallucination_rate"]),
+        percent(whole["total_error_rate"], with_interval=True),
+        percent(local["total_error_rate"], with_interval=True),
+        missing,
+        percent(whole["repetition_rate"]),
+        f"{round_metrics.words:.0f}",
+        perplexity,
+        questions,
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
-HEADER = """| | missing | hallucination | total error | local: total error | missing: seen / heard / both | repetition | words | perplexity | questions |
-|---|---|---|---|---|---|---|---|---|---|"""  # noqa: E501
+COLUMNS = (
+    "",
+    "missing",
+    "hallucination",
+    "total error",
+    "local: total error",
+    "missing: visual / audio / both",
+    "repetition",
+    "words",
+    "perplexity",
+    "questions",
+)
+HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 
 def kinds_row(name: str, folder: Path) -> str:
@@ -90,16 +109,23 @@ def main() -> None:
     for folder in args.rounds:
         print(HEADER)
         for round_metrics in read_round_metrics(folder):
-            print(row(f"{folder.name}, round {round_metrics.round_number}", folder / f"round-{round_metrics.round_number}"))
+            print(
+                row(
+                    f"{folder.name}, round {round_metrics.round_number}", folder / f"round-{round_metrics.round_number}"
+                )
+            )
     if not args.models:
         return
     truth = read_one(args.world)
     named = {name: find_checkpoint(folder) for name, folder in (text.split("=", 1) for text in args.models)}
     selection = Selection(
-        start=next(iter(named.values())), samples=samples_of(truth), questions=questions_of(truth, None),
-        judge=OracleJudge(truth.worlds.values()), batch_size=16,
+        start=next(iter(named.values())),
+        samples=samples_of(truth),
+        questions=questions_of(truth, None),
+        judge=OracleJudge(truth.worlds.values()),
+        batch_size=16,
         features=FeatureCache(args.features or args.out / "features", max_bytes=20 * 2**30),
-    )  # fmt: skip
+    )
     for name, model in named.items():
         if not (args.out / name / ROUND_METRICS).exists():
             selection.measure(model, round_number=0, folder=args.out / name)

@@ -65,10 +65,17 @@ def random_model() -> Salmonn2ForCaptioning:
     torch.manual_seed(0)
     config = tiny_config(vocab_size=VOCAB_SIZE, time_token_ids=range(20))
     config.text_config = Qwen2Config(
-        vocab_size=VOCAB_SIZE, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
-        num_key_value_heads=2, max_position_embeddings=8192, tie_word_embeddings=False, bos_token_id=None,
+        vocab_size=VOCAB_SIZE,
+        hidden_size=512,
+        intermediate_size=1408,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        max_position_embeddings=8192,
+        tie_word_embeddings=False,
+        bos_token_id=None,
         eos_token_id=None,
-    )  # fmt: skip
+    )
     model = Salmonn2ForCaptioning(config).eval()
     with torch.no_grad():
         model.language_model.lm_head.weight.mul_(SHARPNESS)
@@ -78,9 +85,14 @@ def random_model() -> Salmonn2ForCaptioning:
 def ours(model: Salmonn2ForCaptioning, ids: list[int], num_new: int, *, seeds: list[int]) -> list[Generated]:
     prompt: Prompt = (ids, None)
     return generate(
-        model, [prompt], max_new_tokens=num_new, eos_ids=(), temperature=1.0, seeds=seeds,
+        model,
+        [prompt],
+        max_new_tokens=num_new,
+        eos_ids=(),
+        temperature=1.0,
+        seeds=seeds,
         answers_per_prompt=len(seeds),
-    )  # fmt: skip
+    )
 
 
 def theirs(model: Salmonn2ForCaptioning, ids: list[int], num_new: int, *, count: int) -> None:

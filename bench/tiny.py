@@ -109,8 +109,7 @@ def swapped_media(captioner: Captioner, clips: Sequence[WorldClip]) -> dict[str,
     ):
         for name, sources in (("swapped", other), ("blank", blank)):
             changed = [
-                replace(clip, media=exchange(clip.media, source))
-                for clip, source in zip(clips, sources, strict=True)
+                replace(clip, media=exchange(clip.media, source)) for clip, source in zip(clips, sources, strict=True)
             ]
             figures = accuracy(captioner, clean_examples(changed, modality=modality))
             result[f"{modality}/{name}"] = pooled(figures, kinds)
@@ -200,8 +199,9 @@ def question_scores(captioner: Captioner, clips: Sequence[WorldClip], *, use_aud
     """Share of questions answered right, by kind and over all; chance beside each."""
     asked = [
         (question, Sample(sample_id=f"{clip.path}/{question.question_id}", video=clip.path, prompt=question.text))
-        for clip in clips for question in clip.truth.questions
-    ]  # fmt: skip
+        for clip in clips
+        for question in clip.truth.questions
+    ]
     answers = captioner.caption([sample for _, sample in asked], use_audio=use_audio)
     hits: dict[str, list[bool]] = defaultdict(list)
     for (question, _), answer in zip(asked, answers, strict=True):

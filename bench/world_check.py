@@ -28,9 +28,13 @@ from avcap.world.make import make_world
 SECONDS, FPS, RATE_HZ, SIDE = 8, 15, 16_000, 256
 FRAME_SIZE = (96, 96)  # of the embedded model
 WORLDS = [
-    ("easy", "default"), ("standard", "default"), ("hard", "default"),
-    ("standard", "unseen"), ("standard", "film"), ("standard", "paper"),
-]  # fmt: skip
+    ("easy", "default"),
+    ("standard", "default"),
+    ("hard", "default"),
+    ("standard", "unseen"),
+    ("standard", "film"),
+    ("standard", "paper"),
+]
 TEST_SOURCES = ["testsrc2", "smptebars", "rgbtestsrc", "mandelbrot", "life", "cellauto", "sierpinski", "gradients"]
 
 
@@ -82,7 +86,9 @@ def write_others(folder: Path) -> None:
         [0.5 * np.sin(2 * np.pi * 440 * time_S), 0.1 * rng.normal(size=len(time_S)), np.zeros(len(time_S))]
     )
     blocks_THW3 = rng.integers(40, 110, (1, 8, 8, 3)).repeat(32, axis=1).repeat(32, axis=2)
-    video_statistics_of = {name: np.stack(list(itertools.islice(test_source(name), num_frames))) for name in TEST_SOURCES}
+    video_statistics_of = {
+        name: np.stack(list(itertools.islice(test_source(name), num_frames))) for name in TEST_SOURCES
+    }
     video_statistics_of |= {
         "noise": rng.integers(0, 256, shape),
         "black": np.zeros(shape),

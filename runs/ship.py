@@ -1,6 +1,6 @@
 """A trained model of the world becomes a shipped one: float16 weights, its name, and no run's leftovers.
 
-    python runs/ship.py out/tiny-rebirth/checkpoint tiny
+python runs/ship.py out/tiny-rebirth/checkpoint tiny
 """
 
 import argparse

@@ -110,7 +110,9 @@ def test_a_folder_is_searched_and_what_is_skipped_is_told(caption_args, videos, 
 
 @pytest.mark.slow
 def test_names_that_are_no_text_are_captioned_and_found_again(caption_args, videos, tmp_path, run):
-    rejection_reason = tmp_path / "\udcff :x: [b].mp4"  # a byte that no UTF-8 begins with, and what rich would make pictures of
+    rejection_reason = (
+        tmp_path / "\udcff :x: [b].mp4"
+    )  # a byte that no UTF-8 begins with, and what rich would make pictures of
     rejection_reason.write_bytes((videos / "b.mp4").read_bytes())
     broken = tmp_path / "\udcff [red]x.mp4"
     broken.write_text("no video")
@@ -198,7 +200,7 @@ BAD_INPUT = [
     (["caption", "binary.txt"], "binary.txt: got a list that cannot be read"),
     (["caption", "x.mp4", "--out", "no/such/folder/x.jsonl"], "no/such/folder/x.jsonl: cannot be written"),
     (["caption", "x.mp4", "--out", "."], ".: cannot be written"),
-    (["caption", "x.mp4", "--out", "external.jsonl"], "foreign.jsonl, line 1: got no row of captions"),
+    (["caption", "x.mp4", "--out", "external.jsonl"], "external.jsonl, line 1: got no row of captions"),
     (["caption", "x.mp4", "--out", "binary.txt"], "binary.txt, line 1: got no row of captions"),
     (["sing"], "No such command 'sing'"),
     (["world", "make", "--clips", "0", "--out", "w"], "got 0 clips, expected 1"),
@@ -275,8 +277,12 @@ def test_version_help_and_models_need_no_torch():
     """)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0 and done.stderr.splitlines() == [
-        "--version 0 False", "--help 0 False", "caption --help 0 False", "train --help 0 False", "models 0 False",
-    ]  # fmt: skip
+        "--version 0 False",
+        "--help 0 False",
+        "caption --help 0 False",
+        "train --help 0 False",
+        "models 0 False",
+    ]
 
 
 def test_a_world_is_made(tmp_path, run):

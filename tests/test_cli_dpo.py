@@ -19,11 +19,14 @@ def pairs(tmp_path: Path) -> Path:
     """For each example video: the true caption against the same without its last sentence."""
     found = [
         PreferencePair(
-            sample_id=truth.clip_id, video=truth.video, prompt="Describe the video.", chosen=truth.reference_caption,
+            sample_id=truth.clip_id,
+            video=truth.video,
+            prompt="Describe the video.",
+            chosen=truth.reference_caption,
             rejected=truth.reference_caption.rpartition(". ")[0] + ".",
         )
         for truth in read_jsonl(EXAMPLES / "truth.jsonl", WorldTruth)
-    ]  # fmt: skip
+    ]
     write_jsonl(tmp_path / "pairs.jsonl", found)
     return tmp_path / "pairs.jsonl"
 

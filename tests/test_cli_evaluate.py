@@ -131,11 +131,23 @@ def test_a_model_captions_the_samples_first_and_only_once(tmp_path, run, videos,
         {"sample_id": "bad", "video": "nothing.mp4", "prompt": "", "events": events},
     ]
     (tmp_path / "truth.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples), encoding="utf-8")
-    answer = {"events": [{"id": 1, "label": "missing", "quote": ""}], "invented": [],
-              "counts": {"correct": 0, "missing": 1, "incorrect": 0, "invented": 0}}  # fmt: skip
+    answer = {
+        "events": [{"id": 1, "label": "missing", "quote": ""}],
+        "invented": [],
+        "counts": {"correct": 0, "missing": 1, "incorrect": 0, "invented": 0},
+    }
     with ScriptedServer(answer=lambda body: json.dumps(answer)) as server:
-        command = ("evaluate", "--model", random_checkpoint, "--truth", tmp_path / "truth.jsonl", "--out",
-                   tmp_path / "r", "--judge", f"openai:scripted@{server.url}")  # fmt: skip
+        command = (
+            "evaluate",
+            "--model",
+            random_checkpoint,
+            "--truth",
+            tmp_path / "truth.jsonl",
+            "--out",
+            tmp_path / "r",
+            "--judge",
+            f"openai:scripted@{server.url}",
+        )
         code, out, err = run(*command)
         assert code == 1 and "1 of 3 captions are unscored" in err and "nothing.mp4" in err
         assert "global      1.000" in out and "local       1.000" in out

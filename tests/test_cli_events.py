@@ -18,8 +18,9 @@ def take_apart(body: dict) -> str:
     caption = " ".join(line.lstrip("| ") for line in asked.splitlines() if line.startswith("|"))
     events = [
         {"text": sentence.strip(), "modality": "visual", "start_s": None, "end_s": None}
-        for sentence in caption.split(".") if sentence.strip()
-    ]  # fmt: skip
+        for sentence in caption.split(".")
+        if sentence.strip()
+    ]
     return json.dumps({"events": events})
 
 
@@ -39,8 +40,9 @@ def test_reference_captions_become_events_and_are_paid_for_once(run, captions, t
         assert len(server.calls) == 2
     samples = list(read_jsonl(tmp_path / "events.jsonl", Sample))
     assert [[event.text for event in sample.events] for sample in samples] == [
-        ["A man waves", "A dog barks"], ["A bell rings"],
-    ]  # fmt: skip
+        ["A man waves", "A dog barks"],
+        ["A bell rings"],
+    ]
 
 
 def test_a_caption_without_events_is_named(run, captions, tmp_path):

@@ -103,9 +103,17 @@ def test_a_server_s_message_steers_no_terminal_and_the_files_are_private(run, ju
     out_dir = tmp_path / "out"
     with ScriptedServer(script=always(status(413, "\x1b[31mno sk-proj-01234567 \u202e"))) as server:
         code, out, err = run(
-            "evaluate", captions, "--truth", truth, "--judge", f"openai:m@{server.url}", "--out", out_dir,
-            "--timeout", "5",
-        )  # fmt: skip
+            "evaluate",
+            captions,
+            "--truth",
+            truth,
+            "--judge",
+            f"openai:m@{server.url}",
+            "--out",
+            out_dir,
+            "--timeout",
+            "5",
+        )
     assert code == 1 and r"\x1b[31mno [key]" in err and visible(err) == err and visible(out) == out
     assert "caption with thoughts: 1" in err
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in out_dir.iterdir()}
@@ -128,8 +136,10 @@ def test_a_signal_ends_it_with_one_line(number, expected, judged, tmp_path):
     with ScriptedServer(script=always(hang)) as server:
         words = ["evaluate", captions, "--truth", truth, "--judge", f"openai:m@{server.url}", "--out", tmp_path / "out"]
         running = subprocess.Popen(
-            [sys.executable, "-m", "avcap", *map(str, words), "--timeout", "2"], stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "avcap", *map(str, words), "--timeout", "2"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         until = time.monotonic() + 60
         while server.most_at_once == 0 and time.monotonic() < until:
             time.sleep(0.05)

@@ -37,9 +37,13 @@ def test_v1_as_official_hears_the_silence_of_the_whole_chunk(video, rows, run, t
     row = rows(video, "--model", V1, "--official")
     # 3 frames of 13 * 14 tokens; all 60 windows of the padded 30 s
     assert row["seen"] | {"bad_packets": 0} == {
-        "frames": 3, "audio_seconds": 3.0, "visual_tokens": 546, "audio_tokens": 60, "bad_packets": 0,
+        "frames": 3,
+        "audio_seconds": 3.0,
+        "visual_tokens": 546,
+        "audio_tokens": 60,
+        "bad_packets": 0,
         "notes": [],
-    }  # fmt: skip
+    }
     assert row["checkpoint"].endswith("+official")
     code, _, err = run("caption", video, "--max-new-tokens", 2, "--out", tmp_path / "captions.jsonl", "--model", V1)
     assert code == 2 and "choose another --out" in err
@@ -108,9 +112,9 @@ def test_audit_of_a_part(video, run, tmp_path):
     code, out, err = run("audit-official", video, "--model", V1, *words)
     assert code == 0, err
     lines = [" ".join(line.split()) for line in out.splitlines()]
-    assert "frame times 1, 2 s 1, 2 s" in lines and "sound 2.000 s 2.000 s" in lines
+    assert "frame times 1, 2 s 1, 2 s" in lines and "audio 2.000 s 2.000 s" in lines
     # 4 of 60 tokens are of real sound; all 30 before frame 2 as published, 2 a second by default
-    assert "sound tokens 60, of them 56 of silence that was added 4, of them 0 of silence that was added" in lines
+    assert "audio tokens 60, of them 56 of silence that was added 4, of them 0 of silence that was added" in lines
     (row,) = [line for line in lines if line.startswith("2 ")]
     assert "2 tokens after 1.00 s" in row and row.endswith("2 tokens after 2.00 s")
     assert (tmp_path / "audit.png").stat().st_size > 10_000
@@ -121,7 +125,7 @@ def test_audit_of_v1(video, run, tmp_path):
     code, out, _ = run("audit-official", video, "--model", V1, "--out", plot)
     assert code == 0
     lines = [" ".join(line.split()) for line in out.splitlines()]
-    assert "sound tokens 60, of them 54 of silence that was added 6, of them 0 of silence that was added" in lines
+    assert "audio tokens 60, of them 54 of silence that was added 6, of them 0 of silence that was added" in lines
     # 20 tokens after each of 3 frames: second 2 still after the first; by default 2 after its own
     (row,) = [line for line in lines if line.startswith("2 ")]
     assert row.count("2 tokens") == 2 and row.endswith("after 2.00 s") and "after 0.00 s" in row
@@ -140,7 +144,7 @@ def test_audit_of_plus(video, run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "model", "row"), [("audio.m4a", V1, "picture tokens 0 0"), ("silent.mp4", PLUS, "frames 10 20")]
+    ("name", "model", "row"), [("audio.m4a", V1, "visual tokens 0 0"), ("silent.mp4", PLUS, "frames 10 20")]
 )
 def test_audit_of_one_modality(videos, run, tmp_path, name, model, row):
     code, out, _ = run("audit-official", videos / name, "--model", model, "--out", tmp_path / "audit.png")

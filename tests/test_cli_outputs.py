@@ -93,8 +93,9 @@ def work(tmp_path, monkeypatch) -> Path:
     (tmp_path / "thesis" / "chapter.tex").write_text(MINE)
     for name in ("comparison.json", "avcap_world.yaml"):
         (tmp_path / "results" / name).write_text(MINE)
-    pair = PreferencePair(sample_id="a", video="a.mp4", prompt="Describe.", chosen="A dog.", rejected="A cat.",
-                          reference_caption="A dog.")  # fmt: skip
+    pair = PreferencePair(
+        sample_id="a", video="a.mp4", prompt="Describe.", chosen="A dog.", rejected="A cat.", reference_caption="A dog."
+    )
     write_jsonl(tmp_path / "pairs.jsonl", [pair])
     rows = [{"prompt": "<video>Describe.", "chosen": "A dog.", "rejected": "A cat.", "videos": ["a.mp4"]}]
     (tmp_path / "trl.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

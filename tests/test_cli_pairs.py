@@ -28,11 +28,17 @@ def truths() -> list[WorldTruth]:
 def caption(truth: WorldTruth, text: str, *, seed: int) -> Caption:
     # as `avcap caption` names it: by the path that was given
     return Caption(
-        caption_id=f"{truth.clip_id}-{seed}", sample_id=f"examples/{truth.video}", video=f"examples/{truth.video}",
-        prompt="Describe the video in detail.", text=text, checkpoint="tiny@1", finished=True, duration_s=10.0,
+        caption_id=f"{truth.clip_id}-{seed}",
+        sample_id=f"examples/{truth.video}",
+        video=f"examples/{truth.video}",
+        prompt="Describe the video in detail.",
+        text=text,
+        checkpoint="tiny@1",
+        finished=True,
+        duration_s=10.0,
         decoding=Decoding(max_new_tokens=99, temperature=0.7, seed=seed),
         seen=Seen(frames=10, audio_seconds=10.0, visual_tokens=60, audio_tokens=20),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

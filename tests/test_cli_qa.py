@@ -10,10 +10,16 @@ import pytest
 def daily_omni(tmp_path: Path, videos: Path) -> Path:
     """A folder in Daily-Omni's form with two videos, and a question about a third."""
     rows = [
-        {"Question": "What do you hear?", "Choice": ["A. rain", "B. a bell", "C. a drum", "D. a knock"], "Answer": "B",
-         "Type": "AV Event Alignment", "video_id": video, "video_duration": "30s"}
+        {
+            "Question": "What do you hear?",
+            "Choice": ["A. rain", "B. a bell", "C. a drum", "D. a knock"],
+            "Answer": "B",
+            "Type": "AV Event Alignment",
+            "video_id": video,
+            "video_duration": "30s",
+        }
         for video in ("a", "b", "gone")
-    ]  # fmt: skip
+    ]
     folder = tmp_path / "daily"
     for video in ("a", "b"):
         (folder / "Videos" / video).mkdir(parents=True)
@@ -38,7 +44,7 @@ def test_questions_of_a_benchmark(run, daily_omni, random_checkpoint, tmp_path):
     again = run(*words)
     assert again[:2] == (code, stdout)
     code, _, stderr = run(*words, "--no-audio")
-    assert code == 2 and "use_sound: got True there, False here" in stderr and stderr.count("\n") == 1
+    assert code == 2 and "use_audio: got True there, False here" in stderr and stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,21 @@ from avcap.records import WorldTruth, read_jsonl, write_jsonl
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = (
-    "--set", "num_rounds=1", "--set", "sampling.num_prompts=4", "--set", "sampling.captions_per_prompt=6",
-    "--set", "sampling.temperature=1.0", "--set", "pairs.rule=best_vs_worst", "--set", "pairs.min_gap=0.01",
-    "--set", "dpo.epochs=1",
-)  # fmt: skip
+    "--set",
+    "num_rounds=1",
+    "--set",
+    "sampling.num_prompts=4",
+    "--set",
+    "sampling.captions_per_prompt=6",
+    "--set",
+    "sampling.temperature=1.0",
+    "--set",
+    "pairs.rule=best_vs_worst",
+    "--set",
+    "pairs.min_gap=0.01",
+    "--set",
+    "dpo.epochs=1",
+)
 
 
 @pytest.fixture

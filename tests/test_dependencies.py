@@ -42,9 +42,11 @@ def test_constraints_suit_any_index_and_any_build_of_torch():
         (specifier,) = constraint.specifier
         assert specifier.operator == "==" and "+" not in specifier.version
         assert not constraint.name.startswith(("nvidia", "cuda", "triton"))
-        assert constraint.marker is None or any(applies(constraint, python) for python in PYTHONS) or (
-            "emscripten" in str(constraint.marker) or "win32" in str(constraint.marker)
-        )  # fmt: skip
+        assert (
+            constraint.marker is None
+            or any(applies(constraint, python) for python in PYTHONS)
+            or ("emscripten" in str(constraint.marker) or "win32" in str(constraint.marker))
+        )
 
 
 def test_a_lock_leaves_out_cuda_and_local_versions():

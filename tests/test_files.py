@@ -358,14 +358,23 @@ def test_a_folder_with_other_things_is_no_runs(tmp_path):
 @pytest.mark.parametrize(
     ("marker", "text", "run"),
     [
-        ("world.json", '{"num_clips": 3, "seed": 4, "difficulty": "easy", "domain": "default", "version": 1}\n',
-         {"num_clips": 3, "seed": 4, "difficulty": "easy", "domain": "default", "version": 1}),
-        ("run.json", '{\n  "model": "tiny@1",\n  "methods": [\n    "generate"\n  ]\n}\n',
-         {"model": "tiny@1", "methods": ("generate",)}),
-        ("config.yaml", "recipe: r\nmodel:\n- a@1\n- b@2\nbetas:\n- 0.9\n",
-         {"recipe": "r", "model": ["a@1", "b@2"], "betas": (0.9,)}),
+        (
+            "world.json",
+            '{"num_clips": 3, "seed": 4, "difficulty": "easy", "domain": "default", "version": 1}\n',
+            {"num_clips": 3, "seed": 4, "difficulty": "easy", "domain": "default", "version": 1},
+        ),
+        (
+            "run.json",
+            '{\n  "model": "tiny@1",\n  "methods": [\n    "generate"\n  ]\n}\n',
+            {"model": "tiny@1", "methods": ("generate",)},
+        ),
+        (
+            "config.yaml",
+            "recipe: r\nmodel:\n- a@1\n- b@2\nbetas:\n- 0.9\n",
+            {"recipe": "r", "model": ["a@1", "b@2"], "betas": (0.9,)},
+        ),
     ],
-)  # fmt: skip
+)
 def test_folders_of_version_0_1_are_gone_on_with(tmp_path, marker, text, run):
     (tmp_path / marker).write_text(text)
     (tmp_path / "rows.jsonl").write_text("")

@@ -23,6 +23,7 @@ ROWS = (
     ("data", "world"),
     ("media", "model", "llm"),
     ("config", "records"),
+    ("v0_1",),
     ("files", "processes"),
     ("errors",),
 )

@@ -6,10 +6,17 @@ from avcap.records import Caption, Decoding, Event, Sample, Seen, from_json, rea
 EVENT = Event(event_id="v3", text="the red circle grows", modality="visual", start_s=3.0, end_s=4.0)
 SAMPLE = Sample(sample_id="a", video="a.mp4", prompt="Describe.", interval_s=(1.0, 4.0), events=(EVENT,))
 CAPTION = Caption(
-    caption_id="a/0", sample_id="a", video="a.mp4", prompt="Describe.", text='A voice says "lemon".', checkpoint="tiny",
-    decoding=Decoding(max_new_tokens=10), finished=True, duration_s=4.0,
+    caption_id="a/0",
+    sample_id="a",
+    video="a.mp4",
+    prompt="Describe.",
+    text='A voice says "lemon".',
+    checkpoint="tiny",
+    decoding=Decoding(max_new_tokens=10),
+    finished=True,
+    duration_s=4.0,
     seen=Seen(frames=4, audio_seconds=4.0, visual_tokens=24, audio_tokens=8),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("record", [EVENT, SAMPLE, CAPTION])

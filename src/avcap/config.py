@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from avcap import v0_1
 from avcap.errors import UserError
 
 ConfigT = TypeVar("ConfigT")
@@ -76,7 +77,7 @@ def override(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
     """Config with the dotted fields of `values` replaced. Raises one UserError that lists every problem."""
     known = field_names(config)
     problems = []
-    for name, value in values.items():
+    for name, value in v0_1.config_values(values).items():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
             hint = f"; nearest is {near[0]!r}" if near else f"; fields: {', '.join(known)}"

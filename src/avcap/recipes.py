@@ -27,7 +27,7 @@ IMPERFECT = ExampleMix(captions=0.5, imperfect_intervals=0.15, questions=0.25, v
 
 
 def tiny_base() -> BaseConfig:
-    """Encoders from rendered seconds, then grammar, prompts, questions from clean lessons of seconds and modalities."""
+    """Encoders from rendered seconds, then language from clean examples of seconds and modalities."""
     return BaseConfig(
         vision=PerceiveConfig(
             loop=LoopConfig(num_steps=1200, evaluate_every=200, num_workers=0), optim=OptimConfig(lr=2e-3, muon_lr=0.01)
@@ -70,7 +70,7 @@ def tiny_sft() -> SftConfig:
             alignment_weight=0.0,
             loop=LoopConfig(num_steps=250, evaluate_every=50, num_workers=0),
             optim=OptimConfig(lr=1e-3, muon_lr=0.003),
-        )
+        ),
     )
 
 
@@ -78,21 +78,24 @@ def salmonn2_7b_align() -> AlignConfig:
     """Audio alignment of a released-size backbone on sound with transcripts or captions (values of the 2+ code)."""
     return AlignConfig(
         finetune=CorpusFinetuneConfig(
-            corpus=CorpusConfig(use_video=False), batch_size=16,
+            corpus=CorpusConfig(use_video=False),
+            batch_size=16,
             loop=LoopConfig(num_steps=30_000, checkpoint_every=500),
             optim=OptimConfig(lr=2e-5, muon_lr=None, warmup_steps=900, decay_fraction=0.97),
         )
-    )  # fmt: skip
+    )
 
 
 def salmonn2_7b_sft() -> SftConfig:
     """Audio-visual fine-tuning of a released-size backbone: aligners and a LoRA (released values)."""
     return SftConfig(
         finetune=CorpusFinetuneConfig(
-            lora=LoraConfig(), batch_size=8, loop=LoopConfig(num_steps=8_000, checkpoint_every=200),
+            lora=LoraConfig(),
+            batch_size=8,
+            loop=LoopConfig(num_steps=8_000, checkpoint_every=200),
             optim=OptimConfig(lr=2e-5, muon_lr=None, warmup_steps=240, decay_fraction=0.97),
         )
-    )  # fmt: skip
+    )
 
 
 def tiny_rounds() -> RoundsConfig:
@@ -132,9 +135,11 @@ def tiny_rebirth() -> RebirthConfig:
 def salmonn2_7b_rebirth() -> RebirthConfig:
     """Rebirth of a released-size model on videos of your own: a LoRA, at the rate of its fine-tuning."""
     return RebirthConfig(
-        loop=LoopConfig(num_steps=8_000, checkpoint_every=200, num_workers=0), batch_size=8, caption_batch=4,
+        loop=LoopConfig(num_steps=8_000, checkpoint_every=200, num_workers=0),
+        batch_size=8,
+        caption_batch=4,
         optim=OptimConfig(lr=2e-5, muon_lr=None, warmup_steps=240, decay_fraction=0.97),
-    )  # fmt: skip
+    )
 
 
 def salmonn2_7b_rounds() -> RoundsConfig:
@@ -153,7 +158,16 @@ def salmonn2_7b_rounds() -> RoundsConfig:
 RECIPES = {
     recipe.__name__: recipe
     for recipe in (
-        tiny_base, tiny_align, tiny_sft, tiny_rounds, tiny_dpo, tiny_rebirth, salmonn2_7b_align, salmonn2_7b_sft,
-        salmonn2_7b_rounds, salmonn2_7b_dpo, salmonn2_7b_rebirth,
+        tiny_base,
+        tiny_align,
+        tiny_sft,
+        tiny_rounds,
+        tiny_dpo,
+        tiny_rebirth,
+        salmonn2_7b_align,
+        salmonn2_7b_sft,
+        salmonn2_7b_rounds,
+        salmonn2_7b_dpo,
+        salmonn2_7b_rebirth,
     )
-}  # fmt: skip
+}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from avcap import v0_1
 from avcap.errors import UserError
 from avcap.files.journal import Journal, LineFormat
 from avcap.files.write import replacing
@@ -279,6 +280,7 @@ def _build(value: Any, expected: Any, where: str) -> Any:
 def _build_dataclass(value: Any, expected: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise UserError(f"{where}: got {type(value).__name__}, expected an object")
+    value = v0_1.record(value, expected.__name__)
     hints = _type_hints(expected)
     fields = {f.name: f for f in dataclasses.fields(expected)}
     if unknown := sorted(set(value) - set(fields)):
@@ -331,6 +333,8 @@ def line_format(record_type: type[RecordT]) -> LineFormat[RecordT]:
     """A record's type -> what a line of a journal of such records is."""
     first = dataclasses.fields(typing.cast(Any, record_type))[0].name
     return LineFormat(
-        what=record_type.__name__, parse=functools.partial(from_json, record_type=record_type), dump=to_json,
+        what=record_type.__name__,
+        parse=functools.partial(from_json, record_type=record_type),
+        dump=to_json,
         starts=(f'{{"{first}": ',),
-    )  # fmt: skip
+    )

@@ -7,7 +7,10 @@ from avcap.curriculum.examples import pair_feature_tracks
 from avcap.world.scene import Scene, SoundAtom, VisualAtom
 
 SCENE = Scene(
-    seed=0, difficulty="easy", domain="default", duration_s=6,
+    seed=0,
+    difficulty="easy",
+    domain="default",
+    duration_s=6,
     visual=(
         VisualAtom(second=1, kind="appear", colour="red", shape="circle", place="top-left", size=1),
         VisualAtom(
@@ -19,7 +22,7 @@ SCENE = Scene(
         SoundAtom(second=4, kind="say", words=("tiger", "apple")),
         SoundAtom(second=5, kind="plain", name="applause"),
     ),
-)  # fmt: skip
+)
 
 
 def test_media_words_tell_what_each_token_shows():
@@ -29,10 +32,13 @@ def test_media_words_tell_what_each_token_shows():
         (1, 0): {"appears", "red", "circle", "top-left"},
         (2, 3): {"moves", "red", "circle", "bottom-right"},  # where it arrives
         (2, 0): {"top-left", "red", "circle"},  # what it left names itself
-        (3, first): {"somebody", "twice"}, (3, second): {"somebody", "twice"},
-        (4, first): {"voice", "tiger"}, (4, second): {"voice", "apple"},  # a word in each half second
-        (5, first): {"people"}, (5, second): {"people"},
-    }  # fmt: skip
+        (3, first): {"somebody", "twice"},
+        (3, second): {"somebody", "twice"},
+        (4, first): {"voice", "tiger"},
+        (4, second): {"voice", "apple"},  # a word in each half second
+        (5, first): {"people"},
+        (5, second): {"people"},
+    }
 
 
 def test_all_media_words_are_words_of_the_tokenizer(tiny, feature_tracks):
@@ -59,8 +65,9 @@ def test_alignment_loss_pulls_told_tokens_only(tiny, feature_tracks):
     log_probs = [model.language_model.lm_head(row).log_softmax(-1) for row in tokens.content_MD.detach()]
     by_hand = [
         -log_probs[row][tokenizer.convert_tokens_to_ids(word)].item()
-        for row, place in enumerate(places) for word in expected.get(place, ())
-    ]  # fmt: skip
+        for row, place in enumerate(places)
+        for word in expected.get(place, ())
+    ]
     assert loss.item() == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-5)
     model.zero_grad(set_to_none=True)
 

@@ -63,12 +63,16 @@ def test_leaving_out_a_modality_leaves_the_other_as_it_was(feature_tracks):
 
 
 def draw(feature_tracks, kind: str, number: int = 12) -> list[WorldExample]:
-    return ExampleSampler(feature_tracks=feature_tracks, mix=ExampleMix(**{kind: 1.0})).examples(number, rng=random.Random(kind))
+    return ExampleSampler(feature_tracks=feature_tracks, mix=ExampleMix(**{kind: 1.0})).examples(
+        number, rng=random.Random(kind)
+    )
 
 
 @pytest.mark.parametrize("kind", [field.name for field in fields(ExampleMix)])
 def test_examples_are_the_same_for_the_same_rng(feature_tracks, kind):
-    assert [example.turns for example in draw(feature_tracks, kind)] == [example.turns for example in draw(feature_tracks, kind)]
+    assert [example.turns for example in draw(feature_tracks, kind)] == [
+        example.turns for example in draw(feature_tracks, kind)
+    ]
 
 
 def test_seconds_ask_for_single_seconds_and_answer_with_their_clause(feature_tracks):
@@ -108,7 +112,8 @@ def test_intervals_show_the_interval_alone_and_tell_it(feature_tracks):
 
 def test_only_labels_are_imperfect(feature_tracks):
     wrong = [
-        example.turns[0][1] != describe.reference_caption(example.scene) for example in draw(feature_tracks, "captions", 30)
+        example.turns[0][1] != describe.reference_caption(example.scene)
+        for example in draw(feature_tracks, "captions", 30)
     ]
     assert sum(wrong) > 15  # a hurried labeller gets hardly any caption of several seconds wholly right
 

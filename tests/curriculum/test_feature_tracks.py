@@ -104,9 +104,10 @@ def test_shards_of_other_seeds_numbers_and_difficulties_are_others():
 
     names = {
         shard.path(Path("x"))
-        for difficulty in ("standard", "hard") for held_out in (True, False)
+        for difficulty in ("standard", "hard")
+        for held_out in (True, False)
         for shard in feature_tracks_module._shards(FeatureTrackConfig(difficulty=difficulty), seed=0, held_out=held_out)
-    }  # fmt: skip
+    }
     assert len(names) == 2 * (2000 + 100) // 50
 
 

@@ -32,7 +32,9 @@ def batch_of(tiny, examples: list[WorldExample]):
 
 
 def draw(feature_tracks, number: int) -> list[WorldExample]:
-    return ExampleSampler(feature_tracks=feature_tracks, mix=ExampleMix(seconds=1.0, visual=1.0)).examples(number, rng=random.Random(0))
+    return ExampleSampler(feature_tracks=feature_tracks, mix=ExampleMix(seconds=1.0, visual=1.0)).examples(
+        number, rng=random.Random(0)
+    )
 
 
 def hand_computed(tiny, example: WorldExample) -> tuple[Tensor, Tensor]:
@@ -44,9 +46,9 @@ def hand_computed(tiny, example: WorldExample) -> tuple[Tensor, Tensor]:
     logits_LV = model(torch.tensor([ids]), [model.align(example.media)]).logits[0]
     weights = iter(batch_of(tiny, [example]).answers.packed.weight_T)
     total, total_weight = torch.zeros(()), torch.zeros(())
-    for place in (place for place, target in enumerate(is_target) if target):
-        weight = next(weights)  # the token at `place` is foretold by the logits one before it
-        total = total - weight * logits_LV[place - 1].log_softmax(-1)[ids[place]]
+    for index in (index for index, target in enumerate(is_target) if target):
+        weight = next(weights)  # the token at `index` is predicted by the logits one before it
+        total = total - weight * logits_LV[index - 1].log_softmax(-1)[ids[index]]
         total_weight = total_weight + weight
     return total, total_weight
 
@@ -139,7 +141,9 @@ def test_kind_accuracy_counts_right_words_of_each_kind(tiny, feature_tracks):
 def test_gradient_reaches_both_connectors_through_the_answers(tiny, feature_tracks):
     model, tokenizer = tiny
     clip = pair_feature_tracks(feature_tracks.video[12][0], feature_tracks.audio[12][0], start_s=0, end_s=8)
-    example = WorldExample(media=clip.media, scene=clip.scene, turns=(("What happens in this video?", "A red circle."),))
+    example = WorldExample(
+        media=clip.media, scene=clip.scene, turns=(("What happens in this video?", "A red circle."),)
+    )
     example_loss(model, batch_of(tiny, [example]), tokenizer=tokenizer, alignment_weight=0.0).loss.backward()
     for name, part in (("video", model.vision_aligner), ("audio", model.audio_aligner), ("tags", model.tags)):
         without = [key for key, param in part.named_parameters() if param.grad is None or not param.grad.any()]

@@ -49,9 +49,10 @@ def test_audio_targets_have_counts_and_words_only_where_there_are_some():
 
 def test_the_first_of_two_in_a_second_is_the_one_named():
     scene = next(
-        scene for scene in (make_scene(seed, difficulty="hard") for seed in range(100))
+        scene
+        for scene in (make_scene(seed, difficulty="hard") for seed in range(100))
         if len({audio.second for audio in scene.sounds}) < len(scene.sounds)
-    )  # fmt: skip
+    )
     by_second = atoms_by_second(scene)
     assert len(by_second) == scene.duration_s
     for second, atom in enumerate(by_second):

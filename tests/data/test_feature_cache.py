@@ -134,10 +134,14 @@ def test_the_key_is_the_content_the_plan_and_the_encoders(tmp_path):
     key = cache.key(request, encoders="one")
     assert cache.key(replace(request, path=str(copy)), encoders="one") == key
     others = [
-        replace(request, fps=2.0), replace(request, max_frames=9), replace(request, interval_s=(1.0, 2.0)),
-        replace(request, frame_size=(48, 96)), replace(request, with_audio=False), replace(request, with_video=False),
+        replace(request, fps=2.0),
+        replace(request, max_frames=9),
+        replace(request, interval_s=(1.0, 2.0)),
+        replace(request, frame_size=(48, 96)),
+        replace(request, with_audio=False),
+        replace(request, with_video=False),
         replace(request, lead_in=True),
-    ]  # fmt: skip
+    ]
     keys = {key, cache.key(request, encoders="two"), *(cache.key(other, encoders="one") for other in others)}
     keys.add(FeatureCache(tmp_path / "half", dtype=torch.bfloat16).key(request, encoders="one"))
     video.write_bytes(b"Content")

@@ -1,4 +1,3 @@
-
 import pytest
 from support import ASSETS
 from transformers import AutoTokenizer, PreTrainedTokenizerBase

@@ -28,12 +28,18 @@ def write_json(path: Path, data: object) -> Path:
 # --- Video-MME --------------------------------------------------------------------------------------------------------
 
 MME_ROW = {
-    "video_id": "001", "duration": "short", "domain": "Knowledge", "sub_category": "Humanity & History",
-    "url": "https://www.youtube.com/watch?v=fFjv93ACGo8", "videoID": "fFjv93ACGo8", "question_id": "001-1",
-    "task_type": "Counting Problem", "question": "When demonstrating the tree, how many apples are there?",
+    "video_id": "001",
+    "duration": "short",
+    "domain": "Knowledge",
+    "sub_category": "Humanity & History",
+    "url": "https://www.youtube.com/watch?v=fFjv93ACGo8",
+    "videoID": "fFjv93ACGo8",
+    "question_id": "001-1",
+    "task_type": "Counting Problem",
+    "question": "When demonstrating the tree, how many apples are there?",
     "options": ["A. Apples.", "B. Candles.", "C. Berries.", "D. The three kinds are of the same number."],
     "answer": "C",
-}  # fmt: skip
+}
 
 
 def check_mme(found: QuestionSet, video: Path) -> None:
@@ -77,16 +83,42 @@ def test_parquet_that_is_none_is_an_error(tmp_path):
 
 # --- NExT-QA ----------------------------------------------------------------------------------------------------------
 
-NEXT_FIELDS = ["video", "frame_count", "width", "height", "question", "answer", "qid", "type",
-               "a0", "a1", "a2", "a3", "a4"]  # fmt: skip
+NEXT_FIELDS = [
+    "video",
+    "frame_count",
+    "width",
+    "height",
+    "question",
+    "answer",
+    "qid",
+    "type",
+    "a0",
+    "a1",
+    "a2",
+    "a3",
+    "a4",
+]
 
 
 def test_next_qa(tmp_path):
     rows = [
-        ["4010069381", "369", "640", "480", "how do the two man play the instrument", "0", "6", "CH",
-         "roll the handle", "tap their feet", "strum the string", "hit with sticks", "pat with hand"],
+        [
+            "4010069381",
+            "369",
+            "640",
+            "480",
+            "how do the two man play the instrument",
+            "0",
+            "6",
+            "CH",
+            "roll the handle",
+            "tap their feet",
+            "strum the string",
+            "hit with sticks",
+            "pat with hand",
+        ],
         ["4010069381", "369", "640", "480", "why is there no video", "7", "7", "CW", "a", "b", "c", "d", "e"],
-    ]  # fmt: skip
+    ]
     with open(tmp_path / "mc.csv", "w", newline="") as handle:
         csv.writer(handle).writerows([NEXT_FIELDS, *rows])
     video = touch(tmp_path / "NExTVideo" / "1164" / "4010069381.mp4")
@@ -103,8 +135,12 @@ def test_next_qa(tmp_path):
 
 
 def test_mvbench_takes_the_video_of_the_task_s_own_source(tmp_path):
-    row = {"video": "video_10009.mp4", "question": "What is moving?", "candidates": ["the cube", "not sure"],
-           "answer": "not sure"}  # fmt: skip
+    row = {
+        "video": "video_10009.mp4",
+        "question": "What is moving?",
+        "candidates": ["the cube", "not sure"],
+        "answer": "not sure",
+    }
     write_json(tmp_path / "json" / "moving_count.json", [row])
     write_json(tmp_path / "json" / "character_order.json", [row])
     clevrer = touch(tmp_path / "video" / "clevrer" / "video_validation" / "video_10009.mp4")
@@ -120,8 +156,14 @@ def test_mvbench_takes_the_video_of_the_task_s_own_source(tmp_path):
 @pytest.mark.parametrize(("folder", "interval_s"), [("Charades_v1_480", (11.1, 19.6)), ("Charades_segment", None)])
 def test_mvbench_intervals_are_for_uncut_videos(tmp_path, folder, interval_s):
     # 19.6 s of a video that was cut to 8.5 s would be no interval of it
-    row = {"video": "ZS9XR.mp4", "question": "What happened after?", "candidates": ["A book.", "A bag."],
-           "answer": "A bag.", "start": 11.1, "end": 19.6}  # fmt: skip
+    row = {
+        "video": "ZS9XR.mp4",
+        "question": "What happened after?",
+        "candidates": ["A book.", "A bag."],
+        "answer": "A bag.",
+        "start": 11.1,
+        "end": 19.6,
+    }
     file = write_json(tmp_path / "json" / "action_sequence.json", [row])
     touch(tmp_path / "video" / "star" / folder / "ZS9XR.mp4")
     (question,) = read_questions(file, videos=tmp_path / "video").questions
@@ -134,10 +176,22 @@ def test_mvbench_intervals_are_for_uncut_videos(tmp_path, folder, interval_s):
 
 
 def test_world_sense(tmp_path):
-    task = {"task_domain": "Recognition", "task_type": "Audio Recognition", "question": "What sounds?",
-            "answer": "B", "candidates": ["A. A bell.", "B. A drum.", "C. Rain.", "D. Nothing."]}  # fmt: skip
-    video = {"video_id": "aBcD", "video_duration": "60s", "duration": "<1min", "domain": "Music",
-             "sub_category": "Solo", "audio_class": ["Music"], "video_caption": "..."}  # fmt: skip
+    task = {
+        "task_domain": "Recognition",
+        "task_type": "Audio Recognition",
+        "question": "What sounds?",
+        "answer": "B",
+        "candidates": ["A. A bell.", "B. A drum.", "C. Rain.", "D. Nothing."],
+    }
+    video = {
+        "video_id": "aBcD",
+        "video_duration": "60s",
+        "duration": "<1min",
+        "domain": "Music",
+        "sub_category": "Solo",
+        "audio_class": ["Music"],
+        "video_caption": "...",
+    }
     write_json(tmp_path / "worldsense_qa.json", {"aBcD": {**video, "task0": task, "task1": task | {"answer": "E"}}})
     path = touch(tmp_path / "videos" / "aBcD.mp4")
     found = read_questions(tmp_path)
@@ -149,9 +203,16 @@ def test_world_sense(tmp_path):
 
 
 def test_daily_omni(tmp_path):
-    row = {"Question": "What is said when he waves?", "Choice": ["A. Hello", "B. Bye", "C. Stop", "D. Go"],
-           "Answer": "A", "Type": "AV Event Alignment", "video_id": "G_VTkkb34gw", "video_category": "People",
-           "content_parent_category": "Daily", "video_duration": "30s"}  # fmt: skip
+    row = {
+        "Question": "What is said when he waves?",
+        "Choice": ["A. Hello", "B. Bye", "C. Stop", "D. Go"],
+        "Answer": "A",
+        "Type": "AV Event Alignment",
+        "video_id": "G_VTkkb34gw",
+        "video_category": "People",
+        "content_parent_category": "Daily",
+        "video_duration": "30s",
+    }
     write_json(tmp_path / "qa.json", [row, row | {"video_id": "gone"}])
     path = touch(tmp_path / "Videos" / "G_VTkkb34gw" / "G_VTkkb34gw_video.mp4")
     found = read_questions(tmp_path)
@@ -167,13 +228,19 @@ def test_daily_omni(tmp_path):
 
 def world_truth(number: int, *questions: tuple[str, str, str]) -> WorldTruth:
     return WorldTruth(
-        clip_id=f"c{number}", video=f"clips/c{number}.mp4", difficulty="easy", domain="default", seed=0,
-        duration_s=5.0, reference_caption="", events=(),
+        clip_id=f"c{number}",
+        video=f"clips/c{number}.mp4",
+        difficulty="easy",
+        domain="default",
+        seed=0,
+        duration_s=5.0,
+        reference_caption="",
+        events=(),
         questions=tuple(
             Question(question_id=f"c{number}-{kind}", kind=kind, text=text, answer=answer, needs="audio")
             for kind, text, answer in questions
         ),
-    )  # fmt: skip
+    )
 
 
 def test_world_questions_get_options_of_their_own_kind(tmp_path):

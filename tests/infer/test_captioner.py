@@ -171,7 +171,7 @@ def test_an_audio_track_without_audio_where_it_was_asked_for_is_an_error(caption
 
 
 def test_nothing_left_to_caption_is_an_error(captioner, videos):
-    with pytest.raises(UserError, match="got a file with sound, and nothing of it to"):
+    with pytest.raises(UserError, match="got a file with audio, and nothing of it to"):
         captioner.caption(videos / "audio.m4a", use_audio=False)
 
 

@@ -146,9 +146,16 @@ def test_many_answers_to_several_videos_are_those_of_full_forwards(model, prompt
     """Shared prompts of several lengths, rows that end at several times, against rows that share nothing."""
     seeds = list(range(4 * len(prompts)))
     answers = generate(
-        model, prompts, max_new_tokens=NUM_NEW, eos_ids=ENDS, temperature=1.0, top_k=9, repetition_penalty=1.3,
-        seeds=seeds, answers_per_prompt=4,
-    )  # fmt: skip
+        model,
+        prompts,
+        max_new_tokens=NUM_NEW,
+        eos_ids=ENDS,
+        temperature=1.0,
+        top_k=9,
+        repetition_penalty=1.3,
+        seeds=seeds,
+        answers_per_prompt=4,
+    )
     assert len({len(answer.ids) for answer in answers}) > 3  # else no row was dropped
     for row, answer in enumerate(answers):
         whole = sampled_by_full_forward(

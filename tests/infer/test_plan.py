@@ -1,6 +1,5 @@
 """What is planned is what a run then takes."""
 
-
 import pytest
 import torch
 from support import ASSETS

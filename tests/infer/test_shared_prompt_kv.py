@@ -15,9 +15,13 @@ LENGTHS, ANSWERS = (5, 9, 7), 3
 def language_model() -> Qwen2ForCausalLM:
     torch.manual_seed(0)
     config = Qwen2Config(
-        vocab_size=50, hidden_size=48, intermediate_size=64, num_hidden_layers=3, num_attention_heads=NUM_HEADS,
+        vocab_size=50,
+        hidden_size=48,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=NUM_HEADS,
         num_key_value_heads=NUM_KEY_HEADS,
-    )  # fmt: skip
+    )
     model = Qwen2ForCausalLM(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -94,9 +98,16 @@ def test_hidden_keys_have_no_part_in_it():
 
 def test_a_sliding_window_is_refused():
     config = Qwen2Config(
-        vocab_size=50, hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=6,
-        num_key_value_heads=2, use_sliding_window=True, sliding_window=4, max_window_layers=0,
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=48,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        use_sliding_window=True,
+        sliding_window=4,
+        max_window_layers=0,
+    )
     cache, mask_BL, _ = prefill(Qwen2ForCausalLM(config).eval())
     with pytest.raises(ValueError, match="sliding-window"):
         SharedPrompts(cache, mask_BL, answers_per_prompt=2)

@@ -50,10 +50,19 @@ def make_clip(frames_THWC=None, waveform_S=None) -> Clip:
     frames_THWC = np.empty((0, 0, 0, 3), np.uint8) if frames_THWC is None else frames_THWC
     waveform_S = np.empty(0, np.float32) if waveform_S is None else waveform_S.astype(np.float32)
     return Clip(
-        path="made", frames_THWC=frames_THWC, frame_times_T=np.arange(len(frames_THWC), dtype=float),
-        lead_in_frame_HWC=None, waveform_S=waveform_S, sample_rate_hz=SAMPLE_RATE_HZ, start_s=0.0, end_s=6.0,
-        duration_s=6.0, has_video=True, has_audio=True, num_bad_packets=0,
-    )  # fmt: skip
+        path="made",
+        frames_THWC=frames_THWC,
+        frame_times_T=np.arange(len(frames_THWC), dtype=float),
+        lead_in_frame_HWC=None,
+        waveform_S=waveform_S,
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        start_s=0.0,
+        end_s=6.0,
+        duration_s=6.0,
+        has_video=True,
+        has_audio=True,
+        num_bad_packets=0,
+    )
 
 
 def other_videos() -> dict[str, np.ndarray]:
@@ -152,7 +161,7 @@ def test_a_check_is_saved_and_read_or_the_file_is_named(check, world_clips, tmp_
     clip = load(world_clips[0])
     assert WorldCheck.load(tmp_path).score(clip) == check.score(clip)
     replace(check, audio=check.video).save(tmp_path)
-    with pytest.raises(UserError, match="got 24 statistics of sound, expected 40"):
+    with pytest.raises(UserError, match="got 24 statistics of audio, expected 40"):
         WorldCheck.load(tmp_path)
     (tmp_path / CHECK_FILE).write_bytes(b"garbage")
     with pytest.raises(UserError, match="cannot be read"):

@@ -9,9 +9,14 @@ from avcap.judge.answers import Answer, compute_qa_metrics, is_right, read_text
 def question(number: int, *, kind: str = "count", video: str = "", options: int = 2, right: int = 0) -> VideoQuestion:
     texts = ("once.", "twice.", "three times.", "four times.")[:options]
     return VideoQuestion(
-        question_id=f"q{number}", video=video or f"v{number}", kind=kind, text="How many times?",
-        answer=texts[right] if texts else "once.", options=texts, answer_index=right if texts else None,
-    )  # fmt: skip
+        question_id=f"q{number}",
+        video=video or f"v{number}",
+        kind=kind,
+        text="How many times?",
+        answer=texts[right] if texts else "once.",
+        options=texts,
+        answer_index=right if texts else None,
+    )
 
 
 def test_a_short_answer_may_be_written_in_several_ways():
@@ -23,17 +28,24 @@ def test_a_short_answer_may_be_written_in_several_ways():
 
 def answer(number: int, choice: int | None, *, of: VideoQuestion, rotation: int = 0, method="logprobs") -> Answer:
     return Answer(
-        question_id=of.question_id, video=of.video, method=method, choice=choice, rotation=rotation,
+        question_id=of.question_id,
+        video=of.video,
+        method=method,
+        choice=choice,
+        rotation=rotation,
         shown_choice=None if choice is None else (choice - rotation) % len(of.options),
-        is_right=choice == of.answer_index, text="x",
-    )  # fmt: skip
+        is_right=choice == of.answer_index,
+        text="x",
+    )
 
 
 def test_accuracy_chance_and_letters():
     asked = [
-        question(0, options=2), question(1, options=4, right=2), question(2, kind="where", options=4, right=1),
+        question(0, options=2),
+        question(1, options=4, right=2),
+        question(2, kind="where", options=4, right=1),
         question(3, kind="where", options=4, right=3),
-    ]  # fmt: skip
+    ]
     given = [answer(n, choice, of=q) for n, (q, choice) in enumerate(zip(asked, (0, 0, 1, None), strict=True))]
     metrics = compute_qa_metrics(asked, given, scoring="letters", unanswered={"q9": "gone"}, is_world=True)
     of = metrics.by_method["logprobs"]

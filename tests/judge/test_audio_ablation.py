@@ -32,12 +32,16 @@ def texts(write) -> list[AuditText]:
         items += [("answer", q.question_id, q) for q in truth.questions]
         rows += [
             AuditText(
-                video=clip.video, condition=condition, kind=kind, asked=asked, text=write(condition, kind, item),
+                video=clip.video,
+                condition=condition,
+                kind=kind,
+                asked=asked,
+                text=write(condition, kind, item),
                 finished=True,
             )
             for condition in CONDITIONS
             for kind, asked, item in items
-        ]  # fmt: skip
+        ]
     return rows
 
 
@@ -99,12 +103,16 @@ def test_without_truth_a_change_of_the_texts_decides(changes, uses_audio):
     clips = [AuditClip(video=str(index)) for index in range(4)]
     rows = [
         AuditText(
-            video=clip.video, condition=condition, kind="caption", asked=clip.video, finished=True,
+            video=clip.video,
+            condition=condition,
+            kind="caption",
+            asked=clip.video,
+            finished=True,
             text=condition if changes else "the same",
         )
         for clip in clips
         for condition in CONDITIONS
-    ]  # fmt: skip
+    ]
     audit = judge_audio_use(clips, rows, errors=[AuditError(video="x", error="bad")], checkpoint="m")
     assert audit.uses_audio == uses_audio
     share = "100.0 points [100.0, 100.0]" if changes else "0.0 points [0.0, 0.0]"

@@ -41,8 +41,13 @@ def test_captions_have_errors_of_every_kind_number_and_length(cases):
     first, again, other = (make_calibration_cases(num_videos=10, seed=seed) for seed in (0, 0, 1))
     assert first == again != other
     assert {error.kind for one in cases for error in one.planted} == {
-        "drop", "change", "shift", "invent", "repeat", "split",
-    }  # fmt: skip
+        "drop",
+        "change",
+        "shift",
+        "invent",
+        "repeat",
+        "split",
+    }
     assert {len(one.planted) for one in cases} == set(range(6))
     lengths = [len(one.case.text.split()) for one in cases]
     assert min(lengths) < 20 and max(lengths) > 120

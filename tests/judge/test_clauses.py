@@ -54,8 +54,11 @@ def test_free_text_is_cut_at_sentences_and_joined_main_clauses():
     clauses = read_world_clauses(text)
     assert clauses.by_grammar is None
     assert [clause.text for clause in clauses.by_sentence] == [
-        "A man in a red, worn coat walks 3.5 km through snow", "a dog barks", "it stops", "He waves",
-    ]  # fmt: skip
+        "A man in a red, worn coat walks 3.5 km through snow",
+        "a dog barks",
+        "it stops",
+        "He waves",
+    ]
     assert clauses == read_clauses(text)  # the grammar of the world has no part in it
     assert changed(text, text.replace("A man", "a MAN").replace("waves!", "waves.")) == 0
     assert changed(text, text.replace("a dog barks", "a cat purrs")) == 1

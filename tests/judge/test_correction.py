@@ -116,9 +116,14 @@ def test_a_judge_that_tells_nothing_corrects_nothing(confusion, invented, reason
 
 def test_a_judge_of_which_too_little_is_known_corrects_nothing():
     good = NoiseCounts(
-        video="a", confusion=(9, 1, 0, 1, 9, 0, 0, 0, 9), events_without_invented=9, false_invented=0,
-        events_with_invented=9, judged_invented=1, true_invented=1,
-    )  # fmt: skip
+        video="a",
+        confusion=(9, 1, 0, 1, 9, 0, 0, 0, 9),
+        events_without_invented=9,
+        false_invented=0,
+        events_with_invented=9,
+        judged_invented=1,
+        true_invented=1,
+    )
     # All that is known of incorrect events comes from the first of two videos: it is not drawn one time in four.
     other = replace(good, video="b", confusion=(9, 1, 0, 1, 9, 0, 0, 0, 0))
     run = [scored(name, correct=70, missing=30, incorrect=0) for name in ("x", "y")]
@@ -175,7 +180,7 @@ def test_few_calibrated_videos_widen_the_interval_as_few_judged_ones_do():
     few, many = (
         correct_rates(run, noise=perfect_noise(num_videos=number), num_resamples=2000).missing_rate
         for number in (5, 60)
-    )  # fmt: skip
+    )
     assert few.low is not None and many.low is not None
     assert few.value == many.value and few.low < many.low < many.high < few.high
 
@@ -184,9 +189,7 @@ def test_videos_of_the_run_and_of_the_calibration_are_drawn_apart():
     # The i-th videos err alike: drawn together, (0.2 + f - f) / (0.6 + f - f) would be 1/3 in every draw.
     run = [scored(f"v{i}", correct=80 - i, missing=20 + i, incorrect=0) for i in range(12)]
     one = noise_counts((0, 0, 0, 0, 0, 0, 0, 0, 100))[0]
-    noise = [
-        replace(one, video=str(i), confusion=(100 - i, i, 0, 40 - i, 60 + i, 0, 0, 0, 100)) for i in range(12)
-    ]  # fmt: skip
+    noise = [replace(one, video=str(i), confusion=(100 - i, i, 0, 40 - i, 60 + i, 0, 0, 0, 100)) for i in range(12)]
     missing = correct_rates(run, noise=noise, num_resamples=500).missing_rate
     # incorrect events are judged right, and there are none: f = mean(0 ... 11) / 100 = 0.055
     assert missing.value == pytest.approx((0.255 - 0.055) / (0.655 - 0.055))
@@ -203,7 +206,7 @@ def checked(video: str, name: str, *, labels: dict[str, tuple[str, str]], invent
             invented=(InventedClaim(text="x"),) * invented[who],
         )
         for who in (0, 1)
-    )  # fmt: skip
+    )
     sample = Sample(sample_id=name, video=video, prompt="", events=events)
     return Checked(case=Case(caption_id=name, sample=sample, text="a"), truth=truth, judged=judged)
 
@@ -222,14 +225,22 @@ def test_noise_is_counted_by_video_and_apart_for_captions_that_invent():
             video="a",
             # true correct: 2 judged correct; true missing: 2 judged correct; true incorrect: 1 judged missing
             confusion=(2, 0, 0, 2, 0, 0, 0, 1, 0),
-            events_without_invented=3, false_invented=1,  # a1 invents nothing, and one claim is called so
-            events_with_invented=2, judged_invented=2, true_invented=3,  # a2
+            events_without_invented=3,
+            false_invented=1,  # a1 invents nothing, and one claim is called so
+            events_with_invented=2,
+            judged_invented=2,
+            true_invented=3,  # a2
         ),
         NoiseCounts(
-            video="b", confusion=(0, 0, 1, 0, 0, 0, 0, 0, 0), events_without_invented=0, false_invented=0,
-            events_with_invented=1, judged_invented=0, true_invented=1,
+            video="b",
+            confusion=(0, 0, 1, 0, 0, 0, 0, 0, 0),
+            events_without_invented=0,
+            false_invented=0,
+            events_with_invented=1,
+            judged_invented=0,
+            true_invented=1,
         ),
-    )  # fmt: skip
+    )
 
 
 def test_global_and_local_captions_are_corrected_apart():

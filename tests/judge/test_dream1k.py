@@ -22,9 +22,15 @@ def events(*texts: str) -> str:
 
 def make(caption: str = "A man waves.", reference_caption: str = "A cat runs.", **fields: object) -> DreamCase:
     return DreamCase(
-        **{"caption_id": "c1", "source": "films", "caption": caption, "reference_caption": reference_caption,
-           "reference_caption_events": ("A cat runs", "A dog sleeps")} | fields
-    )  # fmt: skip
+        **{
+            "caption_id": "c1",
+            "source": "films",
+            "caption": caption,
+            "reference_caption": reference_caption,
+            "reference_caption_events": ("A cat runs", "A dog sleeps"),
+        }
+        | fields
+    )
 
 
 def by_kind(*, found: str, recall: str, precision: str, reference_caption: str = "a cat runs."):
@@ -50,10 +56,14 @@ def test_precision_and_recall():
     outcome = run_protocol(Dream1k(), [make()], chat=chat)
     assert outcome.scores == (
         DreamScore(
-            caption_id="c1", source="films", recall=1 / 2, precision=2 / 3,
-            reference_caption_events=("a cat runs", "a dog sleeps"), caption_events=("a man waves", "he smiles", "he goes"),
+            caption_id="c1",
+            source="films",
+            recall=1 / 2,
+            precision=2 / 3,
+            reference_caption_events=("a cat runs", "a dog sleeps"),
+            caption_events=("a man waves", "he smiles", "he goes"),
         ),
-    )  # fmt: skip
+    )
     # 2 x 1/2 x 2/3 / (1/2 + 2/3) = (2/3) / (7/6) = 4/7
     assert outcome.summary.overall.f1 == pytest.approx(4 / 7)
     assert chat.batches == [1, 2]  # the events of the caption, then both relations together
@@ -103,7 +113,12 @@ def test_means_over_sources_and_f1_of_the_means():
     """
     scores = [
         DreamScore(
-            caption_id="x", source=source, precision=precision, recall=recall, reference_caption_events=(), caption_events=()
+            caption_id="x",
+            source=source,
+            precision=precision,
+            recall=recall,
+            reference_caption_events=(),
+            caption_events=(),
         )
         for source, precision, recall in (("a", 1.0, 0.0), ("a", 1.0, 1.0), ("b", 0.0, 1.0))
     ]
@@ -128,9 +143,7 @@ def test_what_cannot_be_asked_or_compared_is_unscored():
     assert without.unscored[0].reason == "no reference caption"
 
 
-@pytest.mark.parametrize(
-    "text", [events(*map(str, range(11))), events(""), '{"events": [1]}', '{"events": "x"}', "{}"]
-)
+@pytest.mark.parametrize("text", [events(*map(str, range(11))), events(""), '{"events": [1]}', '{"events": "x"}', "{}"])
 def test_lists_of_events_that_are_none(text):
     with pytest.raises(BadReply):
         read_events(text)

@@ -34,7 +34,9 @@ def reply(*items: dict) -> str:
     return json.dumps({"events": list(items)})
 
 
-def sample(reference_caption: str | None = "A man waves.", sample_id: str = "v1", events: tuple[Event, ...] = ()) -> Sample:
+def sample(
+    reference_caption: str | None = "A man waves.", sample_id: str = "v1", events: tuple[Event, ...] = ()
+) -> Sample:
     return Sample(sample_id=sample_id, video="v.mp4", prompt="", reference_caption=reference_caption, events=events)
 
 
@@ -76,11 +78,19 @@ def test_what_merged_events_know_is_joined():
 @pytest.mark.parametrize(
     "text",
     [
-        reply(), reply(item("")), reply(item("the")), reply(item("x" * 401)), reply(item("a cat", "smell")),
-        reply(item("a cat", start_s=-1)), reply(item("a cat", start_s=5, end_s=4)), reply({"text": "a cat"}),
-        '{"events": ["a cat"]}', "[]", "I see a cat.",
+        reply(),
+        reply(item("")),
+        reply(item("the")),
+        reply(item("x" * 401)),
+        reply(item("a cat", "smell")),
+        reply(item("a cat", start_s=-1)),
+        reply(item("a cat", start_s=5, end_s=4)),
+        reply({"text": "a cat"}),
+        '{"events": ["a cat"]}',
+        "[]",
+        "I see a cat.",
     ],
-)  # fmt: skip
+)
 def test_replies_that_are_no_events(text):
     with pytest.raises(BadReply):
         read_events(text)
@@ -205,11 +215,14 @@ def test_a_file_that_is_none(tmp_path, line, reason):
 def random_events(rng: random.Random) -> tuple[Event, ...]:
     return tuple(
         Event(
-            event_id=event_id, text=rng.choice("abc"), modality=rng.choice(["visual", "audio", "both"]),
-            start_s=rng.choice([None, 1.0, 2.0]), end_s=rng.choice([None, 3.0]),
+            event_id=event_id,
+            text=rng.choice("abc"),
+            modality=rng.choice(["visual", "audio", "both"]),
+            start_s=rng.choice([None, 1.0, 2.0]),
+            end_s=rng.choice([None, 3.0]),
         )
         for event_id in rng.sample(["e1", "e2", "e3", "e4"], k=rng.randrange(5))
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("seed", range(200))

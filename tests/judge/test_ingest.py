@@ -59,17 +59,33 @@ BOTH = {"data/a.mp4": "A.", "data/b.mp4": "B."}
     [
         ("ours.json", [{"video": "data/a.mp4", "caption": "A."}, {"video": "data/b.mp4", "caption": "B."}]),
         ("lines.jsonl", '{"video_id": "a", "text": "A."}\n\n{"video_id": "b", "text": "B."}\n'),
-        ("v1.json", [{"id": [f"/x/{v}.mp4", f"/x/{v}.wav"], "prompt": "?", "pred": f"{v.upper()}.", "ref": "r"}
-                     for v in "ab"]),
-        ("plus.json", [{"video": f"/y/{v}.mp4", "image": None, "prompt": "?", "ref": "r", "audio": None,
-                        "use_audio": True, "should_use": True, "pred": f"{v.upper()}."} for v in "ab"]),
+        (
+            "v1.json",
+            [{"id": [f"/x/{v}.mp4", f"/x/{v}.wav"], "prompt": "?", "pred": f"{v.upper()}.", "ref": "r"} for v in "ab"],
+        ),
+        (
+            "plus.json",
+            [
+                {
+                    "video": f"/y/{v}.mp4",
+                    "image": None,
+                    "prompt": "?",
+                    "ref": "r",
+                    "audio": None,
+                    "use_audio": True,
+                    "should_use": True,
+                    "pred": f"{v.upper()}.",
+                }
+                for v in "ab"
+            ],
+        ),
         ("table.csv", 'path,response\ndata/a.mp4,A.\n"data/b.mp4","B."\n'),
         ("table.tsv", "id\toutput\na.mp4\tA.\nb.mp4\tB.\n"),
         ("named.json", {"a": "A.", "b.mp4": "B."}),
         ("wrapped.json", {"results": [{"id": "a", "prediction": "A."}, {"id": "b", "prediction": "B."}]}),
         ("windows.json", [{"path": "C:\\films\\a.mp4", "text": "A."}, {"path": "C:\\films\\b.mp4", "text": "B."}]),
     ],
-)  # fmt: skip
+)
 def test_every_form_of_captions_gives_the_same_cases(tmp_path, truth, name, captions):
     intake = take(tmp_path, captions, truth, name=name)
     assert texts(intake) == BOTH
@@ -78,10 +94,17 @@ def test_every_form_of_captions_gives_the_same_cases(tmp_path, truth, name, capt
 
 def test_own_captions_and_errors(tmp_path, truth):
     caption = Caption(
-        caption_id="c1", sample_id="/elsewhere/a.mp4", video="/elsewhere/a.mp4", prompt="?", text="A.", checkpoint="m",
-        decoding=Decoding(max_new_tokens=9), finished=False, duration_s=7.5,
+        caption_id="c1",
+        sample_id="/elsewhere/a.mp4",
+        video="/elsewhere/a.mp4",
+        prompt="?",
+        text="A.",
+        checkpoint="m",
+        decoding=Decoding(max_new_tokens=9),
+        finished=False,
+        duration_s=7.5,
         seen=Seen(frames=7, audio_seconds=7.5, visual_tokens=7, audio_tokens=15),
-    )  # fmt: skip
+    )
     error = CaptionError(sample_id="/elsewhere/b.mp4", video="/elsewhere/b.mp4", error="b.mp4: no picture")
     lines = f"{to_json(caption)}\n{to_json(error)}\n"
     intake = take(tmp_path, lines, truth, name="captions.jsonl")
@@ -167,12 +190,24 @@ def test_events_without_a_modality_are_counted(truth):
         {"video": "a.mp4", "reference_caption": "R."},
         {"video": "a.mp4", "ref": "R."},
         {"video": "a.mp4", "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "R."}]},
-        {"video": "a.mp4", "conversations": [  # preference data of the first release: gpt is the chosen answer
-            {"from": "gpt", "value": "C."}, {"from": "reject_gpt", "value": "J."}, {"from": "gt", "value": "R."}]},
-        {"video": "a.mp4", "conversations": [  # of the second: gpt is the truth
-            {"from": "gpt", "value": "R."}, {"from": "chosen", "value": "C."}, {"from": "reject", "value": "J."}]},
+        {
+            "video": "a.mp4",
+            "conversations": [  # preference data of the first release: gpt is the chosen answer
+                {"from": "gpt", "value": "C."},
+                {"from": "reject_gpt", "value": "J."},
+                {"from": "gt", "value": "R."},
+            ],
+        },
+        {
+            "video": "a.mp4",
+            "conversations": [  # of the second: gpt is the truth
+                {"from": "gpt", "value": "R."},
+                {"from": "chosen", "value": "C."},
+                {"from": "reject", "value": "J."},
+            ],
+        },
     ],
-)  # fmt: skip
+)
 def test_a_reference_caption_alone_needs_events(tmp_path, row):
     intake = take(tmp_path, {"a": "A."}, write(tmp_path / "t.json", [row]))
     assert [sample.reference_caption for sample in intake.needs_events] == ["R."]
@@ -195,9 +230,17 @@ def test_samples_and_worlds_are_read_as_they_are(tmp_path):
     assert read_truth(tmp_path / "samples.jsonl").samples == (part,)
     empty = Sample(sample_id="w-5s-8s", video="clips/w.mp4", prompt="?", interval_s=(5.0, 8.0), reference_caption="No.")
     world = WorldTruth(
-        clip_id="w", video="clips/w.mp4", difficulty="easy", domain="default", seed=1, duration_s=9.0,
-        reference_caption="R.", events=(event,), intervals=(part, empty), scene={},
-    )  # fmt: skip
+        clip_id="w",
+        video="clips/w.mp4",
+        difficulty="easy",
+        domain="default",
+        seed=1,
+        duration_s=9.0,
+        reference_caption="R.",
+        events=(event,),
+        intervals=(part, empty),
+        scene={},
+    )
     write_jsonl(tmp_path / "truth.jsonl", [world])
     known = read_truth(tmp_path / "truth.jsonl")
     assert [sample.sample_id for sample in known.samples] == ["w", "w-1s-4s", "w-5s-8s"]
@@ -210,9 +253,20 @@ def test_samples_and_worlds_are_read_as_they_are(tmp_path):
 def test_a_writer_that_gives_one_id_to_all_captions_is_not_believed(tmp_path, truth):
     seen = {"frames": 1, "audio_seconds": 0, "visual_tokens": 1, "audio_tokens": 0}
     rows = [
-        {"caption_id": "same", "sample_id": v, "video": v, "prompt": "", "text": v, "checkpoint": "m", "seen": seen,
-         "decoding": {"max_new_tokens": 1}, "finished": True, "duration_s": 1} for v in "ab"
-    ]  # fmt: skip
+        {
+            "caption_id": "same",
+            "sample_id": v,
+            "video": v,
+            "prompt": "",
+            "text": v,
+            "checkpoint": "m",
+            "seen": seen,
+            "decoding": {"max_new_tokens": 1},
+            "finished": True,
+            "duration_s": 1,
+        }
+        for v in "ab"
+    ]
     ids = [case.caption_id for case in take(tmp_path, rows, truth).cases]
     assert ids[0] == "same" and len(set(ids)) == 2
 

@@ -41,8 +41,10 @@ def test_a_good_reply_is_a_verdict():
     (verdict,) = judge.judge([make_case(CAPTION, events=EVENTS)])
     assert isinstance(verdict, Verdict)
     assert [(event.event_id, event.label) for event in verdict.events] == [
-        ("e1", "correct"), ("e2", "incorrect"), ("e3", "missing"),
-    ]  # fmt: skip
+        ("e1", "correct"),
+        ("e2", "incorrect"),
+        ("e3", "missing"),
+    ]
     assert verdict.invented == (InventedClaim(text="a door slams", modality="audio", start_s=4.0),)
     assert (verdict.judge, verdict.prompt_version) == ("scripted", Avcap1().card.prompt_version)
 
@@ -143,8 +145,9 @@ def test_sixty_five_events_in_one_call():
     events = [f"fact {number}" for number in range(1, 66)]
     reply = {
         "events": [{"id": number, "label": "correct", "quote": f"fact {number}"} for number in range(1, 66)],
-        "invented": [], "counts": {"correct": 65, "missing": 0, "incorrect": 0, "invented": 0},
-    }  # fmt: skip
+        "invented": [],
+        "counts": {"correct": 65, "missing": 0, "incorrect": 0, "invented": 0},
+    }
     chat = ScriptedChat(in_turn([json.dumps(reply)]))
     (verdict,) = LLMJudge(chat).judge([make_case(", ".join(events), events=events)])
     assert len(verdict.events) == 65 and len(chat.asked) == 1

@@ -152,9 +152,7 @@ def test_a_caption_without_a_verdict_is_counted_and_in_no_rate():
 
 def test_videos_without_a_verdict_are_not_drawn():
     # i of 11 events missed in video i: the draws differ, and so would the interval among 24 videos
-    good = [
-        scored(f"g{i}", {f"v{k}": "missing" if k < i else "correct" for k in range(11)}) for i in range(12)
-    ]  # fmt: skip
+    good = [scored(f"g{i}", {f"v{k}": "missing" if k < i else "correct" for k in range(11)}) for i in range(12)]
     down = [scored(f"d{i}", {"v0": "missing"}, unscored=True) for i in range(12)]
     alone, together = compute_metrics(good).global_, compute_metrics([*down, *good]).global_
     assert alone is not None and together is not None and together.num_unscored == 12

@@ -19,9 +19,10 @@ def oracle_and_cases():
     truth = read_truth(EXAMPLES)
     cases = [
         Case(caption_id=f"{sample.sample_id}/{k}", sample=sample, text=sample.reference_caption or "")
-        for sample in truth.samples if sample.events and sample.reference_caption
+        for sample in truth.samples
+        if sample.events and sample.reference_caption
         for k in range(40)
-    ]  # fmt: skip
+    ]
     return OracleJudge(truth.worlds.values()), cases
 
 

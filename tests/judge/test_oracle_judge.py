@@ -51,9 +51,11 @@ def test_what_it_does_not_know_is_unscored():
     judge = OracleJudge(TRUTHS)
     stranger = Sample(sample_id="x", video="x.mp4", prompt="")
     edited = Sample(
-        sample_id=TRUTHS[0].clip_id, video=TRUTHS[0].video, prompt="",
+        sample_id=TRUTHS[0].clip_id,
+        video=TRUTHS[0].video,
+        prompt="",
         events=(Event(event_id="e1", text="a dog barks", modality="audio"),),
-    )  # fmt: skip
+    )
     answers = list(judge.judge([case_of(stranger, "A."), case_of(edited, "A.")]))
     assert all(isinstance(answer, Unscored) for answer in answers)
     assert "no clip of the world" in answers[0].reason and "not those of its scene" in answers[1].reason

@@ -10,17 +10,29 @@ from avcap.judge.pair_files import FLAVOURS, export_pairs, import_pairs
 from avcap.records import ErrorCounts, PreferencePair
 
 PAIR = PreferencePair(
-    sample_id="a", video="clips/a.mp4", prompt="Describe the video.",
-    chosen='A voice says "löwe".', rejected="Rain falls.", reference_caption="A man speaks.", margin=0.5,
-    chosen_id="a/1", rejected_id="a/2", checkpoint="tiny@1",
+    sample_id="a",
+    video="clips/a.mp4",
+    prompt="Describe the video.",
+    chosen='A voice says "löwe".',
+    rejected="Rain falls.",
+    reference_caption="A man speaks.",
+    margin=0.5,
+    chosen_id="a/1",
+    rejected_id="a/2",
+    checkpoint="tiny@1",
     chosen_errors=ErrorCounts(num_events=4, missing=1, incorrect=0, invented=0, repeated=0),
-    rejected_errors=ErrorCounts(num_events=4, missing=1, incorrect=1, invented=1, repeated=1), judge="oracle",
-)  # fmt: skip
+    rejected_errors=ErrorCounts(num_events=4, missing=1, incorrect=1, invented=1, repeated=1),
+    judge="oracle",
+)
 LOCAL = replace(PAIR, sample_id="a-3s-7s", interval_s=(3.0, 7.0), prompt="Describe what happens from 3s to 7s.")
 BARE = PreferencePair(
-    sample_id="b.mp4", video="b.mp4", prompt="\nWhat is heard?", chosen="Bells.", rejected="",
+    sample_id="b.mp4",
+    video="b.mp4",
+    prompt="\nWhat is heard?",
+    chosen="Bells.",
+    rejected="",
     reference_caption="Two bells.",
-)  # fmt: skip
+)
 
 
 def rows_of(path) -> list[dict]:
@@ -135,9 +147,12 @@ def test_what_a_format_cannot_tell_is_left_out_and_counted(tmp_path):
     interval = "it is about an interval, which neither the format nor the prompt tells"
     reference_caption = "it has no reference caption, which the format needs"
     expected = {
-        "trl": {interval: 1}, "ms-swift": {tag: 1, interval: 1}, "llama-factory": {tag: 1, interval: 1},
-        "salmonn2": {tag: 1, reference_caption: 1}, "salmonn2-plus": {tag: 1, reference_caption: 1, interval: 1},
-    }  # fmt: skip
+        "trl": {interval: 1},
+        "ms-swift": {tag: 1, interval: 1},
+        "llama-factory": {tag: 1, interval: 1},
+        "salmonn2": {tag: 1, reference_caption: 1},
+        "salmonn2-plus": {tag: 1, reference_caption: 1, interval: 1},
+    }
     for flavour, left_out in expected.items():
         exported = export_pairs(pairs, tmp_path / flavour, flavour=flavour)
         assert (exported.left_out, exported.num_pairs) == (left_out, 4 - sum(left_out.values()))
@@ -163,10 +178,11 @@ def test_ms_swift_rows_of_others(tmp_path):
     answers = {"messages": [question, {"role": "assistant", "content": "Good."}]}
     rejected = [{"role": "assistant", "content": "Bad."}]
     found = imported(
-        tmp_path, "ms-swift",
+        tmp_path,
+        "ms-swift",
         {**answers, "rejected_response": "Bad.", "video": "v.mp4", "audios": ["v.wav"]},
         {**answers, "rejected_response": rejected, "videos": ["v.mp4"]},
-    )  # fmt: skip
+    )
     assert [(pair.chosen, pair.rejected, pair.video) for pair in found.pairs] == [("Good.", "Bad.", "v.mp4")] * 2
     assert found.pairs[0].prompt == "Look:  and listen:  What happens?"
     assert found.num_audio_files == 1
@@ -178,10 +194,15 @@ def test_rows_of_the_released_code(tmp_path):
     row["conversations"] = [{"from": speaker, "value": text} for speaker, text in turns]
     assert imported(tmp_path, "salmonn2", row).pairs == (
         PreferencePair(
-            sample_id="v.mp4#t=0,5", video="v.mp4", prompt="Describe.", chosen="Good.", rejected="Bad.",
-            reference_caption="True.", interval_s=(0.0, 5.0),
+            sample_id="v.mp4#t=0,5",
+            video="v.mp4",
+            prompt="Describe.",
+            chosen="Good.",
+            rejected="Bad.",
+            reference_caption="True.",
+            interval_s=(0.0, 5.0),
         ),
-    )  # fmt: skip
+    )
     with pytest.raises(UserError, match=r"row 1: .*turns by human, gpt, reject_gpt, gt, not by .*chosen"):
         imported(tmp_path, "salmonn2-plus", row)
 
@@ -191,17 +212,20 @@ def test_rows_that_are_no_pair_about_one_video_are_left_out_and_counted(tmp_path
     system = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Describe."}]
     talk = [{"role": "assistant", "content": "Good."}]
     found = imported(
-        tmp_path, "trl",
+        tmp_path,
+        "trl",
         good,
         good | {"videos": []},
         good | {"videos": ["a.mp4", "b.mp4"]},
         good | {"videos": [["1.jpg", "2.jpg"]]},
         good | {"prompt": system, "chosen": talk, "rejected": talk},
-    )  # fmt: skip
+    )
     assert len(found.pairs) == 1
     assert found.left_out == {
-        "no video": 1, "not about one video file": 2, "more than one question, or a system message": 1,
-    }  # fmt: skip
+        "no video": 1,
+        "not about one video file": 2,
+        "more than one question, or a system message": 1,
+    }
 
 
 def test_the_flavour_is_asked_for(tmp_path):

@@ -41,18 +41,23 @@ BEST_VS_WORST = PairConfig(rule="best_vs_worst")
 
 
 def sample(name: str = "a", **changes) -> Sample:
-    whole = Sample(
-        sample_id=name, video=f"{name}.mp4", prompt="", events=EVENTS, reference_caption=" ".join(SENTENCES)
-    )
+    whole = Sample(sample_id=name, video=f"{name}.mp4", prompt="", events=EVENTS, reference_caption=" ".join(SENTENCES))
     return replace(whole, **changes)
 
 
 def caption(name: str, text: str, *, of: str = "a", **changes) -> Caption:
     written = Caption(
-        caption_id=f"{of}/{name}", sample_id=of, video=f"{of}.mp4", prompt="Describe the video.", text=text,
-        checkpoint="tiny@1", decoding=Decoding(max_new_tokens=99, temperature=0.7), finished=True, duration_s=8.0,
+        caption_id=f"{of}/{name}",
+        sample_id=of,
+        video=f"{of}.mp4",
+        prompt="Describe the video.",
+        text=text,
+        checkpoint="tiny@1",
+        decoding=Decoding(max_new_tokens=99, temperature=0.7),
+        finished=True,
+        duration_s=8.0,
         seen=Seen(frames=8, audio_seconds=8.0, visual_tokens=48, audio_tokens=16),
-    )  # fmt: skip
+    )
     return replace(written, **changes)
 
 
@@ -198,10 +203,14 @@ def test_a_rule_that_no_pair_passes_is_named(config, reason):
 def test_limits_that_are_just_met_pass():
     written = [caption("good", texts(told=(0, 1, 2))), caption("bad", texts(told=(0, 1)))]
     config = PairConfig(
-        min_gap=0.25, max_chosen_error=0.25, min_rejected_error=0.5, noise_margin=0.24,
+        min_gap=0.25,
+        max_chosen_error=0.25,
+        min_rejected_error=0.5,
+        noise_margin=0.24,
         min_gap_audio=0.5,  # heard: 1 of 2 missing against 2 of 2
-        min_length_ratio=20 / 16, max_length_ratio=20 / 16,
-    )  # fmt: skip
+        min_length_ratio=20 / 16,
+        max_length_ratio=20 / 16,
+    )
     assert select(written, config).pairs[0].margin == 0.25
 
 
@@ -230,20 +239,27 @@ def test_a_repetition_that_the_judge_does_not_look_for_is_counted_in_the_text():
 
 def test_every_caption_and_every_prompt_is_accounted_for():
     captions = [
-        caption("one", texts(told=(0, 1, 2))), caption("two", texts(told=(0, 1))),
-        caption("one", texts(told=(0,)), of="b"), caption("two", texts(told=(0,)), of="b"),
-        caption("one", texts(told=(0,)), of="c"), caption("two", texts(told=(1,)), of="c"),
-        caption("one", texts(told=(0, 1)), of="d"), caption("two", texts(told=(1,)), of="d"),
-        caption("one", texts(told=(0, 1)), of="e"), caption("two", texts(told=(1,)), of="e"),
-    ]  # fmt: skip
+        caption("one", texts(told=(0, 1, 2))),
+        caption("two", texts(told=(0, 1))),
+        caption("one", texts(told=(0,)), of="b"),
+        caption("two", texts(told=(0,)), of="b"),
+        caption("one", texts(told=(0,)), of="c"),
+        caption("two", texts(told=(1,)), of="c"),
+        caption("one", texts(told=(0, 1)), of="d"),
+        caption("two", texts(told=(1,)), of="d"),
+        caption("one", texts(told=(0, 1)), of="e"),
+        caption("two", texts(told=(1,)), of="e"),
+    ]
     unscored = Unscored(caption_id="d/two", reason="no JSON")
     verdicts = [unscored if one.caption_id == "d/two" else verdict(one) for one in captions[:-1]]
     verdicts.append(replace(verdicts[0], caption_id="of another file"))
     report = select(captions, samples=[sample(name) for name in "abcd"], verdicts=verdicts).report
     assert (report.num_captions, report.num_prompts, report.num_videos, report.num_pairs) == (10, 5, 5, 1)
     assert report.captions_dropped == {
-        "equal to another caption of its prompt": 1, "the judge gave no verdict": 1, "its sample is not known": 2,
-    }  # fmt: skip
+        "equal to another caption of its prompt": 1,
+        "the judge gave no verdict": 1,
+        "its sample is not known": 2,
+    }
     assert report.prompts_dropped == {
         "all captions equal": 1,  # b
         "no caption has fewer errors than another": 1,  # c: one event each
@@ -263,11 +279,13 @@ def test_a_caption_that_nobody_judged_is_dropped():
 
 def test_the_report_tells_margins_fixes_and_what_length_could_finetune():
     captions = [
-        caption("good", texts(told=(0, 1, 2, 3))), caption("bad", texts(told=(0, 1))),  # 26 - 16 words
+        caption("good", texts(told=(0, 1, 2, 3))),
+        caption("bad", texts(told=(0, 1))),  # 26 - 16 words
         caption("good", texts(told=(1, 2)), of="b"),  # 10 - 15 words
         caption("bad", texts(told=(1, 2), invented=True), of="b"),
-        caption("good", texts(told=(2, 3)), of="c"), caption("bad", texts(told=(2,)), of="c"),  # 10 - 4
-    ]  # fmt: skip
+        caption("good", texts(told=(2, 3)), of="c"),
+        caption("bad", texts(told=(2,)), of="c"),  # 10 - 4
+    ]
     local = sample("c", interval_s=(3.0, 6.0))
     config = replace(BEST_VS_WORST, max_length_ratio=3.0)
     report = select(captions, config, samples=[sample(), sample("b"), local]).report
@@ -291,8 +309,9 @@ def test_caps_keep_what_fixes_most_of_a_video_and_draw_among_videos():
     selection = select(captions, replace(wide, max_per_video=1))
     # of video a, 3 fixes against 2
     assert [(pair.sample_id, pair.prompt) for pair in selection.pairs] == [
-        ("a", "What happens?"), ("b", "Describe the video."),
-    ]  # fmt: skip
+        ("a", "What happens?"),
+        ("b", "Describe the video."),
+    ]
     assert selection.report.prompts_dropped == {"above max_per_video or max_pairs": 1}
 
     # which of two prompts of a sample stays does not depend on the order in which they come

@@ -12,9 +12,18 @@ from avcap.records import Caption, Decoding, Seen
 def caption(text: str, *, finished: bool = True, interval_s=None) -> Caption:
     seen = Seen(frames=1, audio_seconds=1.0, visual_tokens=1, audio_tokens=1, bad_packets=0)
     return Caption(
-        caption_id=text, sample_id=text, video="a.mp4", prompt="Describe.", text=text, checkpoint="x",
-        decoding=Decoding(max_new_tokens=9), seen=seen, finished=finished, duration_s=9.0, interval_s=interval_s,
-    )  # fmt: skip
+        caption_id=text,
+        sample_id=text,
+        video="a.mp4",
+        prompt="Describe.",
+        text=text,
+        checkpoint="x",
+        decoding=Decoding(max_new_tokens=9),
+        seen=seen,
+        finished=finished,
+        duration_s=9.0,
+        interval_s=interval_s,
+    )
 
 
 USUAL = [caption(f"A dog barks, then a {thing} falls and a door shuts.") for thing in ("cup", "box", "pen")]

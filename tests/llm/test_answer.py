@@ -27,7 +27,9 @@ REPLIES = [  # text, answer, has thoughts, ends within them
     ("<|channel>thought\nx<channel|>y", "y", True, False),
     (
         "<|channel|>analysis<|message|>x<|end|><|start|>assistant<|channel|>final<|message|>y<|return|>",
-        "y", True, False,
+        "y",
+        True,
+        False,
     ),
     ("<|channel|>analysis<|message|>x", "", True, True),
     ("analysisThe user wants B.assistantfinalB", "B", True, False),
@@ -36,7 +38,7 @@ REPLIES = [  # text, answer, has thoughts, ends within them
     ("<answer>B", "B", False, False),
     ("B<|im_end|>", "B", False, False),
     ('{"quote": "a sign says <think>x</think>"}', '{"quote": "a sign says <think>x</think>"}', False, False),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "answer", "has_thoughts", "is_cut"), REPLIES)

@@ -44,9 +44,12 @@ def test_a_guess_is_four_bytes_a_token_and_a_bound_is_one():
 def test_the_estimate_counts_equal_requests_once():
     requests = [request("a"), request("b"), request("a"), request("kept")]
     told = estimate(
-        requests, model="m", price=MILLI, key=lambda asked: asked.messages[0].content,
+        requests,
+        model="m",
+        price=MILLI,
+        key=lambda asked: asked.messages[0].content,
         is_cached=lambda key: key == "kept",
-    )  # fmt: skip
+    )
     assert (told.calls, told.cached, told.input_tokens, told.output_tokens_max) == (2, 2, 2 * 9, 2 * 50)
     assert told.money_usd == pytest.approx(18 * 0.001 + 100 * 0.004)
     expected = "2 calls to m (2 more from the cache), about 18 tokens in, at most 100 out: at most about $0.42"
@@ -76,10 +79,20 @@ def test_a_file_overrides_and_adds(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "text",
-    ["- a", "gpt: 3", "gpt: {input: 1}", "gpt: {input: 1, output: -1}", "gpt: {input: .nan, output: 1}",
-     "gpt: {input: .inf, output: 1}", "gpt: {input: '1', output: 1}", "gpt: {input: true, output: 1}", "a: [", "x",
-     "gpt: {input: 1, output: 1, cached: 1}"],
-)  # fmt: skip
+    [
+        "- a",
+        "gpt: 3",
+        "gpt: {input: 1}",
+        "gpt: {input: 1, output: -1}",
+        "gpt: {input: .nan, output: 1}",
+        "gpt: {input: .inf, output: 1}",
+        "gpt: {input: '1', output: 1}",
+        "gpt: {input: true, output: 1}",
+        "a: [",
+        "x",
+        "gpt: {input: 1, output: 1, cached: 1}",
+    ],
+)
 def test_bad_price_tables_are_refused(text: str, tmp_path: Path):
     path = tmp_path / "prices.yaml"
     path.write_text(text)

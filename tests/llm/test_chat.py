@@ -74,19 +74,21 @@ def test_replies_come_in_order_with_several_calls_in_flight():
 
 def test_what_is_sent_is_the_request():
     asked = ChatRequest(
-        messages=(Message(role="system", content="s"), Message(role="user", content="ü\ud800")), max_tokens=7,
-        temperature=0.5, schema=SCHEMA,
-    )  # fmt: skip
+        messages=(Message(role="system", content="s"), Message(role="user", content="ü\ud800")),
+        max_tokens=7,
+        temperature=0.5,
+        schema=SCHEMA,
+    )
     with ScriptedServer() as server:
         ask_one(server, asked, api_key="sk-secret")
     [call] = server.calls
     assert call.body == {
-        "model": "tester", "max_tokens": 7, "temperature": 0.5,
+        "model": "tester",
+        "max_tokens": 7,
+        "temperature": 0.5,
         "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "ü\ud800"}],
-        "response_format": {
-            "type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": SCHEMA}
-        },
-    }  # fmt: skip
+        "response_format": {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": SCHEMA}},
+    }
     assert call.headers["Authorization"] == "Bearer sk-secret"
 
 
@@ -107,10 +109,18 @@ def test_an_endless_iterable_is_drawn_only_as_far_as_needed():
 
 @pytest.mark.parametrize(
     "fault",
-    [play.status(500), play.status(503), play.rate_limited(after=None), play.cut, play.garbage, play.wrong_schema,
-     play.no_choices, play.huge],
+    [
+        play.status(500),
+        play.status(503),
+        play.rate_limited(after=None),
+        play.cut,
+        play.garbage,
+        play.wrong_schema,
+        play.no_choices,
+        play.huge,
+    ],
     ids=["500", "503", "429", "cut", "garbage", "wrong schema", "no choices", "50 MB"],
-)  # fmt: skip
+)
 def test_a_fault_is_asked_again_and_the_reply_is_right(fault: play.Play):
     with ScriptedServer(answer=echo, script=play.first(fault, fault)) as server, open_for(server) as chat:
         assert list(chat.ask(requests(2))) == replies(2)
@@ -405,10 +415,20 @@ def test_specs(spec: str, model: str, url: str):
 
 @pytest.mark.parametrize(
     "spec",
-    ["openai:", "gpt-4.1", "openai:m@ftp://host/v1", "openai:m@localhost:8000/v1", "openai:m@file:///etc/passwd",
-     "openai:m@http://", "openai:m@https://me:sk-secret@host/v1", "openai:m@https://host/v1?key=sk-secret",
-     "openai:m@sk-secret", "openai:two words", "openai:m@http://host:port/v1"],
-)  # fmt: skip
+    [
+        "openai:",
+        "gpt-4.1",
+        "openai:m@ftp://host/v1",
+        "openai:m@localhost:8000/v1",
+        "openai:m@file:///etc/passwd",
+        "openai:m@http://",
+        "openai:m@https://me:sk-secret@host/v1",
+        "openai:m@https://host/v1?key=sk-secret",
+        "openai:m@sk-secret",
+        "openai:two words",
+        "openai:m@http://host:port/v1",
+    ],
+)
 def test_bad_specs_are_refused_without_showing_a_secret(spec: str):
     with pytest.raises(UserError, match=r"expected openai:MODEL|OPENAI_API_KEY") as raised:
         read_chat_spec(spec)
@@ -444,10 +464,23 @@ def test_half_a_character_is_replaced():
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"null", b"[]", b'"x"', b"{}", b'{"choices": null}', b'{"choices": [null]}', b'{"choices": [{}]}',
-     b'{"choices": [{"message": null}]}', b'{"choices": [{"message": {"content": 7}}]}', b"[" * 100_000,
-     b'{"error": {"message": "overloaded"}}', b'{"choices": [{"message": {"content": null}}]}', b"1" * 10_000],
-)  # fmt: skip
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"x"',
+        b"{}",
+        b'{"choices": null}',
+        b'{"choices": [null]}',
+        b'{"choices": [{}]}',
+        b'{"choices": [{"message": null}]}',
+        b'{"choices": [{"message": {"content": 7}}]}',
+        b"[" * 100_000,
+        b'{"error": {"message": "overloaded"}}',
+        b'{"choices": [{"message": {"content": null}}]}',
+        b"1" * 10_000,
+    ],
+)
 def test_what_is_no_completion_is_a_failure(raw: bytes):
     outcome = read_completion(raw)
     assert isinstance(outcome, Failure) and outcome.again

@@ -63,34 +63,77 @@ TEMPERATURE = "Unsupported value: 'temperature' does not support 0 with this mod
 
 REFUSALS = [  # who says so, what it refuses, status, error, what is recorded
     ("OpenAI gpt-5", field("temperature"), 400, openai_error(TEMPERATURE, "temperature"), ("temperature",)),
-    ("TGI", field("temperature"), 422, {"error": "Input validation error: `temperature` must be strictly positive"},
-     ("temperature",)),
+    (
+        "TGI",
+        field("temperature"),
+        422,
+        {"error": "Input validation error: `temperature` must be strictly positive"},
+        ("temperature",),
+    ),
     ("param alone", field("temperature"), 400, openai_error("Unsupported value.", "temperature"), ("temperature",)),
     ("FastAPI", field("temperature"), 422, fastapi_error("temperature"), ("temperature",)),
-    ("llama-cpp-python", form("json_schema"), 500, openai_error(LITERAL),
-     ("response_format: json_object with schema",)),
-    ("vLLM xgrammar", form("json_schema"), 400,
-     {"object": "error", "message": "The provided JSON schema contains features not supported by xgrammar."},
-     ("response_format: json_object with schema",)),
-    ("DeepSeek", form("json_schema"), 400, openai_error("This response_format type is unavailable now"),
-     ("response_format: json_object with schema",)),
-    ("strict json_object", lambda body: body.get("response_format") not in (None, {"type": "json_object"}), 400,
-     openai_error("Unknown parameter: 'response_format.schema'", "response_format.schema"),
-     ("response_format: json_object",)),
-    ("no structured output", field("response_format"), 400, openai_error("guided decoding is not available"),
-     ("response_format: text",)),
-    ("OpenAI o1", field("max_tokens"), 400,
-     openai_error("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", "max_tokens"), ()),
-    ("no limit at all", lambda body: "max_tokens" in body or "max_completion_tokens" in body, 400,
-     openai_error("Unsupported parameter: max_tokens, max_completion_tokens"), ("max_tokens",)),
+    (
+        "llama-cpp-python",
+        form("json_schema"),
+        500,
+        openai_error(LITERAL),
+        ("response_format: json_object with schema",),
+    ),
+    (
+        "vLLM xgrammar",
+        form("json_schema"),
+        400,
+        {"object": "error", "message": "The provided JSON schema contains features not supported by xgrammar."},
+        ("response_format: json_object with schema",),
+    ),
+    (
+        "DeepSeek",
+        form("json_schema"),
+        400,
+        openai_error("This response_format type is unavailable now"),
+        ("response_format: json_object with schema",),
+    ),
+    (
+        "strict json_object",
+        lambda body: body.get("response_format") not in (None, {"type": "json_object"}),
+        400,
+        openai_error("Unknown parameter: 'response_format.schema'", "response_format.schema"),
+        ("response_format: json_object",),
+    ),
+    (
+        "no structured output",
+        field("response_format"),
+        400,
+        openai_error("guided decoding is not available"),
+        ("response_format: text",),
+    ),
+    (
+        "OpenAI o1",
+        field("max_tokens"),
+        400,
+        openai_error("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", "max_tokens"),
+        (),
+    ),
+    (
+        "no limit at all",
+        lambda body: "max_tokens" in body or "max_completion_tokens" in body,
+        400,
+        openai_error("Unsupported parameter: max_tokens, max_completion_tokens"),
+        ("max_tokens",),
+    ),
     ("seed", field("seed"), 400, openai_error("seed is not supported by this backend"), ("seed",)),
     ("log-probs", field("logprobs"), 400, openai_error("This model does not support logprobs"), ("logprobs",)),
     ("stop", field("stop"), 400, openai_error("Unsupported parameter: 'stop' is not supported", "stop"), ("stop",)),
     ("top_p", field("top_p"), 400, openai_error("`temperature` and `top_p` cannot both be specified"), ("top_p",)),
     ("kwargs", field("chat_template_kwargs"), 422, fastapi_error("chat_template_kwargs"), ("chat_template_kwargs",)),
-    ("plain text", field("temperature"), 400, "Bad Request", ("chat_template_kwargs", "logprobs", "seed", "stop",
-     "temperature", "top_p", "response_format: text")),
-]  # fmt: skip
+    (
+        "plain text",
+        field("temperature"),
+        400,
+        "Bad Request",
+        ("chat_template_kwargs", "logprobs", "seed", "stop", "temperature", "top_p", "response_format: text"),
+    ),
+]
 OPTIONS = {"top_p": 0.9, "seed": 1, "stop": ["x"], "logprobs": True, "chat_template_kwargs": {"enable_thinking": False}}
 
 
@@ -206,7 +249,7 @@ def message(**fields: Any) -> play.Play:
         (message(function_call={"name": "reply", "arguments": {"a": 1}}), '{"a": 1}'),
         (message(reasoning_content="hm", finish="length"), ""),
     ],
-)  # fmt: skip
+)
 def test_the_text_of_a_reply_is_found_wherever_it_is(played: play.Play, text: str):
     with (
         ScriptedServer(script=play.always(played)) as server,
@@ -255,7 +298,7 @@ def usage(prompt_tokens: int, **more: Any) -> play.Play:
         (" " * 30_000 + "=" * 30_000, usage(40), False),  # runs are few tokens
         ("漢字仮名" * 2000, usage(2500), False),
     ],
-)  # fmt: skip
+)
 def test_a_prompt_that_the_server_cut_has_no_reply(text: str, played: Any, is_cut: bool):
     if played is play.completion:
         bare = json.dumps({"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}).encode()

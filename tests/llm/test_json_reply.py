@@ -14,7 +14,7 @@ from avcap.llm.json_reply import (
     take_list,
     take_seconds,
     take_text,
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,16 @@ def test_quotations_that_are_there(quote):
 @pytest.mark.parametrize(
     "quote",
     [
-        "", "...", "a", "!", "a man in a blue coat", "a dog barks ... a man", "says goodbye", "犬が",
+        "",
+        "...",
+        "a",
+        "!",
+        "a man in a blue coat",
+        "a dog barks ... a man",
+        "says goodbye",
+        "犬が",
         "red coat ... coat says",  # there is one coat, and both parts need one
     ],
-)  # fmt: skip
+)
 def test_quotations_that_are_not(quote):
     assert not is_quoted(quote, source=CAPTION)

@@ -13,18 +13,34 @@ PROXY = "http://proxy.example:3128"
 
 @pytest.mark.parametrize(
     "url",
-    ["http://localhost:8000/v1", "http://127.0.0.1:8000/v1", "http://127.9.9.9/v1", "http://[::1]:8000/v1",
-     "http://judge.localhost/v1", "http://LOCALHOST/v1", "http://0.0.0.0:8000/v1"],
-)  # fmt: skip
+    [
+        "http://localhost:8000/v1",
+        "http://127.0.0.1:8000/v1",
+        "http://127.9.9.9/v1",
+        "http://[::1]:8000/v1",
+        "http://judge.localhost/v1",
+        "http://LOCALHOST/v1",
+        "http://0.0.0.0:8000/v1",
+    ],
+)
 def test_this_computer_is_asked_directly(url: str):
     assert proxy_of(url, environ={"ALL_PROXY": "socks5://127.0.0.1:1", "http_proxy": "::::"}) is None
 
 
 @pytest.mark.parametrize(
     ("no_proxy", "is_direct"),
-    [("*", True), ("judge.example", True), (".example", True), ("*.example", True), ("other,judge.example", True),
-     ("judge.example:8000", True), ("judge.example:9", False), ("udge.example", False), ("", False)],
-)  # fmt: skip
+    [
+        ("*", True),
+        ("judge.example", True),
+        (".example", True),
+        ("*.example", True),
+        ("other,judge.example", True),
+        ("judge.example:8000", True),
+        ("judge.example:9", False),
+        ("udge.example", False),
+        ("", False),
+    ],
+)
 def test_exceptions(no_proxy: str, is_direct: bool):
     found = proxy_of("http://judge.example:8000/v1", environ={"HTTP_PROXY": PROXY, "NO_PROXY": no_proxy})
     assert found == (None if is_direct else PROXY)
@@ -38,9 +54,13 @@ def test_networks_are_exceptions_too():
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("ALL_PROXY", "socks4://user:secret@host:1"), ("https_proxy", "http://"), ("HTTPS_PROXY", "http://host:port"),
-     ("ALL_PROXY", "socks5://user:secret@host:1")],
-)  # fmt: skip
+    [
+        ("ALL_PROXY", "socks4://user:secret@host:1"),
+        ("https_proxy", "http://"),
+        ("HTTPS_PROXY", "http://host:port"),
+        ("ALL_PROXY", "socks5://user:secret@host:1"),
+    ],
+)
 def test_a_proxy_that_cannot_be_used_is_one_line_that_names_the_variable(variable, value, monkeypatch):
     import importlib.util
 

@@ -70,11 +70,12 @@ def test_the_model_answers_requests_in_order(lmms_eval, random_checkpoint, video
 def test_messages_become_samples():
     sample = sample_of(
         message(
-            {"type": "video", "url": "v.mp4", "start_time": 1, "end_time": 3.5}, {"type": "text", "text": "What?"},
+            {"type": "video", "url": "v.mp4", "start_time": 1, "end_time": 3.5},
+            {"type": "text", "text": "What?"},
             {"type": "text", "text": "A. x"},
         ),
         sample_id="s",
-    )  # fmt: skip
+    )
     assert (sample.video, sample.interval_s, sample.prompt) == ("v.mp4", (1.0, 3.5), "What?\nA. x")
 
 

@@ -62,16 +62,17 @@ def test_a_stream_may_change_its_rate_and_its_layout(tmp_path):
     assert len(clip.waveform_S) / 16_000 == pytest.approx(41 * 1152 / 48_000 + 2 * 27 * 1152 / 32_000, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    ("name", "codec"), [("mkv", "flac"), ("mkv", "aac"), ("mkv", "mp3"), ("wav", "pcm_s16le")]
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "codec"), [("mkv", "flac"), ("mkv", "aac"), ("mkv", "mp3"), ("wav", "pcm_s16le")])
 def test_an_interval_of_44_100_hz_is_a_slice_of_the_whole(tmp_path, name, codec):
     # 441 samples of 44.1 kHz are 160 of 16 kHz: only every 441st sample has an instant that both rates have. Matroska's
     # time stamps are whole milliseconds, 44 samples; from 1.3 s on without a seek, from 3.77 s on after one.
     path = write_media(
-        tmp_path / f"cd.{name}", waveform=tone(seconds=5, rate=44_100), audio_rate=44_100, audio_codec=codec,
+        tmp_path / f"cd.{name}",
+        waveform=tone(seconds=5, rate=44_100),
+        audio_rate=44_100,
+        audio_codec=codec,
         layout="mono",
-    )  # fmt: skip
+    )
     whole_S = read_clip(path).waveform_S
     for start_s in (1.3, 2.0, 3.77):
         part_S = read_clip(path, interval_s=(start_s, start_s + 1)).waveform_S

@@ -24,10 +24,13 @@ def recording(path: Path, *, first: int = 0, shift_s: int = 0, seconds: int = 3)
     kind = dict(KINDS[path.suffix[1:]])
     tick = 1 if "time_base" in kind else 40
     return write_media(
-        path, frame_times=[tick * number for number in range(25 * seconds)],
+        path,
+        frame_times=[tick * number for number in range(25 * seconds)],
         image=lambda number: stamped_frame(number + first),
-        waveform=steps(seconds=seconds, first_hz=400 + 200 * (first // 25)), shift_s=shift_s, **kind,
-    )  # fmt: skip
+        waveform=steps(seconds=seconds, first_hz=400 + 200 * (first // 25)),
+        shift_s=shift_s,
+        **kind,
+    )
 
 
 def joined(tmp_path: Path, suffix: str, *, starts_s: list[int]) -> Path:
@@ -111,9 +114,7 @@ def packets(times_s: list[float], *, first_order: int = 0, step_s: float = 0.1) 
     """Packets of 0.1 s at these times, every second one of the file."""
     found = PacketTimes()
     for index, time_s in enumerate(times_s):
-        found.add(
-            order=first_order + 2 * index, decode_s=time_s, show_s=time_s, duration_s=step_s, is_shown=True
-        )  # fmt: skip
+        found.add(order=first_order + 2 * index, decode_s=time_s, show_s=time_s, duration_s=step_s, is_shown=True)
     return found
 
 

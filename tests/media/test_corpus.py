@@ -41,9 +41,13 @@ TIMINGS: dict[str, dict[str, Any]] = {
 }
 # What a format cannot hold: uneven times where it counts frames, a late start where it counts from 0.
 IMPOSSIBLE = {
-    ("mpeg2-mp2.ts", "uneven"), ("mpeg2-mp2.mpg", "uneven"), ("mjpeg-pcm.avi", "uneven"),
-    ("mjpeg-pcm.avi", "late audio"), ("mjpeg-pcm.avi", "late video"), ("mjpeg-pcm.avi", "late clock"),
-}  # fmt: skip
+    ("mpeg2-mp2.ts", "uneven"),
+    ("mpeg2-mp2.mpg", "uneven"),
+    ("mjpeg-pcm.avi", "uneven"),
+    ("mjpeg-pcm.avi", "late audio"),
+    ("mjpeg-pcm.avi", "late video"),
+    ("mjpeg-pcm.avi", "late clock"),
+}
 MIXES: dict[str, dict[str, Any]] = {
     "mono": {"layout": "mono"},
     "inverted": {"gains": [1, -1]},

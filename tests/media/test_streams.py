@@ -59,11 +59,9 @@ def test_the_length_is_that_of_the_packets_and_not_of_the_header(tmp_path, suffi
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "flv"])
-def test_audio_that_goes_on_is_heard_and_frames_keep_to_the_video(tmp_path, suffix):
+def test_audio_that_goes_on_is_kept_and_frames_keep_to_the_video(tmp_path, suffix):
     codec = {"mkv": "flac"}.get(suffix, "aac")
-    path = write_media(
-        tmp_path / f"a.{suffix}", frame_times=TIMES, waveform=steps(seconds=6.1), audio_codec=codec
-    )
+    path = write_media(tmp_path / f"a.{suffix}", frame_times=TIMES, waveform=steps(seconds=6.1), audio_codec=codec)
     clip = read_clip(path, fps=100, max_frames=3)
     # spread from the first to the last of some 300 instants in 3 s, not over 6 s
     assert clip.frame_times_T[-1] == pytest.approx(3.0, abs=0.1)
@@ -128,8 +126,15 @@ def test_an_animated_webp_is_named_and_what_to_do(tmp_path):
 
 def test_frames_too_large_for_their_file_are_refused_before_they_are_decoded(tmp_path):
     path = tmp_path / "big.gif"
-    path.write_bytes(b"GIF89a" + struct.pack("<HH", 16000, 8000) + bytes([0x80, 0, 0]) + bytes(6)
-        + b",\0\0\0\0" + struct.pack("<HH", 16000, 8000) + b"\0\x02\x02D\x01\0;")  # fmt: skip
+    path.write_bytes(
+        b"GIF89a"
+        + struct.pack("<HH", 16000, 8000)
+        + bytes([0x80, 0, 0])
+        + bytes(6)
+        + b",\0\0\0\0"
+        + struct.pack("<HH", 16000, 8000)
+        + b"\0\x02\x02D\x01\0;"
+    )
     with pytest.raises(MediaError, match="16000x8000 pixels in a file of"):
         read_clip(path)
 

@@ -130,10 +130,13 @@ def adapter(tmp_path) -> Path:
             parts[f"base_model.model.{name}"] = shape
     save_file(random_tensors(parts, seed=1), folder / "adapter_model.safetensors")
     config = {
-        "peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "k_proj", "v_proj"],
+        "peft_type": "LORA",
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["q_proj", "k_proj", "v_proj"],
         "modules_to_save": ["visual.merger", "audio.qformer", "audio.q_tokens", "audio.audio_proj"],
         "base_model_name_or_path": "output/audio_align/checkpoint-30510",
-    }  # fmt: skip
+    }
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return folder
 
@@ -194,11 +197,14 @@ def test_training_checkpoint_is_put_into_its_base(released_folder, tmp_path):
     stored = load_file(released_folder / "model.safetensors")
     target = "model.layers.0.self_attn.q_proj"
     rows, columns = stored[f"{target}.weight"].shape
-    trained = random_tensors({
-        f"{target}.lora_A.default.weight": (4, columns), f"{target}.lora_B.default.weight": (rows, 4),
-        "model.mm_projector.0.bias": stored["model.mm_projector.0.bias"].shape,
-        "speech_query_tokens": stored["speech_query_tokens"].shape,
-    })  # fmt: skip
+    trained = random_tensors(
+        {
+            f"{target}.lora_A.default.weight": (4, columns),
+            f"{target}.lora_B.default.weight": (rows, 4),
+            "model.mm_projector.0.bias": stored["model.mm_projector.0.bias"].shape,
+            "speech_query_tokens": stored["speech_query_tokens"].shape,
+        }
+    )
     file = tmp_path / "checkpoint-30.bin"
     torch.save({f"module.base_model.model.{name}": tensor for name, tensor in trained.items()}, file)
     silent = tmp_path / "silent"

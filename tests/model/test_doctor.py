@@ -220,7 +220,9 @@ def test_missing_tokenizer_file_is_named(v1_folder, lost, message):
 def test_wrong_shape_names_file_tensor_and_both_shapes(plus_folder):
     shapes = plus_shapes(SIZES_TINY) | {"visual.merger.ln_q.weight": (33,)}
     save_file(random_tensors(shapes), plus_folder / "model.safetensors")
-    with pytest.raises(UserError, match=r"model\.safetensors: visual\.merger\.ln_q\.weight is \(33,\), expected \(32,\)"):
+    with pytest.raises(
+        UserError, match=r"model\.safetensors: visual\.merger\.ln_q\.weight is \(33,\), expected \(32,\)"
+    ):
         load(plus_folder)
 
 

@@ -35,7 +35,7 @@ clips = st.fixed_dictionaries(
 
 
 def times_of(clip: dict) -> tuple[list[float], list[float]]:
-    """Clip -> times of its frames and of its real sound tokens."""
+    """Clip -> times of its frames and of its real audio tokens."""
     num_frames = max(1, math.ceil(clip["duration_s"] * clip["fps"])) if clip["has_video"] else 0
     num_chunks = math.ceil(clip["audio_s"] / clip["chunk_s"])
     starts = window_starts(
@@ -97,7 +97,7 @@ def test_float_noise_does_not_move_a_token():
 def test_time_running_backwards_is_an_error():
     with pytest.raises(ValueError, match="frame times"):
         plan_true_time([1.0, 0.0], [])
-    with pytest.raises(ValueError, match="sound times"):
+    with pytest.raises(ValueError, match="audio times"):
         plan_true_time([], [0.5, 0.0])
 
 
@@ -155,9 +155,11 @@ def test_types_of_tokens():
 
 def test_a_token_from_before_the_video_is_of_its_first_second():
     layout = lay_out(
-        plan_true_time([-0.5, 1.5], [-1.5]), frame_times_s=[-0.5, 1.5], audio_times_s=[-1.5],
+        plan_true_time([-0.5, 1.5], [-1.5]),
+        frame_times_s=[-0.5, 1.5],
+        audio_times_s=[-1.5],
         types=TokenTypes(cells_per_side=1, row_newline=False, windows_per_s=2, num_queries=1),
-    )  # fmt: skip
+    )
     assert layout.ids == [AUDIO_ID, VISUAL_ID, VISUAL_ID] and layout.seconds == [0, 0, 1]
 
 

@@ -49,8 +49,9 @@ def test_it_hits_the_attention_of_the_language_model_and_nothing_else(model):
     hit = {name for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     assert hit == {
         f"language_model.model.layers.{layer}.self_attn.{name}"
-        for layer in range(4) for name in ("q_proj", "k_proj", "v_proj")
-    }  # fmt: skip
+        for layer in range(4)
+        for name in ("q_proj", "k_proj", "v_proj")
+    }
     # the sound encoder and the tower have a q_proj, k_proj and v_proj as well
     assert any(name.endswith("q_proj") for name, _ in model.audio_encoder.named_modules())
     assert any(name.endswith("q_proj") for name, _ in model.vision_tower.named_modules())

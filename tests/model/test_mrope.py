@@ -1,6 +1,5 @@
 """Positions on three axes: as recorded from the released code, and for any length of picture and sound."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -21,10 +20,10 @@ def recorded(case: str) -> dict[str, torch.Tensor]:
 
 
 def sizes(case: dict) -> tuple[int, int, int, float, int]:
-    """-> grids, tokens of a column and of a row, seconds of a grid, sound tokens."""
+    """-> grids, tokens of a column and of a row, seconds of a grid, audio tokens."""
     grids, height, width = case["grid"].tolist() if "grid" in case else (0, 0, 0)
     seconds = case["second_per_grid"].item() if "second_per_grid" in case else 1.0
-    return grids, height // 2, width // 2, seconds, case["num_audio"].item() if "num_audio" in case else 0
+    return grids, height // 2, width // 2, seconds, case["num_sound"].item() if "num_sound" in case else 0
 
 
 def order(grids: int, per_grid: int, audio_times_U: np.ndarray, seconds: float) -> np.ndarray:
@@ -42,9 +41,12 @@ def order(grids: int, per_grid: int, audio_times_U: np.ndarray, seconds: float) 
 def train_positions(grids: int, height: int, width: int, seconds: float, num_audio: int) -> mrope.MediaPositions:
     audio_times_U = np.arange(num_audio)
     return mrope.train_positions(
-        mrope.grid_times(grids, seconds_per_grid=seconds), height=height, width=width, audio_times_U=audio_times_U,
+        mrope.grid_times(grids, seconds_per_grid=seconds),
+        height=height,
+        width=width,
+        audio_times_U=audio_times_U,
         order_M=order(grids, height * width, audio_times_U, seconds),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -75,7 +77,7 @@ def test_a_minute_as_the_released_model_sees_it():
 
 
 def test_text_after_a_large_video_with_audio_starts_after_the_time_axis():
-    # one grid of 3 rows of 40: widths 0..39, times 0..1 (two sound tokens)
+    # one grid of 3 rows of 40: widths 0..39, times 0..1 (two audio tokens)
     assert train_positions(1, 3, 40, 1.0, 2).following == 2
     assert train_positions(1, 3, 40, 1.0, 0).following == 40
 

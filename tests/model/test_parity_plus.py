@@ -76,7 +76,9 @@ def test_audio_axes_swapped_are_seen(case, monkeypatch):
 def test_text_that_starts_one_off_is_seen(case, monkeypatch):
     right = mrope.train_positions
     monkeypatch.setattr(
-        mrope, "train_positions", lambda *args, **options: replace(p := right(*args, **options), following=p.following + 1)
+        mrope,
+        "train_positions",
+        lambda *args, **options: replace(p := right(*args, **options), following=p.following + 1),
     )
     assert logits_error(case) > STRUCTURAL
 

@@ -18,10 +18,12 @@ def video(model, *, num_frames: int = 4, seed: int = 0) -> MediaFeatures:
     generator = torch.Generator().manual_seed(seed)
     frames_TCHW = torch.randint(0, 256, (num_frames, 3, 64, 64), generator=generator, dtype=torch.uint8)
     return MediaFeatures(
-        vision_TNV=model.encode_video(frames_TCHW), frame_times_T=[0.5 * n for n in range(num_frames // 2)],
+        vision_TNV=model.encode_video(frames_TCHW),
+        frame_times_T=[0.5 * n for n in range(num_frames // 2)],
         grid=VisionGrid(height=2, width=2, seconds_per_grid=0.5, num_frames=num_frames),
-        audio_KPA=torch.randn(2, 50, 32, generator=generator), audio_seconds=2.0,
-    )  # fmt: skip
+        audio_KPA=torch.randn(2, 50, 32, generator=generator),
+        audio_seconds=2.0,
+    )
 
 
 @torch.no_grad()
@@ -41,9 +43,10 @@ def test_tower_and_mergers_are_the_stock_ones(model):
     pixels_RE = normalize_patches(rows_RE, mean=model.config.image_mean, std=model.config.image_std)
     expected = stock(pixels_RE, grid_thw=torch.tensor([grid]))
     features = MediaFeatures(
-        vision_TNV=model.encode_video(frames_TCHW), frame_times_T=[0.0, 0.5],
+        vision_TNV=model.encode_video(frames_TCHW),
+        frame_times_T=[0.0, 0.5],
         grid=VisionGrid(height=2, width=2, seconds_per_grid=0.5, num_frames=4),
-    )  # fmt: skip
+    )
     embeds_MD = model.align(features).embeds_MD
     expected_MD = torch.cat([expected.pooler_output, *expected.deepstack_features], dim=-1)
     assert embeds_MD.shape == (8, 3 * 64) and torch.allclose(embeds_MD, expected_MD, atol=1e-4)
@@ -57,7 +60,9 @@ def test_deeper_layers_see_the_video(model):
     positions = model.batch_positions(ids_1L, [media])
     without_video_1LD = embeds_1LD.clone()
     without_video_1LD[..., 64:] = 0
-    seen, without_video = (model(inputs_embeds=e, position_ids=positions).logits[0, -1] for e in (embeds_1LD, without_video_1LD))
+    seen, without_video = (
+        model(inputs_embeds=e, position_ids=positions).logits[0, -1] for e in (embeds_1LD, without_video_1LD)
+    )
     assert (seen - without_video).abs().max() > 0.01
     is_text_1L = ids_1L >= 0
     assert (embeds_1LD[is_text_1L][:, 64:] == 0).all()
@@ -68,11 +73,14 @@ def test_packed_rows_are_separate_forwards(model):
     media = [model.align(video(model)), model.align(video(model, num_frames=6, seed=1))]
     examples = [
         PairExample(
-            sample_id=str(n), prompt_ids=[285, *one.ids, 10, 20], chosen_ids=[5, 6, 7], rejected_ids=[8, 9],
+            sample_id=str(n),
+            prompt_ids=[285, *one.ids, 10, 20],
+            chosen_ids=[5, 6, 7],
+            rejected_ids=[8, 9],
             target_ids=[4],
         )
         for n, one in enumerate(media)
-    ]  # fmt: skip
+    ]
     packed = response_logprobs(model, pack(examples), media)
     for example, tokens, got in zip(examples, media, packed, strict=True):
         ids = [*example.prompt_ids, *example.rejected_ids]

@@ -1,4 +1,4 @@
-"""The shipped model is found to use the sound, and a copy of it with nothing in its sound tokens is caught."""
+"""The shipped model is found to use the sound, and a copy of it with nothing in its audio tokens is caught."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ SIDE = 48
 
 @pytest.fixture(scope="module")
 def checkpoint_without_audio(tmp_path_factory) -> Path:
-    """tiny-base, but all sound tokens are zeros before their time and place are added."""
+    """tiny-base, but all audio tokens are zeros before their time and place are added."""
     folder = tmp_path_factory.mktemp("deaf") / "deaf"
     shutil.copytree(find_checkpoint("tiny-base"), folder)
     tensors = read_weights(folder / "model.safetensors")

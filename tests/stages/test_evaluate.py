@@ -194,9 +194,10 @@ def test_wrong_about_what_was_not_asked_is_invented():
     events = (Event(event_id="v", text="seen", modality="visual"), Event(event_id="s", text="heard", modality="audio"))
     sample = Sample(sample_id="a", video="a", prompt="", events=events)
     verdict = Verdict(
-        caption_id="c", invented=(InventedClaim(text="x"),),
+        caption_id="c",
+        invented=(InventedClaim(text="x"),),
         events=(EventVerdict(event_id="v", label="missing"), EventVerdict(event_id="s", label="incorrect")),
-    )  # fmt: skip
+    )
     got = restrict(Scored(case=Case(caption_id="c", sample=sample, text=""), verdict=verdict), modality="visual")
     assert got.verdict.events == (EventVerdict(event_id="v", label="missing"),)
     assert [claim.text for claim in got.verdict.invented] == ["x", "wrong about: heard"]

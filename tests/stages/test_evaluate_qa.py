@@ -18,10 +18,15 @@ from avcap.stages.evaluate_qa import QaConfig, evaluate_qa
 
 def asked(number: int, video: Path | str, *options: str, right: int = 0, **fields) -> VideoQuestion:
     return VideoQuestion(
-        question_id=f"q{number}", video=str(video), kind="count", text="How many objects appear?",
-        answer=options[right] if options else "two.", options=options, answer_index=right if options else None,
+        question_id=f"q{number}",
+        video=str(video),
+        kind="count",
+        text="How many objects appear?",
+        answer=options[right] if options else "two.",
+        options=options,
+        answer_index=right if options else None,
         **fields,
-    )  # fmt: skip
+    )
 
 
 def questions(*rows: VideoQuestion, problems: tuple[QuestionProblem, ...] = ()) -> QuestionSet:
@@ -41,10 +46,12 @@ def captioner(random_checkpoint):
 def test_both_methods_and_every_question_that_has_no_answer(captioner, videos, tmp_path):
     (tmp_path / "broken.mp4").write_text("no video")
     asked_all = questions(
-        asked(0, videos / "a.mp4", "one.", "two."), asked(1, videos / "a.mp4", "one.", "two.", "three.", right=1),
-        asked(2, videos / "b.mp4"), asked(3, tmp_path / "broken.mp4", "one.", "two."),
+        asked(0, videos / "a.mp4", "one.", "two."),
+        asked(1, videos / "a.mp4", "one.", "two.", "three.", right=1),
+        asked(2, videos / "b.mp4"),
+        asked(3, tmp_path / "broken.mp4", "one.", "two."),
         problems=(QuestionProblem(question_id="q9", video="gone.mp4", reason="no video called gone.mp4"),),
-    )  # fmt: skip
+    )
     metrics = evaluate_qa(captioner, asked_all, config=QaConfig(), out_dir=tmp_path / "out")
     assert metrics.scoring == "texts"
     assert set(metrics.unanswered) == {"q3", "q9"} and "broken.mp4" in metrics.unanswered["q3"]
@@ -71,11 +78,12 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same(captioner, videos, tmp_pat
     (tmp_path / "part" / "answers.jsonl").write_text("".join(lines[:3]) + lines[3][:20])
     seen = []
     monkeypatch.setattr(
-        stage, "ask_about_clip",
-        lambda answerer, clip, asked, *, ask=stage.ask_about_clip, **how: seen.append(clip.path) or ask(
-            answerer, clip, asked, **how
+        stage,
+        "ask_about_clip",
+        lambda answerer, clip, asked, *, ask=stage.ask_about_clip, **how: (
+            seen.append(clip.path) or ask(answerer, clip, asked, **how)
         ),
-    )  # fmt: skip
+    )
     again = evaluate_qa(captioner, asked_all, config=QaConfig(), out_dir=tmp_path / "part")
     assert again == whole and seen == [str(videos / "b.mp4")]
     assert evaluate_qa(captioner, asked_all, config=QaConfig(), out_dir=tmp_path / "part") == whole
@@ -95,7 +103,7 @@ def test_errors_are_tried_again(captioner, videos, tmp_path):
 def test_a_folder_of_another_run_is_an_error(captioner, videos, tmp_path):
     asked_all = questions(asked(0, videos / "a.mp4", "one.", "two."))
     evaluate_qa(captioner, asked_all, config=QaConfig(), out_dir=tmp_path)
-    with pytest.raises(UserError, match="another configuration; use_sound: got True there, False here"):
+    with pytest.raises(UserError, match="another configuration; use_audio: got True there, False here"):
         evaluate_qa(captioner, asked_all, config=QaConfig(use_audio=False), out_dir=tmp_path)
     (tmp_path / "answers.jsonl").write_text("nonsense\n")
     with pytest.raises(UserError, match="line 1: got no answer"):

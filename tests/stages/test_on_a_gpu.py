@@ -111,9 +111,7 @@ def test_rounds_and_dpo_from_a_file(parent, videos, tmp_path):
 def test_rebirth(parent, videos, tmp_path):
     def run(device: str, folder: Path) -> Path:
         config = toy_rebirth(device=device, dtype="float32")
-        return rebirth(
-            parent, parent, config=config, round_data=round_data_of(videos), judge=Letters(), out_dir=folder
-        )
+        return rebirth(parent, parent, config=config, round_data=round_data_of(videos), judge=Letters(), out_dir=folder)
 
     check_on_gpu(run, tmp_path=tmp_path, start=parent)
 

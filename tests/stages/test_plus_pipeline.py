@@ -45,10 +45,13 @@ FRAMES = {"fps": SETTINGS.fps, "max_frames": SETTINGS.max_frames}
 def corpus(tmp_path_factory, videos):
     path = tmp_path_factory.mktemp("corpus") / "train.json"
     rows = [
-        {"id": name, "video": str(videos / f"{name}.mp4"), "conversations": [
-            {"from": "human", "value": f"<video>\n{PROMPT}"}, {"from": "gpt", "value": label}]}
+        {
+            "id": name,
+            "video": str(videos / f"{name}.mp4"),
+            "conversations": [{"from": "human", "value": f"<video>\n{PROMPT}"}, {"from": "gpt", "value": label}],
+        }
         for name, label in LABELS.items()
-    ]  # fmt: skip
+    ]
     path.write_text(json.dumps(rows))
     return path
 
@@ -104,19 +107,31 @@ def test_preferences_are_learned_by_heart(trained, videos, tmp_path):
     media = {video.sample.sample_id: video.clip.media for video in captioner.encode(samples, request)}
     pairs = [
         PreferencePair(
-            sample_id=name, video=str(videos / f"{name}.mp4"), prompt=PROMPT, chosen=PREFERRED[name],
-            rejected=LABELS[name], reference_caption=PREFERRED[name], margin=1.0,
+            sample_id=name,
+            video=str(videos / f"{name}.mp4"),
+            prompt=PROMPT,
+            chosen=PREFERRED[name],
+            rejected=LABELS[name],
+            reference_caption=PREFERRED[name],
+            margin=1.0,
         )
         for name in LABELS
-    ]  # fmt: skip
+    ]
     dpo(
-        captioner.model, captioner.tokenizer, pairs=pairs, media_of=media.__getitem__,
+        captioner.model,
+        captioner.tokenizer,
+        pairs=pairs,
+        media_of=media.__getitem__,
         config=DpoConfig(
-            loss=PreferenceConfig(guidance_weight=1.0), lora=LoraConfig(rank=16, alpha=32, dropout=0.0), epochs=80,
-            batch_size=3, optim=OptimConfig(lr=1e-2, muon_lr=None, warmup_steps=3, decay_fraction=1.0),
+            loss=PreferenceConfig(guidance_weight=1.0),
+            lora=LoraConfig(rank=16, alpha=32, dropout=0.0),
+            epochs=80,
+            batch_size=3,
+            optim=OptimConfig(lr=1e-2, muon_lr=None, warmup_steps=3, decay_fraction=1.0),
         ),
-        seed=0, out_dir=tmp_path / "train",
-    )  # fmt: skip
+        seed=0,
+        out_dir=tmp_path / "train",
+    )
     lines = [json.loads(line) for line in (tmp_path / "train" / "metrics.jsonl").read_text().splitlines()]
     rows = [line for line in lines if "loss" in line]
     assert rows[0]["loss"] > 0.69  # ln 2 and the cross-entropy: nothing is preferred yet
@@ -129,10 +144,12 @@ def test_fine_tuning_on_a_corpus_moves_aligners_and_the_lora_alone(untrained, co
     model, tokenizer = load(untrained)
     before = load_file(untrained / "model.safetensors")
     finetune = CorpusFinetuneConfig(
-        corpus=CorpusConfig(files=(str(corpus),), **FRAMES), batch_size=2, loop=LoopConfig(num_steps=2, num_workers=0),
+        corpus=CorpusConfig(files=(str(corpus),), **FRAMES),
+        batch_size=2,
+        loop=LoopConfig(num_steps=2, num_workers=0),
         lora=LoraConfig(rank=4, alpha=8, dropout=0.0),
         optim=OptimConfig(lr=1e-3, muon_lr=None, warmup_steps=0),
-    )  # fmt: skip
+    )
     run = Run(model=model, tokenizer=tokenizer, out_dir=tmp_path / "out", parent=untrained)
     train_sft(run, SftConfig(finetune=finetune))
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
@@ -148,14 +165,18 @@ def test_fine_tuning_on_a_corpus_moves_aligners_and_the_lora_alone(untrained, co
 EVENTS = tuple(Event(event_id=str(i), text=f"letter {letter}", modality="visual") for i, letter in enumerate("aeiou"))
 ROUND_OPTIM = OptimConfig(lr=1e-3, muon_lr=None, warmup_steps=1)
 ROUNDS = RoundsConfig(
-    num_rounds=2, guidance=(0.1,),
+    num_rounds=2,
+    guidance=(0.1,),
     sampling=SamplingConfig(num_prompts=4, local_share=0.0, captions_per_prompt=8, temperature=2.0),
     pairs=PairConfig(rule="best_vs_worst", min_gap=0.01, min_length_ratio=0.01, max_length_ratio=100.0),
     dpo=DpoConfig(
-        lora=LoraConfig(rank=4, alpha=8, dropout=0.0), epochs=2, batch_size=2, optim=ROUND_OPTIM,
+        lora=LoraConfig(rank=4, alpha=8, dropout=0.0),
+        epochs=2,
+        batch_size=2,
+        optim=ROUND_OPTIM,
         replay=ReplayConfig(weight=0.1, batch_size=2),
     ),
-)  # fmt: skip
+)
 
 
 class Letters:
@@ -171,9 +192,13 @@ class Letters:
                 for event, hit in zip(case.sample.events, told, strict=True)
             ]
             yield Verdict(
-                caption_id=case.caption_id, events=tuple(labels), invented=(), repeated=(), judge=self.name,
+                caption_id=case.caption_id,
+                events=tuple(labels),
+                invented=(),
+                repeated=(),
+                judge=self.name,
                 prompt_version="",
-            )  # fmt: skip
+            )
 
 
 @pytest.fixture(scope="module")
@@ -189,9 +214,11 @@ def round_data(videos):
         )
 
     return RoundData(
-        samples=[sample("a"), sample("b")], held_out=[sample("silent")],
-        questions=[question("a"), question("b")], held_out_questions=[question("silent")],
-    )  # fmt: skip
+        samples=[sample("a"), sample("b")],
+        held_out=[sample("silent")],
+        questions=[question("a"), question("b")],
+        held_out_questions=[question("silent")],
+    )
 
 
 @pytest.mark.slow

@@ -24,9 +24,11 @@ from avcap.train.optim import OptimConfig
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "truth.jsonl"
 CONFIG = RebirthConfig(
-    full=True, batch_size=4, loop=LoopConfig(num_steps=6, checkpoint_every=2, num_workers=0, log_every=1),
+    full=True,
+    batch_size=4,
+    loop=LoopConfig(num_steps=6, checkpoint_every=2, num_workers=0, log_every=1),
     optim=OptimConfig(lr=1e-3, muon_lr=0.003, warmup_steps=1),
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,9 @@ def test_all_three_models_are_measured(whole):
     names = ("student", "teacher", "reborn")
     found = {name: json.loads((whole / name / "round_metrics.json").read_text()) for name in names}
     expected = set(RoundMetrics.__dataclass_fields__)
-    assert all(set(round_metrics) == expected and 0 <= round_metrics["questions"] <= 1 for round_metrics in found.values())
+    assert all(
+        set(round_metrics) == expected and 0 <= round_metrics["questions"] <= 1 for round_metrics in found.values()
+    )
     assert found["student"] != found["teacher"]
 
 
@@ -128,9 +132,13 @@ def test_kinds_are_drawn_by_their_shares():
         return Example(media=lambda: None, turns=(("q", "a"),), name=name)  # drawn, and never read
 
     source = RebirthExamples(
-        model=None, tokenizer=None, mix=RebirthMix(captions=0.75, questions=0.25, modalities=0.5), batch_size=4000,
-        seed=0, examples={"captions": [example("c")], "questions": [example("q")], "modalities": []},
-    )  # fmt: skip
+        model=None,
+        tokenizer=None,
+        mix=RebirthMix(captions=0.75, questions=0.25, modalities=0.5),
+        batch_size=4000,
+        seed=0,
+        examples={"captions": [example("c")], "questions": [example("q")], "modalities": []},
+    )
     drawn = [one.name for one in source.draw(0)]
     # no example of one modality: the other shares are 3 to 1; three standard errors of 4000 draws are 0.02
     assert drawn.count("c") / 4000 == pytest.approx(0.75, abs=0.021) and drawn.count("q") == 4000 - drawn.count("c")

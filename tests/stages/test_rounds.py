@@ -54,11 +54,14 @@ CONFIG = RoundsConfig(
     sampling=SamplingConfig(num_prompts=6, local_share=0.5, captions_per_prompt=6, temperature=1.0),
     pairs=PairConfig(rule="best_vs_worst", min_gap=0.01, min_length_ratio=0.1, max_length_ratio=10.0),
     dpo=DpoConfig(
-        lora=LoraConfig(rank=4, alpha=8, dropout=0.0, targets=tuple(BLOCK_OF)), epochs=3, batch_size=2,
-        optim=OptimConfig(lr=1e-3, muon_lr=None, warmup_steps=1), checkpoint_every=1,
+        lora=LoraConfig(rank=4, alpha=8, dropout=0.0, targets=tuple(BLOCK_OF)),
+        epochs=3,
+        batch_size=2,
+        optim=OptimConfig(lr=1e-3, muon_lr=None, warmup_steps=1),
+        checkpoint_every=1,
     ),
     guidance=(0.5,),
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +254,9 @@ def questions_of(truth, videos: set[str]):
 
 
 def metrics_of(out_dir: Path, round_number: int) -> list[dict]:
-    return [json.loads(line) for line in (out_dir / f"round-{round_number}/train/metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (out_dir / f"round-{round_number}/train/metrics.jsonl").read_text().splitlines()
+    ]
 
 
 @pytest.mark.slow
@@ -275,13 +280,17 @@ def test_a_kept_lora_goes_on_against_the_first_model(begun, samples, judge):
 def test_questions_are_replayed_and_selection_the_rounds(samples, judge, truth, tmp_path):
     learn, held_out = samples
     round_data = RoundData(
-        samples=learn, held_out=held_out, questions=questions_of(truth, {sample.video for sample in learn}),
+        samples=learn,
+        held_out=held_out,
+        questions=questions_of(truth, {sample.video for sample in learn}),
         held_out_questions=questions_of(truth, {held_out[0].video}),
-    )  # fmt: skip
+    )
     config = replace(
-        CONFIG, dpo=replace(CONFIG.dpo, replay=ReplayConfig(weight=0.5, batch_size=3)), average=True,
+        CONFIG,
+        dpo=replace(CONFIG.dpo, replay=ReplayConfig(weight=0.5, batch_size=3)),
+        average=True,
         sampling=replace(CONFIG.sampling, num_questions=(8,)),
-    )  # fmt: skip
+    )
     parent = find_checkpoint("tiny-sft")
     run_rounds(parent, config=config, round_data=round_data, judge=judge, out_dir=tmp_path)
     first = metrics_of(tmp_path, 1)[0]
@@ -295,9 +304,9 @@ def test_questions_are_replayed_and_selection_the_rounds(samples, judge, truth, 
     by_id = {question.question_id: question for question in round_data.questions}
     pairs = [pair for pair in read_jsonl(tmp_path / "round-1/pairs.jsonl", PreferencePair) if pair.sample_id in by_id]
     wrong = {one.sample_id for one in answers if one.text and not is_right(one.text, by_id[one.sample_id])}
-    assert wrong and [pair.sample_id for pair in pairs] == list(dict.fromkeys(
-        one.sample_id for one in answers if one.sample_id in wrong
-    ))  # fmt: skip
+    assert wrong and [pair.sample_id for pair in pairs] == list(
+        dict.fromkeys(one.sample_id for one in answers if one.sample_id in wrong)
+    )
     for pair in pairs:
         question = by_id[pair.sample_id]
         assert is_right(pair.chosen, question) and not is_right(pair.rejected, question)
@@ -324,9 +333,12 @@ def test_an_weight_regularizer_holds_weights_of_full_fine_tuning(kind, begun, sa
             samples=learn, held_out=held_out, questions=questions_of(truth, {sample.video for sample in learn})
         )
         run_rounds(
-            find_checkpoint("tiny-sft"), config=replace(CONFIG, dpo=dpo), round_data=round_data, judge=judge,
+            find_checkpoint("tiny-sft"),
+            config=replace(CONFIG, dpo=dpo),
+            round_data=round_data,
+            judge=judge,
             out_dir=begun(*PAIRED, folder=tmp_path / f"{weight}"),
-        )  # fmt: skip
+        )
         before, after = read_weights(find_checkpoint("tiny-sft") / "model.safetensors"), weights(tmp_path / f"{weight}")
         moved.append(sum((after[name] - before[name]).square().sum().item() for name in before))
     assert 0 < moved[1] < 0.9 * moved[0]
@@ -466,16 +478,20 @@ def write_round_metrics(out_dir: Path, *totals: float) -> None:
         folder = out_dir / f"round-{index}"
         (folder / "checkpoint").mkdir(parents=True)
         (folder / "done.json").write_text("{}")
-        (folder / "round_metrics.json").write_text(to_json(replace(START, index=index, total_error=total)))
+        (folder / "round_metrics.json").write_text(to_json(replace(START, round_number=index, total_error=total)))
 
 
 def finish(out_dir: Path, *, samples=WHOLE, **fields) -> tuple[Path, list[str]]:
     """Goes on with rounds that are whole -> the best model, and what is said."""
     said: list[str] = []
     best = run_rounds(
-        Path("parent"), config=replace(CONFIG, **fields), round_data=RoundData(samples=samples, held_out=HELD_OUT),
-        judge=JUDGE, out_dir=out_dir, say=said.append,
-    )  # fmt: skip
+        Path("parent"),
+        config=replace(CONFIG, **fields),
+        round_data=RoundData(samples=samples, held_out=HELD_OUT),
+        judge=JUDGE,
+        out_dir=out_dir,
+        say=said.append,
+    )
     return best, said
 
 
@@ -506,8 +522,10 @@ def test_each_round_begins_with_the_model_that_the_one_before_it_left(tmp_path, 
     finish(tmp_path, num_rounds=3)
     parent = Path("parent")
     assert begun == [
-        (1, parent, parent), (2, parent, tmp_path / "round-1/checkpoint"), (3, parent, tmp_path / "round-2/checkpoint"),
-    ]  # fmt: skip
+        (1, parent, parent),
+        (2, parent, tmp_path / "round-1/checkpoint"),
+        (3, parent, tmp_path / "round-2/checkpoint"),
+    ]
 
 
 def test_samples_without_a_reference_caption_are_counted_where_there_is_guidance(tmp_path):
@@ -537,10 +555,16 @@ def captioner() -> Captioner:
 
 def round_of(round_number: int, folder: Path, *, questions=(), **fields) -> rounds._Round:
     return rounds._Round(
-        round_number=round_number, start=Path("parent"), before=Path("before"), folder=folder, config=replace(CONFIG, **fields),
-        round_data=RoundData(samples=WHOLE, held_out=HELD_OUT, questions=questions), judge=JUDGE,
-        features=FeatureCache(folder / "features"), say=lambda line: None,
-    )  # fmt: skip
+        round_number=round_number,
+        start=Path("parent"),
+        before=Path("before"),
+        folder=folder,
+        config=replace(CONFIG, **fields),
+        round_data=RoundData(samples=WHOLE, held_out=HELD_OUT, questions=questions),
+        judge=JUDGE,
+        features=FeatureCache(folder / "features"),
+        say=lambda line: None,
+    )
 
 
 def test_no_answer_of_any_round_has_the_seed_of_another(captioner, tmp_path):
@@ -568,14 +592,21 @@ def test_of_the_answers_to_a_question_a_right_one_is_chosen_and_the_most_frequen
         tmp_path / "answers.jsonl",
         (
             Caption(
-                caption_id=f"{name}/{i}", sample_id=name, video="0.mp4", prompt="Who rings?", text=text,
-                checkpoint="tiny-sft", decoding=Decoding(max_new_tokens=9), finished=True, duration_s=8.0,
+                caption_id=f"{name}/{i}",
+                sample_id=name,
+                video="0.mp4",
+                prompt="Who rings?",
+                text=text,
+                checkpoint="tiny-sft",
+                decoding=Decoding(max_new_tokens=9),
+                finished=True,
+                duration_s=8.0,
                 seen=Seen(frames=8, audio_seconds=8.0, visual_tokens=48, audio_tokens=16),
             )
             for name, texts in told.items()
             for i, text in enumerate(texts)
         ),
-    )  # fmt: skip
+    )
     sampling = replace(CONFIG.sampling, num_questions=(9,))
     one = round_of(1, tmp_path, questions=[question(name) for name in told], sampling=sampling)
     pairs = {pair.sample_id: (pair.chosen, pair.rejected) for pair in one._question_pairs(captioner)}
@@ -586,9 +617,19 @@ def test_of_the_answers_to_a_question_a_right_one_is_chosen_and_the_most_frequen
 # --- the stop rule ----------------------------------------------------------------------------------------------------
 
 START = RoundMetrics(
-    round_number=0, total_error=0.5, global_error=0.5, local_error=0.5, missing=0.4, hallucination=0.1, repetition=0.1,
-    truncated=0.0, words=50.0, distinct=0.6, perplexity=2.0, questions=0.8,
-)  # fmt: skip
+    round_number=0,
+    total_error=0.5,
+    global_error=0.5,
+    local_error=0.5,
+    missing=0.4,
+    hallucination=0.1,
+    repetition=0.1,
+    truncated=0.0,
+    words=50.0,
+    distinct=0.6,
+    perplexity=2.0,
+    questions=0.8,
+)
 
 
 def all_metrics(*totals: float, **fields) -> list[RoundMetrics]:

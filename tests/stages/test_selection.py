@@ -76,13 +76,18 @@ def test_perplexity_is_per_token_over_all_captions(captioner, described, tmp_pat
     samples, (whole, other) = described
     captions = [whole, replace(other, text=" ".join(other.text.split()[:20]))]
     selection = Selection(
-        start=find_checkpoint("tiny-sft"), samples=samples, judge=OracleJudge([]), batch_size=1,
+        start=find_checkpoint("tiny-sft"),
+        samples=samples,
+        judge=OracleJudge([]),
+        batch_size=1,
         features=FeatureCache(tmp_path),
-    )  # fmt: skip
+    )
     (first, n_first), (second, n_second) = caption_logprobs(captioner, samples, captions)
     assert n_first != n_second
     # not the mean of two perplexities, and not per caption
-    assert selection._perplexity(captions) == pytest.approx(math.exp(-(first + second) / (n_first + n_second)), rel=1e-4)
+    assert selection._perplexity(captions) == pytest.approx(
+        math.exp(-(first + second) / (n_first + n_second)), rel=1e-4
+    )
 
 
 def test_questions_are_answered_in_order_and_kept(captioner, tmp_path):
@@ -97,9 +102,14 @@ def test_questions_are_answered_in_order_and_kept(captioner, tmp_path):
 
 def test_a_model_that_knows_letters_is_shown_options_and_learns_the_letter(captioner, monkeypatch):
     question = VideoQuestion(
-        question_id="q", video="a.mp4", kind="k", text="What rings?", answer="a bell", options=("a dog", "a bell"),
+        question_id="q",
+        video="a.mp4",
+        kind="k",
+        text="What rings?",
+        answer="a bell",
+        options=("a dog", "a bell"),
         answer_index=1,
-    )  # fmt: skip
+    )
     (plain,) = ask_as_it_can(captioner, [question])  # the tiny vocabulary has no letters
     assert (plain.sample.prompt, plain.answer, plain.is_right("a bell")) == ("What rings?", "a bell", True)
     monkeypatch.setattr(Answerer, "knows_letters", True)
@@ -132,30 +142,51 @@ def test_a_round_metrics_averages_errors_of_both_kinds_and_takes_the_rest_from_g
     right = [("who", True), ("when", False), ("who", True), ("who", False)]
     round_metrics = round_metrics_of(3, compute_metrics([whole, local]), right=right)
     assert round_metrics == RoundMetrics(
-        round_number=3, total_error=(3 / 4 + 1 / 2) / 2, global_error=3 / 4, local_error=1 / 2,
-        missing=(2 / 4 + 1 / 2) / 2, hallucination=(1 / 4 + 0) / 2, repetition=5 / 10, truncated=1.0, words=10.0,
-        questions=2 / 4, questions_by_kind={"when": 0.0, "who": 2 / 3},
-    )  # fmt: skip
+        round_number=3,
+        total_error=(3 / 4 + 1 / 2) / 2,
+        global_error=3 / 4,
+        local_error=1 / 2,
+        missing=(2 / 4 + 1 / 2) / 2,
+        hallucination=(1 / 4 + 0) / 2,
+        repetition=5 / 10,
+        truncated=1.0,
+        words=10.0,
+        questions=2 / 4,
+        questions_by_kind={"when": 0.0, "who": 2 / 3},
+    )
     alone = round_metrics_of(3, compute_metrics([local]))
     assert (alone.total_error, alone.global_error, alone.words, alone.questions) == (1 / 2, None, 2.0, None)
 
 
 START = RoundMetrics(
-    round_number=0, total_error=0.5, global_error=0.5, local_error=0.5, missing=0.375, hallucination=0.125, repetition=0.125,
-    truncated=0.0, words=50.0, distinct=0.5, perplexity=2.0, questions=0.75,
-)  # fmt: skip
+    round_number=0,
+    total_error=0.5,
+    global_error=0.5,
+    local_error=0.5,
+    missing=0.375,
+    hallucination=0.125,
+    repetition=0.125,
+    truncated=0.0,
+    words=50.0,
+    distinct=0.5,
+    perplexity=2.0,
+    questions=0.75,
+)
 
 
 def test_limits_are_against_the_start_and_not_against_the_best_round_so_far():
     # Each round hallucinates 0.015 more than the one before it, and 0.03 > 0.02 in all.
     drift = [
-        replace(START, round_number=round_number, total_error=0.5 - 0.1 * round_number, hallucination=0.125 + 0.015 * round_number)
+        replace(
+            START,
+            round_number=round_number,
+            total_error=0.5 - 0.1 * round_number,
+            hallucination=0.125 + 0.015 * round_number,
+        )
         for round_number in (1, 2)
     ]
     decision = decide([START, *drift], StopConfig())
-    assert decision.best == 1 and decision.refused == {
-        2: "hallucination +0.030 against the start, above +0.020"
-    }  # fmt: skip
+    assert decision.best == 1 and decision.refused == {2: "hallucination +0.030 against the start, above +0.020"}
 
 
 @pytest.mark.parametrize(
@@ -174,9 +205,15 @@ def test_limits_are_against_the_start_and_not_against_the_best_round_so_far():
 def test_a_limit_that_is_just_met_is_kept(at_limit, beyond):
     # Limits that floating-point numbers hold exactly.
     config = StopConfig(
-        max_more_hallucination=0.125, max_more_repetition=0.125, max_more_truncated=0.125, min_words_ratio=0.5,
-        max_words_ratio=1.5, min_distinct_ratio=0.5, max_perplexity_ratio=3.0, max_fewer_questions=0.125,
-    )  # fmt: skip
+        max_more_hallucination=0.125,
+        max_more_repetition=0.125,
+        max_more_truncated=0.125,
+        min_words_ratio=0.5,
+        max_words_ratio=1.5,
+        min_distinct_ratio=0.5,
+        max_perplexity_ratio=3.0,
+        max_fewer_questions=0.125,
+    )
     assert rejection_reason(replace(START, **at_limit), start=START, config=config) == ""
     assert rejection_reason(replace(START, **beyond), start=START, config=config) != ""
 
@@ -184,7 +221,10 @@ def test_a_limit_that_is_just_met_is_kept(at_limit, beyond):
 def test_a_gain_of_exactly_min_gain_is_a_new_best_and_patience_counts_from_it():
     config = StopConfig(min_gain=0.125, patience=2)
     totals = (0.375, 0.26, 0.375)  # 0.5 - 0.125; 0.115 less; 0 less
-    rounds = [replace(START, round_number=round_number, total_error=total) for round_number, total in enumerate(totals, start=1)]
+    rounds = [
+        replace(START, round_number=round_number, total_error=total)
+        for round_number, total in enumerate(totals, start=1)
+    ]
     decisions = [decide([START, *rounds[:round_number]], config) for round_number in (1, 2, 3)]
     assert [(decision.best, decision.stopped) for decision in decisions] == [(1, False), (1, False), (1, True)]
 

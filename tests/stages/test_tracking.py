@@ -12,8 +12,11 @@ from avcap.stages.tracking import log_to_tensorboard, log_to_wandb, read_scalars
 
 METRICS = {
     "global": {"missing_rate": {"value": 0.25, "low": 0.2, "high": None}, "num_events": 8},
-    "verdict": "The model uses the sound", "uses_audio": True, "unanswered": {"q1": "gone"}, "nothing": None,
-}  # fmt: skip
+    "verdict": "The model uses the sound",
+    "uses_audio": True,
+    "unanswered": {"q1": "gone"},
+    "nothing": None,
+}
 SCALARS = {"global/missing_rate/value": 0.25, "global/missing_rate/low": 0.2, "global/num_events": 8.0}
 
 

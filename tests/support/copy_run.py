@@ -55,12 +55,20 @@ def train(
         squares_B4 = (net(x_B4) - x_B4).square()
         # its share of the mean over the 8 x 4 numbers of the step
         return LossOutput(
-            loss=squares_B4.sum() / 32, metrics={"mean": squares_B4.mean().item()}, counts={"rows": len(x_B4)},
-            num_tokens=len(x_B4), weight=len(x_B4),
-        )  # fmt: skip
+            loss=squares_B4.sum() / 32,
+            metrics={"mean": squares_B4.mean().item()},
+            counts={"rows": len(x_B4)},
+            num_tokens=len(x_B4),
+            weight=len(x_B4),
+        )
 
     run_loop(
-        net, make_batch=Batches(parts), loss_fn=loss_fn, optim=OPTIM, out_dir=out_dir, title="copy",
+        net,
+        make_batch=Batches(parts),
+        loss_fn=loss_fn,
+        optim=OPTIM,
+        out_dir=out_dir,
+        title="copy",
         config=LoopConfig(num_steps=num_steps, checkpoint_every=4, log_every=1, num_workers=workers),
         notes={"seed": 0, "num_steps": num_steps},
-    )  # fmt: skip
+    )

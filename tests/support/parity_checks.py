@@ -42,9 +42,7 @@ CaseT = TypeVar("CaseT")
 def run_checks(name: str, case: CaseT, stages: Sequence[Callable[[CaseT], Iterable[Row]]]) -> list[Check]:
     """A case and its stages -> the comparisons of all of them, in order."""
     return [
-        Check(name, row, what, float(got), tolerance)
-        for stage in stages
-        for row, what, got, tolerance in stage(case)
+        Check(name, row, what, float(got), tolerance) for stage in stages for row, what, got, tolerance in stage(case)
     ]
 
 

@@ -114,16 +114,21 @@ class Case:
             merge = self.model.config.patch_sizes.merge
             seconds = 1.0 if self.is_image else self.inputs["second_per_grid"].item()
             grid = VisionGrid(
-                height=height // merge, width=width // merge, seconds_per_grid=seconds, is_image=self.is_image,
+                height=height // merge,
+                width=width // merge,
+                seconds_per_grid=seconds,
+                is_image=self.is_image,
                 num_frames=1 if self.is_image else len(self.inputs["frame_index"]),
-            )  # fmt: skip
+            )
             vision_TNV = self.model.encode_patches(self.inputs["pixel_patches_u8"], self.patch_grid)
             times_s = [index * seconds for index in range(temporal)]
         return MediaFeatures(
-            vision_TNV=vision_TNV, frame_times_T=times_s, grid=grid,
+            vision_TNV=vision_TNV,
+            frame_times_T=times_s,
+            grid=grid,
             audio_KPA=self.model.encode_audio(self.mel_KMF) if self.has_audio else None,
             audio_seconds=len(self.waveform_S) / SAMPLE_RATE_HZ if self.has_audio else 0.0,
-        )  # fmt: skip
+        )
 
     def media(self, positions: str) -> MediaTokens:
         """The media tokens with one choice of positions."""
@@ -135,9 +140,13 @@ def load_case(folder: Path, facts: dict[str, Any]) -> Case:
     """Case folder and its case.json -> the case with its model."""
     model, tokenizer = load(folder / facts["weights"])
     return Case(
-        folder=folder, facts=facts, inputs=load_file(folder / "inputs.safetensors"),
-        outputs=load_file(folder / "outputs.safetensors"), model=model, tokenizer=tokenizer,
-    )  # fmt: skip
+        folder=folder,
+        facts=facts,
+        inputs=load_file(folder / "inputs.safetensors"),
+        outputs=load_file(folder / "outputs.safetensors"),
+        model=model,
+        tokenizer=tokenizer,
+    )
 
 
 @torch.no_grad()
@@ -168,10 +177,10 @@ def check_loader(case: Case) -> Iterator[Row]:
 
 
 def check_audio(case: Case) -> Iterator[Row]:
-    """A2-A6: waveform to sound tokens."""
+    """A2-A6: waveform to audio tokens."""
     inputs, outputs, model = case.inputs, case.outputs, case.model
     num_tokens = len(case.mel_KMF) * model.config.audio_tokens_per_chunk
-    yield "A2", "number of sound tokens", difference([num_tokens], inputs["audio_num_tokens"]), EXACT
+    yield "A2", "number of audio tokens", difference([num_tokens], inputs["audio_num_tokens"]), EXACT
     expected = np.resize(inputs["waveform_tile_i16"].numpy(), len(case.waveform_S)).astype(np.float32) / 32768
     yield "A2", "samples", difference(case.waveform_S, torch.from_numpy(expected)), EXACT
     yield "A3", "log-mel", difference(case.mel_KMF[..., ::60], inputs["mel_every_60th_frame"]), LOG_MEL
@@ -184,7 +193,7 @@ def check_audio(case: Case) -> Iterator[Row]:
     expected = outputs["qformer_hidden"]
     yield "A5", "Q-Former", difference(queries_UQ.view(-1, *expected.shape[1:]), expected), CLOSE
     tokens_KUD = model.audio_aligner.project(queries_UQ).unflatten(0, (len(audio_KPA), -1))
-    yield "A6", "sound tokens", difference(tokens_KUD, outputs["audio_tokens"]), CLOSE
+    yield "A6", "audio tokens", difference(tokens_KUD, outputs["audio_tokens"]), CLOSE
 
 
 def check_frames(case: Case) -> Iterator[Row]:
@@ -199,16 +208,20 @@ def check_frames(case: Case) -> Iterator[Row]:
     else:
         source = {"num_frames": inputs["source_num_frames"].item(), "source_fps": inputs["source_fps"].item()}
         index = official_plus_frame_index(
-            **source, interval_s=args["base_interval"], min_frames=args["video_min_frames"],
+            **source,
+            interval_s=args["base_interval"],
+            min_frames=args["video_min_frames"],
             max_frames=args["video_max_frames"],
-        )  # fmt: skip
+        )
         yield "C1", "frame index", difference(index, inputs["frame_index"]), EXACT
         seconds = official_plus_seconds_per_grid(**source, num_looked_at=len(index))
         yield "C1", "seconds of a grid", abs(seconds - inputs["second_per_grid"].item()), 1e-12
         budget = PixelBudget(
-            max_frame_pixels=args["video_max_frame_pixels"], min_frame_pixels=args["video_min_frame_pixels"],
-            max_frames=args["video_max_frames"], **limits,
-        )  # fmt: skip
+            max_frame_pixels=args["video_max_frame_pixels"],
+            min_frame_pixels=args["video_min_frame_pixels"],
+            max_frames=args["video_max_frames"],
+            **limits,
+        )
         size = budget.frame_size(*raw_FCHW.shape[2:], num_frames=len(index))
     rows_RE, grid = to_patches(resize_frames(raw_FCHW, size), case.model.config.patch_sizes)
     yield "C2", "patches of a grid", difference(grid[1:], torch.tensor(case.patch_grid[1:])), EXACT
@@ -278,7 +291,12 @@ def check_logits(case: Case) -> Iterator[Row]:
             )
             found[positions] = output.logits
             expected = outputs[f"logits_{name}_last48"]
-            yield "C7", f"logits, {name}, {source}", difference(output.logits[:, -expected.shape[1] :], expected), tolerance
+            yield (
+                "C7",
+                f"logits, {name}, {source}",
+                difference(output.logits[:, -expected.shape[1] :], expected),
+                tolerance,
+            )
             if f"final_hidden_{name}" in outputs:
                 expected = outputs[f"final_hidden_{name}"]
                 yield "C7", f"hidden, {name}, {source}", difference(output.hidden_states[-1], expected), tolerance
@@ -310,9 +328,12 @@ def check_greedy(case: Case) -> Iterator[Row]:
     ):
         expected = case.outputs[name]
         (answer,) = generate(
-            case.model, [(case.prompt_ids, case.media(positions))], max_new_tokens=len(expected), eos_ids=(),
+            case.model,
+            [(case.prompt_ids, case.media(positions))],
+            max_new_tokens=len(expected),
+            eos_ids=(),
             repetition_penalty=penalty,
-        )  # fmt: skip
+        )
         yield "A9" if positions == "official_generate" else "C8", name, difference(answer.ids, expected), EXACT
 
 
@@ -330,9 +351,12 @@ def check_preference(case: Case) -> Iterator[Row]:
         labels = [IGNORED] * num_prompt + answers[name]
         yield "DPO", f"{name} labels", difference([labels], dpo[f"{name}_labels"]), EXACT
     example = PairExample(
-        sample_id=case.folder.name, prompt_ids=case.prompt_ids, chosen_ids=answers["chosen"],
-        rejected_ids=answers["reject"], target_ids=answers["gt"],
-    )  # fmt: skip
+        sample_id=case.folder.name,
+        prompt_ids=case.prompt_ids,
+        chosen_ids=answers["chosen"],
+        rejected_ids=answers["reject"],
+        target_ids=answers["gt"],
+    )
     policy = answer_logprobs(case.model, example, media)
     recorded_model = answer_logprobs(ref_model(case), example, media)
     pairs = [torch.stack([one.chosen.total, one.rejected.total]) for one in (policy, recorded_model)]
@@ -341,7 +365,7 @@ def check_preference(case: Case) -> Iterator[Row]:
     chosen, rejected = (pairs[0] - pairs[1]) * dpo["beta"]
     dpo_loss = -F.logsigmoid(chosen - rejected)[None]
     yield "DPO", "preference loss", difference(dpo_loss, dpo["dpo_loss"]), 2e-4
-    ce_gt = -(policy.recorded_model.total / policy.recorded_model.num_tokens)[None]
+    ce_gt = -(policy.target.total / policy.target.num_tokens)[None]
     yield "DPO", "cross-entropy", difference(ce_gt, dpo["ce_gt"]), 1e-4
     yield "DPO", "total loss", difference(dpo_loss + dpo["ce_weight"] * ce_gt, dpo["total_loss"]), 3e-4
 
@@ -361,7 +385,7 @@ def ref_model(case: Case) -> Salmonn2PlusForCaptioning:
 
 
 def check_tables(path: Path) -> list[Check]:
-    """C3: how many sound tokens follow each grid, and when each grid begins, for many lengths of video."""
+    """C3: how many audio tokens follow each grid, and when each grid begins, for many lengths of video."""
     tables = load_file(path)
     counts: list[Sequence[int]] = []
     times: list[Sequence[int]] = []

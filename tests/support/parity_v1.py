@@ -195,7 +195,7 @@ def check_loader(case: Case) -> Iterator[Row]:
 
 
 def check_audio(case: Case) -> Iterator[Row]:
-    """A2-A6 and B6: waveform to sound tokens."""
+    """A2-A6 and B6: waveform to audio tokens."""
     inputs, outputs, model = case.inputs, case.outputs, case.model
     yield "A2", "number of chunks", abs(len(case.chunks_KS) - case.facts["chunks"]), EXACT
     yield "A2", "samples", difference(case.chunks_KS.flatten()[: len(case.waveform_S)], case.waveform_S), EXACT
@@ -211,7 +211,7 @@ def check_audio(case: Case) -> Iterator[Row]:
     expected = outputs["qformer_hidden"]
     yield "A5", "Q-Former", difference(queries_UQ.view(-1, *expected.shape[1:]), expected), CLOSE
     tokens_KUD = aligner.project(queries_UQ).unflatten(0, (len(audio_KPA), -1))
-    yield "A6", "sound tokens", difference(tokens_KUD, outputs["audio_tokens"]), CLOSE
+    yield "A6", "audio tokens", difference(tokens_KUD, outputs["audio_tokens"]), CLOSE
     if "segment_position_table_first8" in outputs:
         expected = outputs["segment_position_table_first8"]
         got = segment_positions(torch.arange(len(expected)), width=expected.shape[-1])

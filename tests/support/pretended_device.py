@@ -23,17 +23,57 @@ from transformers import PreTrainedModel
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 FACTORIES = {
-    "tensor", "as_tensor", "zeros", "ones", "full", "empty", "arange", "rand", "randn", "randint", "randperm",
-    "linspace", "eye", "scalar_tensor", "from_numpy", "frombuffer", "tril_indices", "triu_indices", "normal",
+    "tensor",
+    "as_tensor",
+    "zeros",
+    "ones",
+    "full",
+    "empty",
+    "arange",
+    "rand",
+    "randn",
+    "randint",
+    "randperm",
+    "linspace",
+    "eye",
+    "scalar_tensor",
+    "from_numpy",
+    "frombuffer",
+    "tril_indices",
+    "triu_indices",
+    "normal",
     "empty_strided",
-}  # fmt: skip
+}
 COPIES = {
-    "copy_", "to", "cpu", "cuda", "type", "set_", "__deepcopy__", "_has_compatible_shallow_copy_type",
-}  # fmt: skip
+    "copy_",
+    "to",
+    "cpu",
+    "cuda",
+    "type",
+    "set_",
+    "__deepcopy__",
+    "_has_compatible_shallow_copy_type",
+}
 STRICT = {
-    "cat", "stack", "concat", "index_select", "gather", "embedding", "linear", "matmul", "cross_entropy", "scatter",
-    "scatter_", "index_add", "index_add_", "masked_scatter", "scaled_dot_product_attention", "addmm", "bmm", "mm",
-}  # fmt: skip
+    "cat",
+    "stack",
+    "concat",
+    "index_select",
+    "gather",
+    "embedding",
+    "linear",
+    "matmul",
+    "cross_entropy",
+    "scatter",
+    "scatter_",
+    "index_add",
+    "index_add_",
+    "masked_scatter",
+    "scaled_dot_product_attention",
+    "addmm",
+    "bmm",
+    "mm",
+}
 """Calls that take no number from the CPU in a tensor's place."""
 REFUSED = {"numpy", "__array__"}
 GETTERS = {"device", "is_cuda", "is_cpu"}

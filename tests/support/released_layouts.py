@@ -12,46 +12,109 @@ import torch
 from safetensors.torch import save_file
 
 SIZES_72B = {
-    "hidden": 8192, "intermediate": 29568, "layers": 80, "heads": 64, "kv_heads": 8, "vocab": 152064, "tied": False,
-    "vision": 1280, "vision_mlp": 3456, "vision_depth": 32, "vision_heads": 16, "audio": 1280, "audio_layers": 32,
-    "audio_heads": 20, "audio_mlp": 5120, "qformer": 3072, "qformer_heads": 12, "qformer_mlp": 12288,
-}  # fmt: skip
+    "hidden": 8192,
+    "intermediate": 29568,
+    "layers": 80,
+    "heads": 64,
+    "kv_heads": 8,
+    "vocab": 152064,
+    "tied": False,
+    "vision": 1280,
+    "vision_mlp": 3456,
+    "vision_depth": 32,
+    "vision_heads": 16,
+    "audio": 1280,
+    "audio_layers": 32,
+    "audio_heads": 20,
+    "audio_mlp": 5120,
+    "qformer": 3072,
+    "qformer_heads": 12,
+    "qformer_mlp": 12288,
+}
 SIZES_TINY = {
-    "hidden": 64, "intermediate": 128, "layers": 2, "heads": 4, "kv_heads": 2, "vocab": 320, "tied": False,
-    "vision": 32, "vision_mlp": 60, "vision_depth": 2, "vision_heads": 2, "audio": 32, "audio_layers": 2,
-    "audio_heads": 2, "audio_mlp": 64, "qformer": 48, "qformer_heads": 4, "qformer_mlp": 96,
-}  # fmt: skip
+    "hidden": 64,
+    "intermediate": 128,
+    "layers": 2,
+    "heads": 4,
+    "kv_heads": 2,
+    "vocab": 320,
+    "tied": False,
+    "vision": 32,
+    "vision_mlp": 60,
+    "vision_depth": 2,
+    "vision_heads": 2,
+    "audio": 32,
+    "audio_layers": 2,
+    "audio_heads": 2,
+    "audio_mlp": 64,
+    "qformer": 48,
+    "qformer_heads": 4,
+    "qformer_mlp": 96,
+}
 
 
 def plus_config(sizes: dict) -> dict:
     """config.json of a video-SALMONN 2+ release."""
     head = sizes["hidden"] // sizes["heads"]
     return {
-        "architectures": ["video_SALMONN2_plus"], "model_type": "qwen2_5_vl", "hidden_size": sizes["hidden"],
-        "intermediate_size": sizes["intermediate"], "num_hidden_layers": sizes["layers"],
-        "num_attention_heads": sizes["heads"], "num_key_value_heads": sizes["kv_heads"], "vocab_size": sizes["vocab"],
-        "hidden_act": "silu", "max_position_embeddings": 128000, "rms_norm_eps": 1e-6, "rope_theta": 1e6,
+        "architectures": ["video_SALMONN2_plus"],
+        "model_type": "qwen2_5_vl",
+        "hidden_size": sizes["hidden"],
+        "intermediate_size": sizes["intermediate"],
+        "num_hidden_layers": sizes["layers"],
+        "num_attention_heads": sizes["heads"],
+        "num_key_value_heads": sizes["kv_heads"],
+        "vocab_size": sizes["vocab"],
+        "hidden_act": "silu",
+        "max_position_embeddings": 128000,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
         "rope_scaling": {"type": "mrope", "mrope_section": [head // 8, head // 16 * 3, head // 16 * 3]},
-        "tie_word_embeddings": sizes["tied"], "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 1,
-        "image_token_id": 289, "video_token_id": 290, "audio_token_id": 291, "vision_start_token_id": 286,
+        "tie_word_embeddings": sizes["tied"],
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 1,
+        "image_token_id": 289,
+        "video_token_id": 290,
+        "audio_token_id": 291,
+        "vision_start_token_id": 286,
         "vision_end_token_id": 287,
         "vision_config": {
-            "depth": sizes["vision_depth"], "hidden_size": sizes["vision"], "intermediate_size": sizes["vision_mlp"],
-            "num_heads": sizes["vision_heads"], "out_hidden_size": sizes["hidden"], "in_chans": 3, "patch_size": 14,
-            "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112, "tokens_per_second": 2,
-            "fullatt_block_indexes": [sizes["vision_depth"] - 1], "model_type": "qwen2_5_vl",
+            "depth": sizes["vision_depth"],
+            "hidden_size": sizes["vision"],
+            "intermediate_size": sizes["vision_mlp"],
+            "num_heads": sizes["vision_heads"],
+            "out_hidden_size": sizes["hidden"],
+            "in_chans": 3,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": 112,
+            "tokens_per_second": 2,
+            "fullatt_block_indexes": [sizes["vision_depth"] - 1],
+            "model_type": "qwen2_5_vl",
         },
         "audio_config": {
-            "d_model": sizes["audio"], "encoder_layers": sizes["audio_layers"], "num_mel_bins": 128,
-            "encoder_attention_heads": sizes["audio_heads"], "encoder_ffn_dim": sizes["audio_mlp"],
-            "max_source_positions": 1500, "second_per_window": 0.5, "second_stride": 0.5,
+            "d_model": sizes["audio"],
+            "encoder_layers": sizes["audio_layers"],
+            "num_mel_bins": 128,
+            "encoder_attention_heads": sizes["audio_heads"],
+            "encoder_ffn_dim": sizes["audio_mlp"],
+            "max_source_positions": 1500,
+            "second_per_window": 0.5,
+            "second_stride": 0.5,
             "qformer_config": {
-                "hidden_size": sizes["qformer"], "num_hidden_layers": 2, "num_attention_heads": sizes["qformer_heads"],
-                "intermediate_size": sizes["qformer_mlp"], "encoder_width": sizes["audio"], "query_length": 1,
-                "cross_attention_freq": 1, "add_cross_attention": True,
+                "hidden_size": sizes["qformer"],
+                "num_hidden_layers": 2,
+                "num_attention_heads": sizes["qformer_heads"],
+                "intermediate_size": sizes["qformer_mlp"],
+                "encoder_width": sizes["audio"],
+                "query_length": 1,
+                "cross_attention_freq": 1,
+                "add_cross_attention": True,
             },
         },
-    }  # fmt: skip
+    }
 
 
 def _linear(name: str, rows: int, columns: int, *, bias: bool = True) -> dict[str, tuple[int, ...]]:
@@ -102,9 +165,12 @@ def whisper_shapes(sizes: dict) -> dict[str, tuple[int, ...]]:
     """The encoder of a Whisper, without a prefix."""
     width = sizes["audio"]
     shapes = {
-        "conv1.weight": (width, 128, 3), "conv1.bias": (width,), "conv2.weight": (width, width, 3),
-        "conv2.bias": (width,), "embed_positions.weight": (1500, width),
-    } | _norm("layer_norm", width)  # fmt: skip
+        "conv1.weight": (width, 128, 3),
+        "conv1.bias": (width,),
+        "conv2.weight": (width, width, 3),
+        "conv2.bias": (width,),
+        "embed_positions.weight": (1500, width),
+    } | _norm("layer_norm", width)
     for layer in (f"layers.{index}" for index in range(sizes["audio_layers"])):
         shapes |= _norm(f"{layer}.self_attn_layer_norm", width) | _norm(f"{layer}.final_layer_norm", width)
         for name in ("q", "k", "v", "out"):
@@ -193,10 +259,15 @@ def write_whisper(folder: Path, sizes: dict) -> Path:
     """A Whisper in float32, with something of a decoder."""
     folder.mkdir()
     config = {
-        "model_type": "whisper", "d_model": sizes["audio"], "encoder_layers": sizes["audio_layers"],
-        "num_mel_bins": 128, "encoder_attention_heads": sizes["audio_heads"], "encoder_ffn_dim": sizes["audio_mlp"],
-        "max_source_positions": 1500, "decoder_layers": 1,
-    }  # fmt: skip
+        "model_type": "whisper",
+        "d_model": sizes["audio"],
+        "encoder_layers": sizes["audio_layers"],
+        "num_mel_bins": 128,
+        "encoder_attention_heads": sizes["audio_heads"],
+        "encoder_ffn_dim": sizes["audio_mlp"],
+        "max_source_positions": 1500,
+        "decoder_layers": 1,
+    }
     (folder / "config.json").write_text(json.dumps(config))
     tensors = {f"model.encoder.{name}": shape for name, shape in whisper_shapes(sizes).items()}
     tensors["model.decoder.layer_norm.weight"] = (sizes["audio"],)

@@ -29,10 +29,16 @@ LABELS = {"a": "a red circle appears", "b": "a bell rings twice", "silent": "a b
 EVENTS = tuple(Event(event_id=str(i), text=f"letter {letter}", modality="visual") for i, letter in enumerate("aeiou"))
 LORA = LoraConfig(rank=4, alpha=8, dropout=0.0)
 OPTIM = OptimConfig(lr=1e-3, muon_lr=None, warmup_steps=1)
-PREFER = DpoConfig(
-    lora=LORA, epochs=3, batch_size=2, optim=OPTIM, replay=ReplayConfig(weight=0.1, batch_size=2), max_tokens=60,
-    checkpoint_activations=True, checkpoint_every=1,
-)  # fmt: skip
+DPO = DpoConfig(
+    lora=LORA,
+    epochs=3,
+    batch_size=2,
+    optim=OPTIM,
+    replay=ReplayConfig(weight=0.1, batch_size=2),
+    max_tokens=60,
+    checkpoint_activations=True,
+    checkpoint_every=1,
+)
 
 
 class Letters:
@@ -48,9 +54,13 @@ class Letters:
                 for event, hit in zip(case.sample.events, told, strict=True)
             ]
             yield Verdict(
-                caption_id=case.caption_id, events=tuple(labels), invented=(), repeated=(), judge=self.name,
+                caption_id=case.caption_id,
+                events=tuple(labels),
+                invented=(),
+                repeated=(),
+                judge=self.name,
                 prompt_version="",
-            )  # fmt: skip
+            )
 
 
 def samples_of(videos: Path, *names: str) -> list[Sample]:
@@ -69,9 +79,11 @@ def round_data_of(videos: Path) -> RoundData:
         )
 
     return RoundData(
-        samples=samples_of(videos, "a", "b"), held_out=samples_of(videos, "silent"),
-        questions=[question("a"), question("b")], held_out_questions=[question("silent")],
-    )  # fmt: skip
+        samples=samples_of(videos, "a", "b"),
+        held_out=samples_of(videos, "silent"),
+        questions=[question("a"), question("b")],
+        held_out_questions=[question("silent")],
+    )
 
 
 def write_corpus(path: Path, videos: Path) -> Path:
@@ -102,21 +114,27 @@ def corpus_values(corpus: Path, **loop: Any) -> dict[str, Any]:
     """-> overrides of a recipe on real videos: three steps in microbatches, the layers computed twice."""
     values = {"num_steps": 3, "checkpoint_every": 1, "max_tokens": 60, "checkpoint_activations": True} | loop
     return {
-        "finetune.corpus.files": [str(corpus)], "finetune.corpus.num_held_out": 1, "finetune.batch_size": 2,
-        "finetune.optim.lr": 1e-3, "finetune.optim.warmup_steps": 1,
-    } | {f"finetune.loop.{name}": value for name, value in values.items()}  # fmt: skip
+        "finetune.corpus.files": [str(corpus)],
+        "finetune.corpus.num_held_out": 1,
+        "finetune.batch_size": 2,
+        "finetune.optim.lr": 1e-3,
+        "finetune.optim.warmup_steps": 1,
+    } | {f"finetune.loop.{name}": value for name, value in values.items()}
 
 
 def toy_rounds(*, num_rounds: int = 1, **fields: Any) -> RoundsConfig:
     return RoundsConfig(
-        num_rounds=num_rounds, guidance=(0.1,), dpo=PREFER,
+        num_rounds=num_rounds,
+        guidance=(0.1,),
+        dpo=DPO,
         sampling=SamplingConfig(num_prompts=4, local_share=0.0, captions_per_prompt=8, temperature=2.0),
-        pairs=PairConfig(rule="best_vs_worst", min_gap=0.01, min_length_ratio=0.01, max_length_ratio=100.0), **fields,
-    )  # fmt: skip
+        pairs=PairConfig(rule="best_vs_worst", min_gap=0.01, min_length_ratio=0.01, max_length_ratio=100.0),
+        **fields,
+    )
 
 
 def toy_dpo(**fields: Any) -> DpoFromFileConfig:
-    return DpoFromFileConfig(dpo=replace(PREFER, replay=ReplayConfig()), **fields)
+    return DpoFromFileConfig(dpo=replace(DPO, replay=ReplayConfig()), **fields)
 
 
 def toy_rebirth(**loop: Any) -> RebirthConfig:

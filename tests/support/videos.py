@@ -10,9 +10,7 @@ FPS = 5
 AUDIO_RATE_HZ = 48_000
 
 
-def write_video(
-    path: Path, *, seconds: float, audio_s: float | None = None, seed: int = 0, video: bool = True
-) -> Path:
+def write_video(path: Path, *, seconds: float, audio_s: float | None = None, seed: int = 0, video: bool = True) -> Path:
     """-> an mp4 file of moving random blocks, with noise for `audio_s` seconds (None: as the picture; 0: none)."""
     rng = np.random.default_rng(seed)
     audio_s = seconds if audio_s is None else audio_s

@@ -20,8 +20,8 @@ TURNS = (
 
 @pytest.fixture
 def examples(feature_tracks) -> list[Example]:
-    video, sounds = feature_tracks.video[FEATURE_TRACK_S], feature_tracks.sounds[FEATURE_TRACK_S]
-    media = [pair_feature_tracks(video[i], sounds[i], start_s=0, end_s=4 + 2 * i).media for i in range(3)]
+    video, audio = feature_tracks.video[FEATURE_TRACK_S], feature_tracks.audio[FEATURE_TRACK_S]
+    media = [pair_feature_tracks(video[i], audio[i], start_s=0, end_s=4 + 2 * i).media for i in range(3)]
     return [Example(media=one, turns=TURNS[i % 2], name=str(i)) for i, one in enumerate(media)]
 
 
@@ -52,9 +52,9 @@ def test_the_loss_is_the_mean_over_all_target_tokens(tiny, examples):
                 tokenizer, [turn], model.placeholders(example.media), ChatStyle(**model.config.chat)
             )
             logits_LV = model(torch.tensor([ids]), [model.align(example.media)]).logits[0]
-            places = [place for place, target in enumerate(is_target) if target]
-            total -= sum(logits_LV[place - 1].log_softmax(-1)[ids[place]].item() for place in places)
-            number += len(places)
+            indices = [index for index, target in enumerate(is_target) if target]
+            total -= sum(logits_LV[index - 1].log_softmax(-1)[ids[index]].item() for index in indices)
+            number += len(indices)
     assert batch.step_weight == number
     assert answer_loss(model, batch).loss.item() == pytest.approx(total / number, rel=1e-5)
 

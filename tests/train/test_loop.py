@@ -113,9 +113,15 @@ def test_loss_that_is_not_finite_stops_before_the_weights_are_touched(tmp_path):
     before = net.scale.detach().clone()
     with pytest.raises(FloatingPointError, match="step 1"):
         run_loop(
-            net, make_batch=Batches(), loss_fn=lambda x: LossOutput(loss=net(x).sum() * float("nan")), optim=OPTIM,
-            out_dir=tmp_path, title="nan", config=LoopConfig(num_steps=3, num_workers=0), notes={},
-        )  # fmt: skip
+            net,
+            make_batch=Batches(),
+            loss_fn=lambda x: LossOutput(loss=net(x).sum() * float("nan")),
+            optim=OPTIM,
+            out_dir=tmp_path,
+            title="nan",
+            config=LoopConfig(num_steps=3, num_workers=0),
+            notes={},
+        )
     assert torch.equal(net.scale, before)
 
 

@@ -108,9 +108,7 @@ def test_microbatches_have_their_share_of_the_step():
     whole = preference_loss(POLICY, TARGET, config)
     num_tokens = sum(one.target.num_tokens for one in POLICY)
     step = StepSize(num_pairs=len(POLICY), num_guided_tokens=num_tokens)
-    parts = [
-        preference_loss([one], [ref], config, step=step) for one, ref in zip(POLICY, TARGET, strict=True)
-    ]
+    parts = [preference_loss([one], [ref], config, step=step) for one, ref in zip(POLICY, TARGET, strict=True)]
     assert len(parts) == 2
     assert sum(part.loss.item() for part in parts) == pytest.approx(whole.loss.item(), rel=1e-6)
 
@@ -154,9 +152,15 @@ def test_rewards_that_are_no_numbers_are_not_a_fresh_start(chosen, rejected):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"beta": 0.0}, {"label_smoothing": 0.5}, {"guidance_weight": -1.0}, {"loss": "hinge"},
-              {"loss": "ipo", "label_smoothing": 0.1}],
-)  # fmt: skip
+    "wrong",
+    [
+        {"beta": 0.0},
+        {"label_smoothing": 0.5},
+        {"guidance_weight": -1.0},
+        {"loss": "hinge"},
+        {"loss": "ipo", "label_smoothing": 0.1},
+    ],
+)
 def test_settings_out_of_range_are_errors(wrong):
     with pytest.raises(UserError, match=f"{list(wrong)[-1]}: got"):
         PreferenceConfig(**wrong)

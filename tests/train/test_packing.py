@@ -43,17 +43,22 @@ from avcap.train.packing import (
 RELEASED_STEP = ASSETS / "plus_dpo.safetensors"
 VOCAB, WIDTH = 41, 32
 SIZES = {
-    "vocab_size": VOCAB, "hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2,
-}  # fmt: skip
+    "vocab_size": VOCAB,
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.2,
+}
 MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
 
 
 def example(name: str, prompt: int, *answers: int, seed: int = 0, mrope: bool = False) -> PairExample:
-    """Random ids of these lengths: chosen, rejected and, where there is a third length, reference."""
+    """Random ids of these lengths: chosen, rejected and, where there is a third length, target."""
     generator = torch.Generator().manual_seed(seed)
     prompt_ids, *parts = (torch.randint(0, VOCAB, (n,), generator=generator).tolist() for n in (prompt, *answers))
-    names = ("chosen_ids", "rejected_ids", "reference_ids")
+    names = ("chosen_ids", "rejected_ids", "target_ids")
     positions = torch.randint(0, prompt, (3, prompt), generator=generator) if mrope else None
     return PairExample(
         sample_id=name, prompt_ids=prompt_ids, prompt_positions=positions, **dict(zip(names, parts, strict=False))
@@ -100,9 +105,7 @@ def packed_logprobs(model, head, examples, row_class=SplitConcat) -> torch.Tenso
     ids = [token_id for one in examples for part in (one.prompt_ids, *one.answers) for token_id in part]
     embeds = model.embed_tokens(torch.tensor([ids]))
     row = row_class(packed.groups, like=embeds)
-    return answer_token_logprobs(
-        head, read_row(model, embeds_1LD=embeds, positions=packed.positions, row=row), packed
-    )
+    return answer_token_logprobs(head, read_row(model, embeds_1LD=embeds, positions=packed.positions, row=row), packed)
 
 
 def gradients(model, logprobs_T) -> dict[str, torch.Tensor]:
@@ -300,9 +303,7 @@ def test_answers_go_on_after_the_largest_position_of_any_axis():
 
 
 def test_answers_go_on_where_the_model_says_if_it_says_so():
-    one = replace(
-        example("a", 3, 2, 1), prompt_positions=torch.tensor([[0, 1, 2], [0, 5, 1], [0, 0, 3]]), following=4
-    )  # fmt: skip
+    one = replace(example("a", 3, 2, 1), prompt_positions=torch.tensor([[0, 1, 2], [0, 5, 1], [0, 0, 3]]), following=4)
     assert pack([one]).positions.tolist() == [[[0, 1, 2, 4, 5, 4]], [[0, 5, 1, 4, 5, 4]], [[0, 0, 3, 4, 5, 4]]]
 
 
@@ -384,20 +385,25 @@ def trained(tiny):
 
 
 def clips(feature_tracks):
-    (video,), (sounds,) = feature_tracks.video.values(), feature_tracks.sounds.values()
-    return [pair_feature_tracks(video[0], sounds[1], start_s=0, end_s=6).media, pair_feature_tracks(None, sounds[0], start_s=2,
-            end_s=5).media]  # fmt: skip
+    (video,), (audio,) = feature_tracks.video.values(), feature_tracks.audio.values()
+    return [
+        pair_feature_tracks(video[0], audio[1], start_s=0, end_s=6).media,
+        pair_feature_tracks(None, audio[0], start_s=2, end_s=5).media,
+    ]
 
 
 def test_videos_of_the_captioner_share_a_row(trained, feature_tracks):
     media = clips(feature_tracks)
     examples = [
         PairExample(
-            sample_id=f"v{i}", prompt_ids=[3, *trained.placeholders(clip), 4, 5], chosen_ids=[6, 7, 8, 2],
-            rejected_ids=[9, 2], target_ids=[10, 11, 2],
+            sample_id=f"v{i}",
+            prompt_ids=[3, *trained.placeholders(clip), 4, 5],
+            chosen_ids=[6, 7, 8, 2],
+            rejected_ids=[9, 2],
+            target_ids=[10, 11, 2],
         )
         for i, clip in enumerate(media)
-    ]  # fmt: skip
+    ]
     expected, got = [], []
     for one, tokens in zip(examples, trained.align_batch(media), strict=True):
         for answer in one.answers:
@@ -419,9 +425,14 @@ def test_a_step_of_the_released_training_is_reproduced():
     """video-SALMONN 2+, M-RoPE, beta .1, CE weight .1; its reference is the policy with q, k and v weights times .9."""
     case = load_file(RELEASED_STEP)
     text_config = Qwen2_5_VLTextConfig(
-        vocab_size=320, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
-    )  # fmt: skip
+        vocab_size=320,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
+    )
     model, head = Qwen2_5_VLTextModel(text_config).eval(), torch.nn.Linear(64, 320, bias=False).requires_grad_(False)
     weights = {name: tensor.float() for name, tensor in case.items() if name.startswith(("model.", "lm_head."))}
     head.weight.copy_(weights.pop("lm_head.weight"))
@@ -447,7 +458,9 @@ def test_a_step_of_the_released_training_is_reproduced():
         target = logprobs()
     output = preference_loss(policy, target, PreferenceConfig(beta=0.1, guidance_weight=0.1))
     for (got,), expected in ((policy, case["policy_logps"]), (target, case["reference_logps"])):
-        assert torch.stack((got.chosen.total, got.rejected.total)).tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+        assert torch.stack((got.chosen.total, got.rejected.total)).tolist() == pytest.approx(
+            expected.tolist(), rel=1e-5
+        )
     # beta 0.1 times a difference of four sums of 100 to 260 nats, each known to 1e-5 of itself, not of the loss
     assert output.metrics["preference"] == pytest.approx(case["dpo_loss"].item(), abs=1e-4)
     assert output.metrics["guidance"] == pytest.approx(case["ce_gt"].item(), rel=1e-5)
@@ -456,8 +469,6 @@ def test_a_step_of_the_released_training_is_reproduced():
 
 def test_media_that_is_not_the_prompts_is_an_error(trained, feature_tracks):
     media = clips(feature_tracks)
-    one = PairExample(
-        sample_id="v", prompt_ids=[3, *trained.placeholders(media[0])], chosen_ids=[6], rejected_ids=[9]
-    )
+    one = PairExample(sample_id="v", prompt_ids=[3, *trained.placeholders(media[0])], chosen_ids=[6], rejected_ids=[9])
     with pytest.raises(ValueError, match="placeholders"):
         response_logprobs(trained, pack([one]), trained.align_batch(media[1:]))

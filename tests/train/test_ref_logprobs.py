@@ -146,7 +146,9 @@ def test_log_probs_that_are_not_finite_are_not_stored(policy, tmp_path, chosen, 
     path = tmp_path / "ref_logprobs.jsonl"
     answers = [AnswerLogprobs(total=torch.tensor(float(total)), num_tokens=2) for total in (chosen, rejected)]
     with pytest.raises(UserError, match=r"sample a: reference log-probs are .*(nan|inf)"):
-        RefLogprobStore(path, policy=policy).add(EXAMPLES[:1], [ExampleLogprobs(chosen=answers[0], rejected=answers[1])])
+        RefLogprobStore(path, policy=policy).add(
+            EXAMPLES[:1], [ExampleLogprobs(chosen=answers[0], rejected=answers[1])]
+        )
     assert not path.exists()
 
 

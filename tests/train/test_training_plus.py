@@ -42,10 +42,12 @@ def clips() -> list[MediaFeatures]:
     def clip(grids: int, audio_s: int, *, height: int = 2, width: int = 2) -> MediaFeatures:
         grid = VisionGrid(height=height, width=width, seconds_per_grid=0.5, num_frames=2 * grids) if grids else None
         return MediaFeatures(
-            vision_TNV=torch.randn(grids, height * width, 128, generator=generator) if grids else None, grid=grid,
-            frame_times_T=[0.5 * index for index in range(grids)], audio_seconds=float(audio_s),
+            vision_TNV=torch.randn(grids, height * width, 128, generator=generator) if grids else None,
+            grid=grid,
+            frame_times_T=[0.5 * index for index in range(grids)],
+            audio_seconds=float(audio_s),
             audio_KPA=torch.randn(audio_s, 50, 32, generator=generator) if audio_s else None,
-        )  # fmt: skip
+        )
 
     return [clip(5, 3), clip(3, 0, width=9), clip(0, 2)]
 
@@ -58,11 +60,14 @@ def examples(model, clips) -> list[PairExample]:
 
     return [
         PairExample(
-            sample_id=str(index), prompt_ids=[285, 10, *model.placeholders(clip), 10, 20],
-            chosen_ids=answer(5 + index), rejected_ids=answer(3), target_ids=answer(7),
+            sample_id=str(index),
+            prompt_ids=[285, 10, *model.placeholders(clip), 10, 20],
+            chosen_ids=answer(5 + index),
+            rejected_ids=answer(3),
+            target_ids=answer(7),
         )
         for index, clip in enumerate(clips)
-    ]  # fmt: skip
+    ]
 
 
 @torch.no_grad()
@@ -86,9 +91,12 @@ def test_packed_rows_are_separate_forwards(model, clips):
 def test_answers_go_on_after_the_latest_time_and_not_after_the_widest_frame(model):
     # one grid of 2 x 40 tokens, and a second of sound: columns reach further than times
     clip = MediaFeatures(
-        vision_TNV=torch.randn(1, 80, 128), frame_times_T=[0.0], audio_seconds=1.0, audio_KPA=torch.randn(1, 50, 32),
+        vision_TNV=torch.randn(1, 80, 128),
+        frame_times_T=[0.0],
+        audio_seconds=1.0,
+        audio_KPA=torch.randn(1, 50, 32),
         grid=VisionGrid(height=2, width=40, seconds_per_grid=0.5, num_frames=2),
-    )  # fmt: skip
+    )
     tokens, packed = model.align_batch([clip]), pack(examples(model, [clip]))
     prompt_ids = packed.examples[0].prompt_ids
     placed = model.positions(prompt_ids, tokens[0])

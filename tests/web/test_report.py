@@ -16,15 +16,22 @@ from avcap.records import Event, EventVerdict, InventedClaim, Sample, Unscored, 
 from avcap.stages.evaluate import Evaluation
 from avcap.web.report import render_report
 
-HOSTILE = '</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> {{METRICS}} & \ud800 \u2028 " \' `${x}`'
+HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> {{METRICS}} & \ud800 \u2028 \" ' `${x}`"
 
 
 def evaluation_of(*scored: Scored, problems: tuple[Problem, ...] = (), captioner: str = "test") -> Evaluation:
     return Evaluation(
-        setting=Setting(protocol="avcap-1", judge="oracle", prompt_version="", modality="both"), captioner=captioner,
-        num_videos=1, num_events=2, num_captions=len(scored), num_unscored=0, files={}, problems=problems,
-        scored=scored, metrics=compute_metrics(scored),
-    )  # fmt: skip
+        setting=Setting(protocol="avcap-1", judge="oracle", prompt_version="", modality="both"),
+        captioner=captioner,
+        num_videos=1,
+        num_events=2,
+        num_captions=len(scored),
+        num_unscored=0,
+        files={},
+        problems=problems,
+        scored=scored,
+        metrics=compute_metrics(scored),
+    )
 
 
 def scored(text: str, *, video: str = "a.mp4", reason: str | None = None) -> Scored:
@@ -36,9 +43,11 @@ def scored(text: str, *, video: str = "a.mp4", reason: str | None = None) -> Sco
     if reason is not None:
         return Scored(case=case, verdict=Unscored(caption_id=video, reason=reason, reply=text))
     verdict = Verdict(
-        caption_id=video, repeated=(text,), invented=(InventedClaim(text=text, modality="visual", start_s=3.0),),
+        caption_id=video,
+        repeated=(text,),
+        invented=(InventedClaim(text=text, modality="visual", start_s=3.0),),
         events=(EventVerdict(event_id="v", label="missing"), EventVerdict(event_id="s", label="incorrect")),
-    )  # fmt: skip
+    )
     return Scored(case=case, verdict=verdict)
 
 

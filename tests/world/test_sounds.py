@@ -156,9 +156,7 @@ def test_slot_truth_has_the_first_sound_of_every_second():
     first = SoundAtom(second=1, kind="plain", name="flute")
     second = SoundAtom(second=1, kind="counted", name="bell", count=2)
     last = SoundAtom(second=3, kind="say", words=("lemon", "tiger"))
-    scene = Scene(
-        seed=0, difficulty="hard", domain="default", duration_s=4, visual=(), sounds=(first, second, last)
-    )  # fmt: skip
+    scene = Scene(seed=0, difficulty="hard", domain="default", duration_s=4, visual=(), sounds=(first, second, last))
     assert second_truth(scene) == [None, first, None, last]
 
 

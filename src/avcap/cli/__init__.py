@@ -40,4 +40,4 @@ __all__ = [
     "track",
     "train",
     "world",
-]  # fmt: skip
+]

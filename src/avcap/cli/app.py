@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
 import avcap
+from avcap import v0_1
 from avcap.errors import UserError, visible
 from avcap.files.write import is_full
 
@@ -77,9 +78,11 @@ class Stopped(BaseException):
 
 
 app = App(
-    help="Detailed audio-visual captions of videos.", no_args_is_help=True, add_completion=False,
+    help="Detailed audio-visual captions of videos.",
+    no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
-)  # fmt: skip
+)
 
 stderr = Console(stderr=True, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
@@ -94,7 +97,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
-        code = app(prog_name="avcap", standalone_mode=False)
+        code = app(args=v0_1.command_line(sys.argv[1:]), prog_name="avcap", standalone_mode=False)
     except UserError as error:
         say(str(error))
         code = EXIT_BAD_INPUT

@@ -77,21 +77,28 @@ def caption(
     dtype: DtypeOption = None,
     device_map: DeviceMap = None,
     quantize: QuantizeOption = None,
-    official: Annotated[bool, typer.Option("--official", help="Exactly as the published code runs it, mistakes included.")] = False,
+    official: Annotated[
+        bool, typer.Option("--official", help="Exactly as the published code runs it, mistakes included.")
+    ] = False,
 ) -> int:
     """Caption videos: what is seen and heard, as text, or with --out as JSONL records."""
     folder = find_checkpoint(model)
     settings = read_settings(folder)
     decoding = Decoding(
         max_new_tokens=settings.max_new_tokens if max_new_tokens is None else max_new_tokens,
-        temperature=temperature, top_p=top_p, seed=seed,
-    )  # fmt: skip
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+    )
     if official:
         decoding = official_decoding(decoding, folder)
     request = Request(
-        decoding=decoding, interval_s=interval_asked(start, end), prompt=prompt, use_audio=not no_audio,
+        decoding=decoding,
+        interval_s=interval_asked(start, end),
+        prompt=prompt,
+        use_audio=not no_audio,
         use_video=not no_video,
-    )  # fmt: skip
+    )
     if official and is_plus(folder):
         refuse_plus_interval(request.interval_s)
     found = find_media(inputs)
@@ -100,18 +107,28 @@ def caption(
 
     def caption_all(paths: list[str]) -> Iterator[Caption | CaptionError]:
         captioner = start_captioner(
-            folder, batch_size=batch_size, deadline_s=deadline, device=device, dtype=dtype, device_map=device_map,
-            quantize=quantize, official=official,
-        )  # fmt: skip
+            folder,
+            batch_size=batch_size,
+            deadline_s=deadline,
+            device=device,
+            dtype=dtype,
+            device_map=device_map,
+            quantize=quantize,
+            official=official,
+        )
         return captioner.stream(paths, request)
 
     if out is None:
         return _print_captions(caption_all(found.paths), request)
     checkpoint = name_with_official(checkpoint_name(folder, settings), official=official)
     return _caption_to_file(
-        out, found.paths, request, caption_all=caption_all, rows_at_once=batch_size,
+        out,
+        found.paths,
+        request,
+        caption_all=caption_all,
+        rows_at_once=batch_size,
         check=lambda row: request.check_same(row, checkpoint=checkpoint, settings=settings),
-    )  # fmt: skip
+    )
 
 
 def interval_asked(start: float | None, end: float | None) -> Interval | None:
@@ -122,9 +139,16 @@ def interval_asked(start: float | None, end: float | None) -> Interval | None:
 
 
 def start_captioner(
-    folder: Path, *, batch_size: int, deadline_s: float, device: str | None = None, dtype: Dtype | None = None,
-    device_map: str | None = None, quantize: Quantize | None = None, official: bool = False,
-) -> "Captioner":  # fmt: skip
+    folder: Path,
+    *,
+    batch_size: int,
+    deadline_s: float,
+    device: str | None = None,
+    dtype: Dtype | None = None,
+    device_map: str | None = None,
+    quantize: Quantize | None = None,
+    official: bool = False,
+) -> "Captioner":
     """Checkpoint folder -> a captioner, as fast as imports allow."""
     gc.disable()  # the imports make millions of objects that stay: searching them for garbage takes half a second
     import torch
@@ -135,9 +159,15 @@ def start_captioner(
     if not sys.stderr.isatty() or _weight_bytes(folder) < SHOW_LOADING_FROM:
         silence_progress_bars()
     captioner = Captioner(
-        folder, batch_size=batch_size, deadline_s=deadline_s, device=device,
-        dtype=getattr(torch, dtype) if dtype else None, device_map=device_map, quantize=quantize, official=official,
-    )  # fmt: skip
+        folder,
+        batch_size=batch_size,
+        deadline_s=deadline_s,
+        device=device,
+        dtype=getattr(torch, dtype) if dtype else None,
+        device_map=device_map,
+        quantize=quantize,
+        official=official,
+    )
     gc.freeze()
     gc.enable()
     if captioner.model.num_parameters() < SMALL_MODEL:
@@ -185,9 +215,14 @@ def _describe_seen(caption: Caption, request: Request) -> str:
 
 
 def _caption_to_file(
-    out: Path, paths: list[str], request: Request, *, rows_at_once: int, check: Callable[[Caption], None],
+    out: Path,
+    paths: list[str],
+    request: Request,
+    *,
+    rows_at_once: int,
+    check: Callable[[Caption], None],
     caption_all: Callable[[list[str]], Iterator[Caption | CaptionError]],
-) -> int:  # fmt: skip
+) -> int:
     """Captions what the file does not have yet -> exit code. Without anything to do, no model is loaded."""
     sample_ids = {path: request.sample(path).sample_id for path in paths}
     num_errors = 0

@@ -99,9 +99,13 @@ def evaluate_captions(
     asked = _modality(modality, known)
     cache = cache or out / CACHE
     options = JudgeOptions(
-        spec=judge, cache=cache if cache.exists() or not dry_run else None, budget_usd=budget, prices=prices,
-        concurrency=concurrency, timeout_s=timeout,
-    )  # fmt: skip
+        spec=judge,
+        cache=cache if cache.exists() or not dry_run else None,
+        budget_usd=budget,
+        prices=prices,
+        concurrency=concurrency,
+        timeout_s=timeout,
+    )
     with open_judge(options, truth=known) as opened:
         noise = None if calibration is None else read_calibration(calibration, judge=opened.judge)
         files = list(captions or [])
@@ -116,10 +120,16 @@ def evaluate_captions(
             tell(_describe_cost(intake, opened.chat))
             return 0
         evaluation = evaluate(
-            intake, judge=opened.judge, out_dir=out, modality=asked, captioner=captioner, files=[*files, truth_file],
-            extractor=opened.chat, corrections=() if corrections is None else read_corrections(corrections),
+            intake,
+            judge=opened.judge,
+            out_dir=out,
+            modality=asked,
+            captioner=captioner,
+            files=[*files, truth_file],
+            extractor=opened.chat,
+            corrections=() if corrections is None else read_corrections(corrections),
             watch=partial(_watch, "judging"),
-        )  # fmt: skip
+        )
     write_report(out / REPORT, evaluation)
     code = _print(evaluation, out=out, table=table, max_unscored=max_unscored)
     if noise is not None:
@@ -211,18 +221,24 @@ def _caption(truth: Truth, *, model: str, out: Path, modality: Modality, batch_s
     folder = find_checkpoint(model)
     settings = read_settings(folder)
     request = Request(
-        decoding=Decoding(max_new_tokens=settings.max_new_tokens), use_audio=modality != "visual",
+        decoding=Decoding(max_new_tokens=settings.max_new_tokens),
+        use_audio=modality != "visual",
         use_video=modality != "audio",
-    )  # fmt: skip
+    )
     checkpoint = checkpoint_name(folder, settings)
 
     def stream(samples: Sequence[Sample]) -> Iterator[Caption | CaptionError]:
         return start_captioner(folder, batch_size=batch_size, deadline_s=DEADLINE_S).stream(samples, request)
 
     num_old = caption_samples(
-        truth, out=out, request=request, checkpoint=checkpoint, stream=stream, rows_at_once=batch_size,
+        truth,
+        out=out,
+        request=request,
+        checkpoint=checkpoint,
+        stream=stream,
+        rows_at_once=batch_size,
         watch=partial(_watch, "captioning"),
-    )  # fmt: skip
+    )
     say(f"{out}: {len(truth.samples) - num_old} samples captioned, {num_old} captions were there already")
     return checkpoint
 
@@ -235,9 +251,12 @@ def _watch(what: str, items: Iterator[Any], total: int) -> Iterable[Any]:
 def _print(evaluation: Evaluation, *, out: Path, table: str, max_unscored: float) -> int:
     """The table to stdout, problems to stderr -> exit code."""
     closing = closing_line(
-        num_videos=evaluation.num_videos, num_events=evaluation.num_events, num_unscored=evaluation.num_unscored,
-        judge=evaluation.setting.judge, protocol=evaluation.setting.protocol,
-    )  # fmt: skip
+        num_videos=evaluation.num_videos,
+        num_events=evaluation.num_events,
+        num_unscored=evaluation.num_unscored,
+        judge=evaluation.setting.judge,
+        protocol=evaluation.setting.protocol,
+    )
     tell(TABLES[table](evaluation.metrics, closing=closing))
     if evaluation.setting.dropped:
         dropped = ", ".join(evaluation.setting.dropped)

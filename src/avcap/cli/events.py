@@ -43,9 +43,13 @@ def extract_events(
     check_records(out, Sample)
     truth = read_truth(captions / TRUTH_FILE if captions.is_dir() else captions)
     options = JudgeOptions(
-        spec=judge, cache=cache, budget_usd=budget, prices=prices, concurrency=concurrency,
+        spec=judge,
+        cache=cache,
+        budget_usd=budget,
+        prices=prices,
+        concurrency=concurrency,
         timeout_s=timeout,
-    )  # fmt: skip
+    )
     with open_language_model(options) as chat:
         answers = list(extract(truth.samples, chat=chat))
     found = [answer for answer in answers if isinstance(answer, Sample)]

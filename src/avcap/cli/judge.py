@@ -40,9 +40,7 @@ def calibrate_judge(
     person: Annotated[
         Path | None, typer.Option(metavar="FILE.jsonl", help="Verdicts of a person, to compare with; needs --of.")
     ] = None,
-    of: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Evaluation whose captions the person judged.")
-    ] = None,
+    of: Annotated[Path | None, typer.Option(metavar="DIR", help="Evaluation whose captions the person judged.")] = None,
     cache: Annotated[Path, typer.Option(metavar="FILE", help="Replies are kept here.")] = Path("replies.sqlite"),
     budget: Annotated[float | None, typer.Option(metavar="USD", help="Stop before this.")] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models not built in.")] = None,
@@ -58,9 +56,13 @@ def calibrate_judge(
     labelled_by_person = _person_labels(person, of)
     known = [*cases, *labelled_by_person]
     options = JudgeOptions(
-        spec=judge, cache=cache, budget_usd=budget, prices=prices, concurrency=concurrency,
+        spec=judge,
+        cache=cache,
+        budget_usd=budget,
+        prices=prices,
+        concurrency=concurrency,
         timeout_s=timeout,
-    )  # fmt: skip
+    )
     with _judge_factory(options, known=known, seed=seed) as make_judge:
         found = calibrate(make_judge, cases=cases, person=labelled_by_person, seed=seed)
     write_json(out, json.loads(to_json(found)))
@@ -117,4 +119,3 @@ def _person_labels(path: Path | None, folder: Path | None) -> list[Labelled]:
             raise UserError(f"{path}: caption {verdict.caption_id!r}: expected one label for each event of its sample")
         labelled.append(Labelled(case=case, truth=verdict))
     return labelled
-

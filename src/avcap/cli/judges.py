@@ -110,15 +110,18 @@ def _kind_and_place(spec: str) -> tuple[str, str]:
 
 def _open_server(options: JudgeOptions, cache: ReplyCache | None) -> OpenAIChat:
     return open_chat(
-        options.spec, api_key=os.environ.get(KEY_VARIABLE), cache=cache, concurrency=options.concurrency,
+        options.spec,
+        api_key=os.environ.get(KEY_VARIABLE),
+        cache=cache,
+        concurrency=options.concurrency,
         timeout_s=options.timeout_s,
         budget=None if options.budget_usd is None else Budget(options.budget_usd),
         prices=PRICES if options.prices is None else read_prices(options.prices),
-    )  # fmt: skip
+    )
 
 
 def noisy_share(spec: str) -> float:
-    """"noisy:0.2" -> 0.2; UserError for anything but a share."""
+    """ "noisy:0.2" -> 0.2; UserError for anything but a share."""
     try:
         share = float(spec.removeprefix(NOISY))
     except ValueError:
@@ -131,8 +134,8 @@ def noisy_share(spec: str) -> float:
 def _oracle(truth: Truth) -> OracleJudge:
     if not truth.worlds:
         raise UserError(
-            "got --judge oracle and a truth that is no world's; expected the truth.jsonl of avcap world make, or another "
-            "judge: --judge openai:MODEL@URL or local:PATH"
+            "got --judge oracle and a truth that is no world's; expected the truth.jsonl of avcap world make, or "
+            "another judge: --judge openai:MODEL@URL or local:PATH"
         )
     return OracleJudge(truth.worlds.values())
 
@@ -146,5 +149,7 @@ def read_calibration(path: Path, *, judge: EventJudge) -> Calibration:
     got = f"{calibration.judge} {calibration.prompt_version}".strip()
     expected = f"{judge.name} {judge.prompt_version}".strip()
     if got != expected:
-        raise UserError(f"{path}: got the calibration of {got}, expected that of {expected}; calibrate the judge in use")
+        raise UserError(
+            f"{path}: got the calibration of {got}, expected that of {expected}; calibrate the judge in use"
+        )
     return calibration

@@ -55,9 +55,11 @@ def _write(plan: "Conversion", folder: Path, *, shard_size: float) -> None:
     with Progress(*columns, console=stderr, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("weights", total=plan.total_bytes)
         num_kept = write_conversion(
-            plan, folder, shard_bytes=round(shard_size * BYTES_PER_GB),
+            plan,
+            folder,
+            shard_bytes=round(shard_size * BYTES_PER_GB),
             on_bytes=lambda count: progress.update(task, advance=count),
-        )  # fmt: skip
+        )
     kept = f"; {num_kept} files were there already" if num_kept else ""
     tell(f"{folder}: {len(plan.values)} tensors, {describe_bytes(plan.total_bytes)}{kept}")
 
@@ -117,9 +119,13 @@ def plan(
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     form = dtype or (Dtype.float32 if where == "cpu" else Dtype.bfloat16)
     found = make_plan(
-        folder, seconds=seconds, frame_size=size, dtype=getattr(torch, form), train=train,
+        folder,
+        seconds=seconds,
+        frame_size=size,
+        dtype=getattr(torch, form),
+        train=train,
         placement=DevicePlacement(device=where, quantize=quantize),
-    )  # fmt: skip
+    )
     media = f"{found.visual_tokens:,} of {found.frames} frames, {found.audio_tokens:,} of sound"
     rows = {
         "tokens": f"{found.prompt_tokens:,}: {media}, {found.text_tokens} of text; up to {found.new_tokens:,} written",

@@ -61,12 +61,12 @@ def _overview(official: "Fed", default: "Fed") -> Table:
         "frame times": lambda fed: _times(fed.frame_times_s),
         "frame size": lambda fed: f"{fed.frame_size[1]}x{fed.frame_size[0]}, {fed.resize}" if fed.num_visual else "",
         "seconds of a grid": lambda fed: "" if fed.seconds_per_grid is None else f"{fed.seconds_per_grid:.4f}",
-        "picture tokens": lambda fed: f"{fed.num_visual:,}",
+        "visual tokens": lambda fed: f"{fed.num_visual:,}",
         "audio": lambda fed: f"{fed.audio_s:.3f} s",
-        "sound tokens": lambda fed: f"{fed.num_audio:,}, of them {fed.num_padding} of silence that was added",
+        "audio tokens": lambda fed: f"{fed.num_audio:,}, of them {fed.num_padding} of silence that was added",
         "prompt": lambda fed: f"{len(fed.ids):,} tokens",
         "positions": lambda fed: f"{_position(fed, 0)} to {_position(fed, -1)}",
-        "sound is off by at most": lambda fed: _farthest(fed),
+        "audio is off by at most": lambda fed: _farthest(fed),
     }
     for name, describe in rows.items():
         cells = describe(official), describe(default)
@@ -104,7 +104,7 @@ def _range(tokens: "list[AudioTokens]") -> str:
 
 
 def _positions(official: "Fed", default: "Fed") -> Table:
-    """Positions of the first media tokens, of the first sound token and its neighbours, and of the text behind."""
+    """Positions of the first media tokens, of the first audio token and its neighbours, and of the text behind."""
     from avcap.model.interleave import AUDIO_ID, VISUAL_ID
 
     table = _table("token")
@@ -126,7 +126,7 @@ def _positions(official: "Fed", default: "Fed") -> Table:
 
 
 def _first_of_grids(fed: "Fed") -> list[int]:
-    """Numbers of picture tokens: the first two, and the first of the next two temporal grids."""
+    """Indices of visual tokens: the first two, and the first of the next two temporal grids."""
     per_grid = fed.num_visual // max(1, len(fed.group_times_s))
     return sorted({0, 1, per_grid, 2 * per_grid}) if per_grid else []
 

@@ -11,17 +11,19 @@ from avcap.records import from_json, read_jsonl, write_jsonl
 def check_records(path: Path, record_type: type) -> None:
     """UserError if the file is there and has lines that are no such records."""
     refuse_external(
-        path, is_ours=lambda file: all(True for _ in read_jsonl(file, record_type)),
+        path,
+        is_ours=lambda file: all(True for _ in read_jsonl(file, record_type)),
         expected=f"a file of {record_type.__name__} records",
-    )  # fmt: skip
+    )
 
 
 def check_record(path: Path, record_type: type) -> None:
     """UserError if the file is there and is no such record."""
     refuse_external(
-        path, is_ours=lambda file: bool(from_json(file.read_text(encoding="utf-8"), record_type)),
+        path,
+        is_ours=lambda file: bool(from_json(file.read_text(encoding="utf-8"), record_type)),
         expected=f"a {record_type.__name__}",
-    )  # fmt: skip
+    )
 
 
 def check_text(path: Path, *, sign: str, expected: str) -> None:

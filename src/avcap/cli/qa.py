@@ -48,9 +48,7 @@ def evaluate_questions(
     method: Annotated[
         MethodChoice, typer.Option(help="Read what the model writes, or compare how likely it finds the options.")
     ] = MethodChoice.both,
-    rotate: Annotated[
-        bool, typer.Option("--rotate", help="Ask with the options in all cyclic orders, too.")
-    ] = False,
+    rotate: Annotated[bool, typer.Option("--rotate", help="Ask with the options in all cyclic orders, too.")] = False,
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Only look.")] = False,
     no_video: Annotated[bool, typer.Option("--no-video", help="Only listen.")] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 32,
@@ -68,16 +66,22 @@ def evaluate_questions(
     from avcap.stages.evaluate_qa import METHODS, QaConfig, evaluate_qa
 
     config = QaConfig(
-        methods=tuple(name for name in METHODS if method.value in (name, "both")), use_audio=not no_audio,
-        use_video=not no_video, rotate=rotate, max_new_tokens=max_new_tokens,
-    )  # fmt: skip
+        methods=tuple(name for name in METHODS if method.value in (name, "both")),
+        use_audio=not no_audio,
+        use_video=not no_video,
+        rotate=rotate,
+        max_new_tokens=max_new_tokens,
+    )
     columns = [TextColumn("questions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=stderr, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("questions", total=len(questions.questions))
         metrics = evaluate_qa(
-            captioner, questions, config=config, out_dir=out,
+            captioner,
+            questions,
+            config=config,
+            out_dir=out,
             progress=lambda done, total: bar.update(task, completed=done),
-        )  # fmt: skip
+        )
     _print_metrics(metrics)
     _name_unanswered(metrics, out=out)
     return EXIT_SOME_FAILED if metrics.unanswered else 0

@@ -78,10 +78,12 @@ def rebirth(
         measured = None if held_out is None else read_one(held_out)
         asked = questions_of(pool_truth, questions)
     round_data = RoundData(
-        samples=pool, questions=asked, held_out=samples_of(measured) if measured else (),
+        samples=pool,
+        questions=asked,
+        held_out=samples_of(measured) if measured else (),
         held_out_questions=questions_of(measured, held_out_questions) if measured else (),
         read_clauses=clause_reader(pool_truth),
-    )  # fmt: skip
+    )
     with ExitStack() as stack:
         stack.enter_context(lock_folder(out_dir))
         claim_run(out_dir, recipe, resolved, models=[student, final])

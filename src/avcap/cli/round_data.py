@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avcap import v0_1
 from avcap.cli.evaluate import TRUTH_FILE
 from avcap.data.qa_files import VideoQuestion, read_questions
 from avcap.errors import UserError
@@ -39,11 +40,14 @@ def read_truths(
     numbers = (("learn", world.num_clips, world.seed), ("held-out", world.num_held_out, world.seed + 1))
     paths = [
         make_world(
-            out_dir / "world" / name, num_clips=num_clips, seed=seed, difficulty=world.difficulty,
+            out_dir / "world" / name,
+            num_clips=num_clips,
+            seed=seed,
+            difficulty=world.difficulty,
             progress=sys.stderr.isatty(),
         )
         for name, num_clips, seed in numbers
-    ]  # fmt: skip
+    ]
     learn, measure = map(read_one, paths)
     return learn, measure
 
@@ -59,11 +63,16 @@ def questions_of(truth: Truth | None, path: Path | None) -> Sequence[VideoQuesti
             return []
         return [
             VideoQuestion(
-                question_id=question.question_id, video=str(truth.folder / world.video), kind=question.kind,
-                text=question.text, answer=question.answer, needs=question.needs,
+                question_id=question.question_id,
+                video=str(truth.folder / world.video),
+                kind=question.kind,
+                text=question.text,
+                answer=question.answer,
+                needs=question.needs,
             )
-            for world in truth.worlds.values() for question in world.questions
-        ]  # fmt: skip
+            for world in truth.worlds.values()
+            for question in world.questions
+        ]
     found = read_questions(path)
     if found.problems:
         first = found.problems[0]
@@ -116,4 +125,5 @@ def claim_run(out_dir: Path, recipe: str, config: Any, *, models: Sequence[Path]
 
     names = [checkpoint_name(model, read_settings(model)) for model in models]
     known = {"recipe": recipe, "model": names[0] if len(names) == 1 else names, **to_dict(config)}
+    v0_1.take_over(out_dir, known)
     claim(out_dir, "config.yaml", known, ours=BEFORE)

@@ -65,7 +65,8 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Questions about --data, to replay or to learn.")
     ] = None,
     held_out_questions: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Questions about --held-out, for the gate. A world has its own.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Questions about --held-out, for the selection. A world has its own."),
     ] = None,
     from_round: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Set round N and those after it aside; make them anew.")
@@ -84,9 +85,12 @@ def run(
     learned, measured = read_truths(data, held_out, world=resolved.world, out_dir=out_dir)
 
     round_data = RoundData(
-        samples=samples_of(learned), held_out=samples_of(measured), questions=questions_of(learned, questions),
-        held_out_questions=questions_of(measured, held_out_questions), read_clauses=clause_reader(learned),
-    )  # fmt: skip
+        samples=samples_of(learned),
+        held_out=samples_of(measured),
+        questions=questions_of(learned, questions),
+        held_out_questions=questions_of(measured, held_out_questions),
+        read_clauses=clause_reader(learned),
+    )
     options = JudgeOptions(spec=judge, cache=cache or out_dir / "replies.sqlite", budget_usd=budget, timeout_s=timeout)
     known = replace(learned, worlds={**learned.worlds, **measured.worlds})
     with ExitStack() as stack:
@@ -98,9 +102,7 @@ def run(
         if calibration is not None:
             noise = read_calibration(calibration, judge=opened.judge).noise_margin
             resolved = replace(resolved, pairs=above_noise(resolved.pairs, noise))
-        best = run_rounds(
-            parent, config=resolved, round_data=round_data, judge=opened.judge, out_dir=out_dir, say=say
-        )
+        best = run_rounds(parent, config=resolved, round_data=round_data, judge=opened.judge, out_dir=out_dir, say=say)
     tell(best)
 
 

@@ -25,7 +25,12 @@ def make_world(
     from avcap.world import make
 
     truth = make.make_world(
-        out, num_clips=clips, seed=seed, difficulty=difficulty, domain=domain, num_workers=workers,
+        out,
+        num_clips=clips,
+        seed=seed,
+        difficulty=difficulty,
+        domain=domain,
+        num_workers=workers,
         progress=sys.stderr.isatty(),
-    )  # fmt: skip
+    )
     tell(truth)

@@ -29,9 +29,12 @@ class KnownClip(Protocol):
 
 
 def alignment_losses(
-    model: CaptioningModel, media_tokens: Sequence[MediaTokens], scenes: Sequence[Scene],
-    *, tokenizer: PreTrainedTokenizerBase,
-) -> Tensor:  # fmt: skip
+    model: CaptioningModel,
+    media_tokens: Sequence[MediaTokens],
+    scenes: Sequence[Scene],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Tensor:
     """-log p of each word that tells what a media token shows, p from connector output x word embeddings.
 
     Time is left out (`content_MD`): the token must say what, the time vector says when.

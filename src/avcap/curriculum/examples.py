@@ -1,12 +1,12 @@
-"""Tracks become lessons: a clip, cut and paired at random, with questions and the answers that are to be learned.
+"""Tracks become examples: a clip, cut and paired at random, with questions and the answers that are to be learned.
 
-Kinds of lesson (all answers but the SFT captions are clean):
-  slots       "What happens at 3s?" several times: nearly every target token is content
-  seen/heard  a caption of one modality, with or without the other being there
+Kinds of example (all answers but the SFT captions are clean):
+  seconds     "What happens at 3s?" several times: nearly every target token is content
+  visual, audio  a caption of one modality, with or without the other being there
   interval    a local caption of a cut
   questions   question answering
   captions    global captions as the imperfect annotator writes them (only audio-visual SFT)
-B lessons  L tokens  M media tokens of a lesson
+B examples  L tokens  M media tokens of an example
 """
 
 import random
@@ -31,7 +31,7 @@ MAX_QUESTION_CLIPS = 20  # looked at for one that can be asked about; tracks of 
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleMix:
-    """Share of each kind of lesson; they are normalised."""
+    """Share of each kind of example; they are normalised."""
 
     seconds: float = 0.0
     visual: float = 0.0
@@ -93,9 +93,11 @@ def pair_feature_tracks(video: FeatureTrack | None, audio: FeatureTrack | None, 
     base = video or audio
     assert base is not None, "a clip needs a picture track or a sound track"
     scene = replace(
-        base.scene, duration_s=end_s, visual=_until(video.scene.visual, end_s) if video else (),
+        base.scene,
+        duration_s=end_s,
+        visual=_until(video.scene.visual, end_s) if video else (),
         sounds=_until(audio.scene.sounds, end_s) if audio else (),
-    )  # fmt: skip
+    )
     media = MediaFeatures(
         vision_TNV=video.features[start_s:end_s] if video else None,
         frame_times_T=[float(second) for second in range(start_s, end_s)] if video else [],
@@ -113,7 +115,7 @@ def _until(atoms: tuple, end_s: int) -> tuple:
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleSampler:
-    """Draws lessons from tracks."""
+    """Draws examples from tracks."""
 
     feature_tracks: FeatureTracks
     mix: ExampleMix
@@ -123,15 +125,20 @@ class ExampleSampler:
     annotator: describe.Annotator = describe.Annotator()  # noqa: RUF009  (frozen)
 
     def examples(self, number: int, *, rng: random.Random) -> list[WorldExample]:
-        """Lessons for one batch, from tracks of one length: then little of the batch is padding."""
+        """Examples for one batch, from tracks of one length: then little of the batch is padding."""
         track_s = rng.choice([length for length, found in self.feature_tracks.video.items() for _ in found])
         return [self._example(track_s, rng) for _ in range(number)]
 
     def _example(self, track_s: int, rng: random.Random) -> WorldExample:
         kinds: dict[str, Callable[[int, random.Random], WorldExample]] = {
-            "seconds": self._seconds, "visual": self._visual, "audio": self._audio, "interval": self._interval,
-            "questions": self._questions, "captions": self._caption, "imperfect_intervals": self._imperfect_interval,
-        }  # fmt: skip
+            "seconds": self._seconds,
+            "visual": self._visual,
+            "audio": self._audio,
+            "interval": self._interval,
+            "questions": self._questions,
+            "captions": self._caption,
+            "imperfect_intervals": self._imperfect_interval,
+        }
         weights = [getattr(self.mix, kind) for kind in kinds]
         return rng.choices(list(kinds.values()), weights=weights)[0](track_s, rng)
 
@@ -216,7 +223,7 @@ def without_video(media: MediaFeatures) -> MediaFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class WorldExampleBatch:
-    """A microbatch of lessons: their answers, what each target tells, and what each clip shows."""
+    """A microbatch of examples: their answers, what each target tells, and what each clip shows."""
 
     answers: AnswerBatch
     kinds_T: tuple[str | None, ...]
@@ -246,7 +253,7 @@ class TokenWeights:
 def make_batches(
     examples: Sequence[WorldExample], *, encoder: ExampleEncoder, weights: TokenWeights, max_tokens: int | None = None
 ) -> list[WorldExampleBatch]:
-    """Lessons of one step -> its microbatches."""
+    """Examples of one step -> its microbatches."""
     words = [_answer_words(example, encoder) for example in examples]
     kinds = [[describe.token_kinds(answer) for answer in answers] for answers in words]
     end = encoder.tokenizer.eos_token
@@ -263,11 +270,13 @@ def make_batches(
     parts = divide([weighted.num_tokens for weighted in encoded], max_tokens=max_tokens)
     return [
         WorldExampleBatch(
-            answers=batch, kinds_T=tuple(kind for told in kinds[part] for answer in told for kind in answer),
-            scenes=tuple(example.scene for example in examples[part]), num_step_words=num_words,
+            answers=batch,
+            kinds_T=tuple(kind for told in kinds[part] for answer in told for kind in answer),
+            scenes=tuple(example.scene for example in examples[part]),
+            num_step_words=num_words,
         )
         for batch, part in zip(batches, parts, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def _answer_words(example: WorldExample, encoder: ExampleEncoder) -> list[list[str]]:

@@ -37,7 +37,7 @@ class FeatureTrackConfig:
     num_tracks: int = 2000
     """Picture tracks, and as many sound tracks."""
     num_held_out: int = 100
-    """Tracks of each kind that no lesson uses: the run's own check on how it does."""
+    """Tracks of each kind that no example uses: the run's own check on how it does."""
     difficulty: str = "standard"
     num_processes: int = 2
     """Processes that render and encode side by side."""
@@ -99,7 +99,9 @@ def make_feature_tracks(model_dir: Path, folder: Path, *, seed: int, config: Fea
             job.result()
 
 
-def load_feature_tracks(folder: Path, *, seed: int, config: FeatureTrackConfig, held_out: bool = False) -> FeatureTracks:
+def load_feature_tracks(
+    folder: Path, *, seed: int, config: FeatureTrackConfig, held_out: bool = False
+) -> FeatureTracks:
     """The tracks that `make_feature_tracks` wrote, in memory."""
     feature_tracks = FeatureTracks(video={}, audio={})
     for shard in _shards(config, seed=seed, held_out=held_out):

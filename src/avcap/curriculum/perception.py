@@ -112,10 +112,13 @@ class AudioBatches:
         scenes = [
             make_scene(
                 training_seed(self.seed, 2, self.stream, step, index),
-                sound_rate=self.sound_rate, say_share=self.say_share, seconds=seconds, domain=self.domain,
+                sound_rate=self.sound_rate,
+                say_share=self.say_share,
+                seconds=seconds,
+                domain=self.domain,
             )
             for index in range(self.clips_per_step)
-        ]  # fmt: skip
+        ]
         waveform_BS = torch.from_numpy(np.stack([render_audio(scene) for scene in scenes])).reshape(-1, 16_000)
         atoms = [atom for scene in scenes for atom in atoms_by_second(scene)]
         mel_BMF = log_mel(waveform_BS, num_mel_bins=self.num_mel_bins)

@@ -1,4 +1,4 @@
-"""The world as a source of examples: lessons drawn from its tracks, and how a stage is taught from them."""
+"""The world as a source of examples: examples drawn from its tracks, and how a stage learns from them."""
 
 import random
 from collections.abc import Sequence
@@ -31,22 +31,22 @@ from avcap.train.optim import OptimConfig
 from avcap.world.questions import question_kinds
 
 NUM_HELD_OUT_EXAMPLES = 48  # of each kind
-HELD_OUT_KINDS = ("slots", "seen", "heard", "interval")
+HELD_OUT_KINDS = ("seconds", "visual", "audio", "interval")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldFinetuneConfig:
-    """How a stage teaches from tracks of the world."""
+    """How a stage learns from tracks of the world."""
 
     mix: ExampleMix
-    """Which kinds of lesson, after the slot steps."""
+    """Which kinds of example, after the steps of seconds."""
     question_mix: QuestionMix = field(default_factory=QuestionMix)
-    """Which kinds of question, in lessons of questions."""
+    """Which kinds of question, in examples of questions."""
     second_steps: int = 0
-    """Steps at the start with slot lessons alone: nearly all they ask for is content, so it is learned soonest."""
+    """Steps at the start with examples of seconds alone: nearly all they ask for is content, so it is learned first."""
     seed: int = 0
     batch_size: int = 32
-    """Lessons a step."""
+    """Examples a step."""
     alignment_weight: float = 1.0
     """Weight of the bag-of-words loss on media tokens; without it single attributes stay at chance for long."""
     weights: TokenWeights = field(default_factory=TokenWeights)
@@ -62,16 +62,16 @@ class WorldFinetuneConfig:
     def source(
         self, model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, *, encoders: Path, shared_dir: Path
     ) -> "Curriculum":
-        """-> lessons for this model, from tracks in `shared_dir`, which the encoders in the folder `encoders` make."""
+        """-> examples for this model, from tracks in `shared_dir`, which the encoders in the folder `encoders` make."""
         torch.set_num_threads(1)  # matrices this small lose more to a second thread's start than it gives
-        feature_tracks_dir = shared_dir / f"tracks-{encoder_hash(model)}-{self.seed}"
+        feature_tracks_dir = shared_dir / f"feature-tracks-{encoder_hash(model)}-{self.seed}"
         make_feature_tracks(encoders, feature_tracks_dir, seed=self.seed, config=self.feature_tracks)
         return Curriculum(model=model, tokenizer=tokenizer, feature_tracks_dir=feature_tracks_dir, config=self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldExampleBatches:
-    """Step -> microbatches of lessons, the same ones every time."""
+    """Step -> microbatches of examples, the same ones every time."""
 
     encoder: ExampleEncoder
     feature_tracks: FeatureTracks
@@ -80,8 +80,8 @@ class WorldExampleBatches:
     def __call__(self, step: int) -> list[WorldExampleBatch]:
         mix = ExampleMix(seconds=1.0) if step < self.config.second_steps else self.config.mix
         rng = random.Random(f"lessons/{self.config.seed}/{step}")
-        teacher = ExampleSampler(feature_tracks=self.feature_tracks, mix=mix, question_mix=self.config.question_mix)
-        return self.collate(teacher.examples(self.config.batch_size, rng=rng))
+        sampler = ExampleSampler(feature_tracks=self.feature_tracks, mix=mix, question_mix=self.config.question_mix)
+        return self.collate(sampler.examples(self.config.batch_size, rng=rng))
 
     def collate(self, examples: Sequence[WorldExample]) -> list[WorldExampleBatch]:
         config = self.config
@@ -89,10 +89,15 @@ class WorldExampleBatches:
 
 
 class Curriculum:
-    """An ExampleSource (train.examples): lessons, the same ones for the same seed."""
+    """An ExampleSource (train.examples): examples, the same ones for the same seed."""
 
     def __init__(
-        self, *, model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, feature_tracks_dir: Path, config: WorldFinetuneConfig
+        self,
+        *,
+        model: CaptioningModel,
+        tokenizer: PreTrainedTokenizerFast,
+        feature_tracks_dir: Path,
+        config: WorldFinetuneConfig,
     ) -> None:
         self.model, self.tokenizer, self.config = model, tokenizer, config
         feature_tracks = load_feature_tracks(feature_tracks_dir, seed=config.seed, config=config.feature_tracks)
@@ -111,7 +116,7 @@ class Curriculum:
 
     @torch.no_grad()
     def held_out(self) -> dict[str, float]:
-        """Teacher-forced accuracy by kind of lesson and of word; of a kind of question, the share of right answers."""
+        """Teacher-forced accuracy by kind of example and of word; of a kind of question, the share of right answers."""
         self.model.eval()
         result: dict[str, float] = {}
         for kind, batch in self._held_out.items():
@@ -127,21 +132,29 @@ class Curriculum:
         return result
 
     def leave(self, folder: Path) -> None:
-        """Nothing: lessons are known from the configuration."""
+        """Nothing: examples are known from the configuration."""
 
 
 def held_out_batches(batches: WorldExampleBatches, *, feature_tracks_dir: Path) -> dict[str, WorldExampleBatch]:
-    """One batch of clean lessons of each kind, and of each kind of question, from tracks that are never taught."""
-    feature_tracks = load_feature_tracks(feature_tracks_dir, seed=batches.config.seed, config=batches.config.feature_tracks, held_out=True)
-    samplers = {kind: ExampleSampler(feature_tracks=feature_tracks, mix=ExampleMix(**{kind: 1.0})) for kind in HELD_OUT_KINDS}
+    """One batch of clean examples of each kind and of each kind of question, from tracks that nothing learns from."""
+    feature_tracks = load_feature_tracks(
+        feature_tracks_dir, seed=batches.config.seed, config=batches.config.feature_tracks, held_out=True
+    )
+    samplers = {
+        kind: ExampleSampler(feature_tracks=feature_tracks, mix=ExampleMix(**{kind: 1.0})) for kind in HELD_OUT_KINDS
+    }
     for kind in question_kinds():
         samplers[f"questions/{kind}"] = ExampleSampler(
-            feature_tracks=feature_tracks, mix=ExampleMix(questions=1.0), question_mix=only(kind), questions_per_example=2
+            feature_tracks=feature_tracks,
+            mix=ExampleMix(questions=1.0),
+            question_mix=only(kind),
+            questions_per_example=2,
         )
     return {
         kind: make_batches(
-            teacher.examples(NUM_HELD_OUT_EXAMPLES, rng=random.Random(f"held out/{kind}")),
-            encoder=batches.encoder, weights=batches.config.weights,
+            sampler.examples(NUM_HELD_OUT_EXAMPLES, rng=random.Random(f"held out/{kind}")),
+            encoder=batches.encoder,
+            weights=batches.config.weights,
         )[0]
-        for kind, teacher in samplers.items()
-    }  # fmt: skip
+        for kind, sampler in samplers.items()
+    }

@@ -37,7 +37,9 @@ def _read_released(path: Path) -> list[Sample]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); expected .jsonl of samples or a JSON list") from None
+        raise UserError(
+            f"{path}: cannot be read as JSON ({error}); expected .jsonl of samples or a JSON list"
+        ) from None
     if not isinstance(rows, list):
         raise UserError(f"{path}: got {type(rows).__name__}, expected a list of rows with video and conversations")
     return [_released_sample(path, index, row) for index, row in enumerate(rows)]
@@ -59,6 +61,9 @@ def _released_sample(path: Path, number: int, row: Any) -> Sample:
     for tag in MEDIA_TAGS:
         prompt = prompt.replace(tag, "")
     return Sample(
-        sample_id=str(row.get("id", number)), video=video, prompt=prompt.strip(), interval_s=interval,
+        sample_id=str(row.get("id", number)),
+        video=video,
+        prompt=prompt.strip(),
+        interval_s=interval,
         reference_caption=caption,
-    )  # fmt: skip
+    )

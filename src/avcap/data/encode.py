@@ -53,9 +53,7 @@ def encode_clip(
     encode_video = _encode_grids if isinstance(model, Salmonn2PlusForCaptioning) else _encode_frames
     times = None
     if model.config.time_text and len(clip.frame_times_T) and not has_audio:
-        times = time_text_ids(
-            tokenizer, num_frames=len(clip.frame_times_T), duration_s=clip.end_s - clip.start_s
-        )
+        times = time_text_ids(tokenizer, num_frames=len(clip.frame_times_T), duration_s=clip.end_s - clip.start_s)
     return MediaFeatures(
         **encode_video(model, clip, check),
         audio_KPA=_encode_audio(model, clip, check) if has_audio else None,
@@ -101,9 +99,7 @@ def _encode_grids(model: CaptioningModel, clip: Clip, check: Check) -> dict[str,
     return {"vision_TNV": vision_TNV, "frame_times_T": times_T[:: sizes.frames].tolist(), "grid": grid}
 
 
-def _in_pieces(
-    model: CaptioningModel, frames_TCHW: torch.Tensor, *, num_frames: int, check: Check
-) -> torch.Tensor:
+def _in_pieces(model: CaptioningModel, frames_TCHW: torch.Tensor, *, num_frames: int, check: Check) -> torch.Tensor:
     """Frames -> their vision features, so many frames at a time."""
     parts = []
     for part_TCHW in frames_TCHW.split(num_frames):

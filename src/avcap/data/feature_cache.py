@@ -33,15 +33,21 @@ from avcap.model.features import MediaFeatures, VisionGrid
 
 logger = logging.getLogger("avcap")
 
-FORMAT = 3
+FORMAT = 4
 SUFFIX = ".safetensors"
 STALE_S = 3600.0  # a file still written aside after so long is of a process that was killed
 SHRINK_TO = 0.9  # so that not every further clip has to make room
 # What changes the features without a change of the encoders' weights.
 _ENCODER_FIELDS = (
-    "vision_layers_dropped", "pool_position", "pool_mode", "pool_stride", "image_mean", "image_std", "chunk_s",
+    "vision_layers_dropped",
+    "pool_position",
+    "pool_mode",
+    "pool_stride",
+    "image_mean",
+    "image_std",
+    "chunk_s",
     "time_text",
-)  # fmt: skip
+)
 _TENSORS = ("vision_TNV", "lead_in_NV", "audio_KPA", "audio_queries_UQ")
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -198,11 +204,16 @@ def _bytes_of(clip: EncodedClip, *, dtype: torch.dtype) -> bytes:
     media = clip.media
     tensors = {name: _stored(tensor, dtype) for name, tensor in _tensors(media).items()}
     facts = {
-        "frame_times_T": list(media.frame_times_T), "audio_seconds": media.audio_seconds, "start_s": media.start_s,
+        "frame_times_T": list(media.frame_times_T),
+        "audio_seconds": media.audio_seconds,
+        "start_s": media.start_s,
         "time_text_ids": None if media.time_text_ids is None else [list(ids) for ids in media.time_text_ids],
-        "grid": None if media.grid is None else asdict(media.grid), "duration_s": clip.duration_s,
-        "num_bad_packets": clip.num_bad_packets, "world_score": clip.world_score, "notes": list(clip.notes),
-    }  # fmt: skip
+        "grid": None if media.grid is None else asdict(media.grid),
+        "duration_s": clip.duration_s,
+        "num_bad_packets": clip.num_bad_packets,
+        "world_score": clip.world_score,
+        "notes": list(clip.notes),
+    }
     text = json.dumps(facts)
     return save(tensors, metadata={"facts": text, "hash": _content(tensors, text)})
 

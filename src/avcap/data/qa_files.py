@@ -31,14 +31,27 @@ VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".f
 WORLD_OPTIONS = 4
 
 MVBENCH_FOLDERS = {
-    "action_sequence": "star", "action_prediction": "star", "object_interaction": "star", "action_antonym": "ssv2",
-    "fine_grained_action": "Moments_in_Time", "unexpected_action": "FunQA", "object_existence": "clevrer",
-    "object_shuffle": "perception", "moving_direction": "clevrer", "action_localization": "sta",
-    "scene_transition": "scene_qa", "action_count": "perception", "moving_count": "clevrer",
-    "moving_attribute": "clevrer", "state_change": "perception", "fine_grained_pose": "nturgbd",
-    "character_order": "perception", "egocentric_navigation": "vlnqa", "episodic_reasoning": "tvqa",
+    "action_sequence": "star",
+    "action_prediction": "star",
+    "object_interaction": "star",
+    "action_antonym": "ssv2",
+    "fine_grained_action": "Moments_in_Time",
+    "unexpected_action": "FunQA",
+    "object_existence": "clevrer",
+    "object_shuffle": "perception",
+    "moving_direction": "clevrer",
+    "action_localization": "sta",
+    "scene_transition": "scene_qa",
+    "action_count": "perception",
+    "moving_count": "clevrer",
+    "moving_attribute": "clevrer",
+    "state_change": "perception",
+    "fine_grained_pose": "nturgbd",
+    "character_order": "perception",
+    "egocentric_navigation": "vlnqa",
+    "episodic_reasoning": "tvqa",
     "counterfactual_inference": "clevrer",
-}  # fmt: skip
+}
 """Task -> how the folder of its source begins: several sources have a video_1.mp4."""
 
 
@@ -141,9 +154,11 @@ def _guess_format(file: Path) -> str:
     first = next(iter(data.values() if isinstance(data, dict) else data), None)
     fields = set(first) if isinstance(first, dict) else set()
     signs = {
-        "worldsense": {"task0"}, "dailyomni": {"Question", "Choice"}, "mvbench": {"video", "candidates"},
+        "worldsense": {"task0"},
+        "dailyomni": {"Question", "Choice"},
+        "mvbench": {"video", "candidates"},
         "videomme": {"questions", "sub_category"},
-    }  # fmt: skip
+    }
     for name, sign in (*signs.items(), ("videomme", {"videoID", "options"})):
         if sign <= fields:
             return name
@@ -189,10 +204,11 @@ class VideoFolder:
     def find(self, name: str, within: str = "") -> Path:
         """Name with or without suffix -> the file; `within`: one folder of its path begins so. LookupError with why."""
         hits = self._by_name.get(name) or self._by_name.get(Path(name).name, [])
-        named = [
-            file for file in hits
-            if any(part.startswith(within) for part in file.relative_to(self.folder).parts[:-1])
-        ] if within else hits  # fmt: skip
+        named = (
+            [file for file in hits if any(part.startswith(within) for part in file.relative_to(self.folder).parts[:-1])]
+            if within
+            else hits
+        )
         hits = named or hits
         if not hits:
             raise LookupError(f"no video called {name} below {self.folder}")
@@ -229,9 +245,17 @@ _OPTION_LETTER = re.compile(r"^\s*\(?([A-Z])\)?\s*[.:)]\s*")
 
 
 def _choice_question(
-    *, question_id: str, video: str, kind: str, text: str, options: Iterable[Any], answer: str | int, find: Find,
-    within: str = "", interval_s: tuple[float, float] | None = None,
-) -> VideoQuestion | QuestionProblem:  # fmt: skip
+    *,
+    question_id: str,
+    video: str,
+    kind: str,
+    text: str,
+    options: Iterable[Any],
+    answer: str | int,
+    find: Find,
+    within: str = "",
+    interval_s: tuple[float, float] | None = None,
+) -> VideoQuestion | QuestionProblem:
     """The fields of a row -> a question with its video found; `answer`: letter, index or text of the right option."""
     plain = _without_letters([str(option).strip() for option in options])
     try:
@@ -242,9 +266,15 @@ def _choice_question(
     if any(part.endswith("_segment") for part in path.parts):
         interval_s = None  # this copy of MVBench has its videos cut already
     return VideoQuestion(
-        question_id=question_id, video=str(path), kind=kind, text=text.strip(), options=tuple(plain),
-        answer=plain[index], answer_index=index, interval_s=interval_s,
-    )  # fmt: skip
+        question_id=question_id,
+        video=str(path),
+        kind=kind,
+        text=text.strip(),
+        options=tuple(plain),
+        answer=plain[index],
+        answer_index=index,
+        interval_s=interval_s,
+    )
 
 
 def _without_letters(options: list[str]) -> list[str]:
@@ -291,9 +321,14 @@ def _video_mme(file: Path, find: Find) -> Found:
         video = row.get("videoID") or row["video_id"]
         for question in row.get("questions", [row]):
             yield _choice_question(
-                question_id=question["question_id"], video=video, kind=question["task_type"], find=find,
-                text=question["question"], options=question["options"], answer=question["answer"],
-            )  # fmt: skip
+                question_id=question["question_id"],
+                video=video,
+                kind=question["task_type"],
+                find=find,
+                text=question["question"],
+                options=question["options"],
+                answer=question["answer"],
+            )
 
     yield from _rows(file, rows, read)
 
@@ -301,9 +336,14 @@ def _video_mme(file: Path, find: Find) -> Found:
 def _next_qa(file: Path, find: Find) -> Found:
     def read(row: dict[str, str]) -> Found:
         yield _choice_question(
-            question_id=f"{row['video']}-{row['qid']}", video=row["video"], kind=row["type"], text=row["question"],
-            options=[row[f"a{index}"] for index in range(5)], answer=int(row["answer"]), find=find,
-        )  # fmt: skip
+            question_id=f"{row['video']}-{row['qid']}",
+            video=row["video"],
+            kind=row["type"],
+            text=row["question"],
+            options=[row[f"a{index}"] for index in range(5)],
+            answer=int(row["answer"]),
+            find=find,
+        )
 
     try:
         with open(file, encoding="utf-8", newline="") as handle:
@@ -319,10 +359,16 @@ def _mv_bench(file: Path, find: Find) -> Found:
     def read(row: dict[str, Any]) -> Found:
         has_interval = row.get("start") is not None and row.get("end") is not None
         yield _choice_question(
-            question_id=f"{file.stem}-{next(numbers)}", video=row["video"], kind=file.stem, text=row["question"],
-            options=row["candidates"], answer=row["answer"], find=find, within=MVBENCH_FOLDERS.get(file.stem, ""),
+            question_id=f"{file.stem}-{next(numbers)}",
+            video=row["video"],
+            kind=file.stem,
+            text=row["question"],
+            options=row["candidates"],
+            answer=row["answer"],
+            find=find,
+            within=MVBENCH_FOLDERS.get(file.stem, ""),
             interval_s=(float(row["start"]), float(row["end"])) if has_interval else None,
-        )  # fmt: skip
+        )
 
     yield from _rows(file, _read_json(file), read)
 
@@ -333,9 +379,14 @@ def _world_sense(file: Path, find: Find) -> Found:
         for name, task in tasks.items():
             if re.fullmatch(r"task\d+", name):
                 yield _choice_question(
-                    question_id=f"{video}-{name}", video=video, kind=task["task_type"], text=task["question"],
-                    options=task["candidates"], answer=task["answer"], find=find,
-                )  # fmt: skip
+                    question_id=f"{video}-{name}",
+                    video=video,
+                    kind=task["task_type"],
+                    text=task["question"],
+                    options=task["candidates"],
+                    answer=task["answer"],
+                    find=find,
+                )
 
     yield from _rows(file, dict(_read_json(file)).items(), read)
 
@@ -351,9 +402,14 @@ def _daily_omni(file: Path, find: Find) -> Found:
 
     def read(row: dict[str, Any]) -> Found:
         yield _choice_question(
-            question_id=f"{row['video_id']}-{next(numbers)}", video=row["video_id"], kind=row["Type"],
-            text=row["Question"], options=row["Choice"], answer=row["Answer"], find=find_video,
-        )  # fmt: skip
+            question_id=f"{row['video_id']}-{next(numbers)}",
+            video=row["video_id"],
+            kind=row["Type"],
+            text=row["Question"],
+            options=row["Choice"],
+            answer=row["Answer"],
+            find=find_video,
+        )
 
     yield from _rows(file, _read_json(file), read)
 
@@ -379,9 +435,13 @@ def _world(file: Path, find: Find) -> Found:
                 yield QuestionProblem(question_id=question.question_id, video=truth.video, reason=str(error))
                 continue
             plain = VideoQuestion(
-                question_id=question.question_id, video=str(video), kind=question.kind, text=question.text,
-                answer=question.answer, needs=question.needs,
-            )  # fmt: skip
+                question_id=question.question_id,
+                video=str(video),
+                kind=question.kind,
+                text=question.text,
+                answer=question.answer,
+                needs=question.needs,
+            )
             wrong = sorted(answers[question.kind] - {question.answer})
             told = " ".join(event.text for event in truth.events)
             yield _with_options(plain, others=wrong, near=[answer for answer in wrong if _bare(answer) in told])
@@ -411,6 +471,10 @@ def _with_options(plain: VideoQuestion, *, others: list[str], near: list[str]) -
 
 
 FORMATS: dict[str, Callable[[Path, Find], Found]] = {
-    "world": _world, "videomme": _video_mme, "nextqa": _next_qa, "mvbench": _mv_bench, "worldsense": _world_sense,
+    "world": _world,
+    "videomme": _video_mme,
+    "nextqa": _next_qa,
+    "mvbench": _mv_bench,
+    "worldsense": _world_sense,
     "dailyomni": _daily_omni,
-}  # fmt: skip
+}

@@ -27,9 +27,13 @@ def build_word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     )
     core.decoder = _decoder()
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=PAD, eos_token=END, unk_token=UNKNOWN,
-        additional_special_tokens=[USER, ASSISTANT], clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        tokenizer_object=core,
+        pad_token=PAD,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        additional_special_tokens=[USER, ASSISTANT],
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def _decoder() -> decoders.Decoder:

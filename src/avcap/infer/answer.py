@@ -1,7 +1,7 @@
 """Questions about a clip: it is decoded, encoded and read once, however many questions are asked about it.
 
-    Clip --look--> LookedAt --reply--> texts                 (what the model writes, greedily)
-                            --score--> log-probabilities     (how likely it finds answers that are given)
+Clip --look--> LookedAt --reply--> texts                 (what the model writes, greedily)
+                        --score--> log-probabilities     (how likely it finds answers that are given)
 """
 
 from collections.abc import Iterator, Sequence
@@ -81,9 +81,12 @@ class Answerer:
         prefix = read_prefix(self.model, (shared_ids, tokens))
         seen = Seen(
             frames=tokens.num_frames,
-            audio_seconds=round(media.audio_seconds, 3) if tokens.num_audio else 0.0, visual_tokens=tokens.num_visual,
-            audio_tokens=tokens.num_audio, bad_packets=clip.num_bad_packets, notes=clip.notes,
-        )  # fmt: skip
+            audio_seconds=round(media.audio_seconds, 3) if tokens.num_audio else 0.0,
+            visual_tokens=tokens.num_visual,
+            audio_tokens=tokens.num_audio,
+            bad_packets=clip.num_bad_packets,
+            notes=clip.notes,
+        )
         return LookedAt(clip=clip, prefix=prefix, seen=seen)
 
     def _check_length(self, path: str, *, num_tokens: int) -> None:
@@ -98,9 +101,12 @@ class Answerer:
     def reply(self, looked: LookedAt, prompts: Sequence[str], *, max_new_tokens: int) -> list[Reply]:
         """A clip and prompts -> the model's reply to each."""
         answers = generate_after(
-            self.model, looked.prefix, [self._ending(prompt) for prompt in prompts], max_new_tokens=max_new_tokens,
+            self.model,
+            looked.prefix,
+            [self._ending(prompt) for prompt in prompts],
+            max_new_tokens=max_new_tokens,
             eos_ids=self.captioner.end_ids,
-        )  # fmt: skip
+        )
         return [self._text(answer) for answer in answers]
 
     def letter_scores(self, looked: LookedAt, questions: Sequence[VideoQuestion]) -> list[list[float]]:
@@ -120,10 +126,12 @@ class Answerer:
         asked = [(self._ending(question.text), option) for question in questions for option in question.options]
         scores = iter(
             score_after(
-                self.model, looked.prefix, [ending for ending, _ in asked],
+                self.model,
+                looked.prefix,
+                [ending for ending, _ in asked],
                 [self._answer_ids(option) for _, option in asked],
             )
-        )  # fmt: skip
+        )
         return [[next(scores) for _ in question.options] for question in questions]
 
     def _letter_id(self, letter: str) -> int:

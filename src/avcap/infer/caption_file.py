@@ -69,6 +69,8 @@ def _row(line: str) -> Row:
 
 
 ROWS = LineFormat[Row](
-    what="row of captions", parse=_row, dump=to_json,
+    what="row of captions",
+    parse=_row,
+    dump=to_json,
     starts=(*line_format(Caption).starts, *line_format(CaptionError).starts),
-)  # fmt: skip
+)

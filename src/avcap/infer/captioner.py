@@ -185,8 +185,10 @@ class Captioner:
         """
         decoding = Decoding(
             max_new_tokens=self.settings.max_new_tokens if max_new_tokens is None else max_new_tokens,
-            temperature=temperature, top_p=top_p, seed=seed,
-        )  # fmt: skip
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+        )
         if self.official:
             decoding = official_decoding(decoding, self.folder)
         request = Request(
@@ -324,9 +326,12 @@ class Captioner:
             )
         world_score = None if self.world_check is None else self.world_check.score(clip, check=check)
         return EncodedClip(
-            media=media, duration_s=clip.duration_s, num_bad_packets=clip.num_bad_packets, world_score=world_score,
+            media=media,
+            duration_s=clip.duration_s,
+            num_bad_packets=clip.num_bad_packets,
+            world_score=world_score,
             notes=clip.notes,
-        )  # fmt: skip
+        )
 
     def _ask_or_error(self, video: EncodedVideo, *, request: Request) -> _Asked | CaptionError:
         try:

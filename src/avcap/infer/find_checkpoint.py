@@ -39,8 +39,8 @@ def find_checkpoint(model: str | Path) -> Path:
         return path
     known = ", ".join(names) or "none in this installation"
     raise UserError(
-        f"model {str(model)!r}: no model of that name and no such folder; expected the path of a checkpoint folder or a "
-        f"shipped model ({known})"
+        f"model {str(model)!r}: no model of that name and no such folder; expected the path of a checkpoint folder or "
+        f"a shipped model ({known})"
     )
 
 

@@ -234,19 +234,25 @@ def read_prefix(model: CaptioningModel, prompt: Prompt) -> Prefix:
 
 
 def generate_after(
-    model: CaptioningModel, prefix: Prefix, endings: Sequence[Sequence[int]], *, max_new_tokens: int,
+    model: CaptioningModel,
+    prefix: Prefix,
+    endings: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
     eos_ids: Collection[int],
-) -> list[Generated]:  # fmt: skip
+) -> list[Generated]:
     """A prefix and the endings (text ids) of B prompts -> the greedy answer to each, as `generate` gives it."""
     if not endings:
         return []
     read = _read_after(model, prefix, endings, num_logits=1)
     logits_RV = read.logits_BKV[:, -1]
     rows = _Rows(
-        memory=OwnPrompts(read.cache, read.mask_BL), position_R=read.position_B, logits_RV=logits_RV,
+        memory=OwnPrompts(read.cache, read.mask_BL),
+        position_R=read.position_B,
+        logits_RV=logits_RV,
         uniform_RS=_draw([0] * len(endings), num_steps=max_new_tokens).to(model.device),
         penalized_RV=torch.zeros_like(logits_RV, dtype=torch.bool),
-    )  # fmt: skip
+    )
     return _write(model, rows, choice=_Choice(), ends=_Ends(max_new_tokens=max_new_tokens, eos_ids=eos_ids))
 
 
@@ -273,9 +279,7 @@ def score_after(
 
 
 @torch.no_grad()
-def _read_after(
-    model: CaptioningModel, prefix: Prefix, texts: Sequence[Sequence[int]], *, num_logits: int
-) -> _Read:
+def _read_after(model: CaptioningModel, prefix: Prefix, texts: Sequence[Sequence[int]], *, num_logits: int) -> _Read:
     """Reads texts behind a copy of the prefix. They are padded on the left, between it and them, and masked there."""
     longest = max(map(len, texts))
     ids_BL = torch.tensor([[0] * (longest - len(ids)) + list(ids) for ids in texts], device=model.device)
@@ -293,9 +297,11 @@ def _read_after(
         **cache_argument(cache),
     )
     return _Read(
-        cache=cache_of(output), mask_BL=mask_BL, position_B=prefix.following + length_B,
+        cache=cache_of(output),
+        mask_BL=mask_BL,
+        position_B=prefix.following + length_B,
         logits_BKV=output.logits.float(),
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()

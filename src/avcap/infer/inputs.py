@@ -10,10 +10,41 @@ from pathlib import Path
 from avcap.errors import UserError
 
 MEDIA_SUFFIXES = frozenset(
-    [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".f4v", ".wmv", ".asf", ".ts", ".m2ts", ".mts", ".mpg",
-     ".mpeg", ".vob", ".ogv", ".3gp", ".3g2", ".mxf", ".gif",
-     ".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".wma", ".aiff", ".aif"]
-)  # fmt: skip
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".flv",
+        ".f4v",
+        ".wmv",
+        ".asf",
+        ".ts",
+        ".m2ts",
+        ".mts",
+        ".mpg",
+        ".mpeg",
+        ".vob",
+        ".ogv",
+        ".3gp",
+        ".3g2",
+        ".mxf",
+        ".gif",
+        ".wav",
+        ".mp3",
+        ".m4a",
+        ".aac",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".wma",
+        ".aiff",
+        ".aif",
+    ]
+)
 """What is looked at in a folder. A file that is named itself may have any suffix."""
 LIST_SUFFIX = ".txt"
 

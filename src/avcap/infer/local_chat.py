@@ -55,18 +55,23 @@ class LocalLLM:
                 f"with a longer context"
             )
         decoding = GenerationConfig(
-            max_new_tokens=max_tokens, do_sample=temperature > 0, eos_token_id=self._end_ids,
-            pad_token_id=self._end_ids[0], **({"temperature": temperature, "top_k": 0} if temperature > 0 else {}),
-        )  # fmt: skip
+            max_new_tokens=max_tokens,
+            do_sample=temperature > 0,
+            eos_token_id=self._end_ids,
+            pad_token_id=self._end_ids[0],
+            **({"temperature": temperature, "top_k": 0} if temperature > 0 else {}),
+        )
         devices = [self._model.device] if self._model.device.type == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
             all_BL = self._model.generate(ids_BL, attention_mask=torch.ones_like(ids_BL), generation_config=decoding)
         written = all_BL[0, num_input:].tolist()
         return LocalAnswer(
-            text=self._tokenizer.decode(written, skip_special_tokens=True), finished=written[-1] in self._end_ids,
-            input_tokens=num_input, output_tokens=len(written),
-        )  # fmt: skip
+            text=self._tokenizer.decode(written, skip_special_tokens=True),
+            finished=written[-1] in self._end_ids,
+            input_tokens=num_input,
+            output_tokens=len(written),
+        )
 
     def _encode(self, turns: Sequence[tuple[str, str]]) -> torch.Tensor:
         messages = [{"role": role, "content": self._defused(text)} for role, text in turns]

@@ -1,6 +1,6 @@
 """What a released model is fed by the published rules and by ours, side by side: nothing but headers of it is read.
 
-    file -> read twice -> encoders that compute nothing -> order, positions and prompt -> Fed "official", Fed "default"
+file -> read twice -> encoders that compute nothing -> order, positions and prompt -> Fed "official", Fed "default"
 """
 
 # T frames, or temporal grids (of _TNV)  C channels  H, W pixels  L ids of a prompt  3 position axes
@@ -109,9 +109,13 @@ class Fed:
 
 
 def audit_official(
-    video: str, folder: Path, *, interval_s: Interval | None = None, prompt: str | None = None,
+    video: str,
+    folder: Path,
+    *,
+    interval_s: Interval | None = None,
+    prompt: str | None = None,
     deadline_s: float = 120.0,
-) -> tuple[Fed, Fed]:  # fmt: skip
+) -> tuple[Fed, Fed]:
     """File, or an interval of it, and checkpoint folder -> what the model is fed: official, default.
 
     UserError as captioning would raise.
@@ -125,13 +129,19 @@ def audit_official(
     tokenizer = load_tokenizer(source.checkpoint.path, source.config)
     model = _without_encoders(skeleton(source))
     expected = clip_request(
-        source.config, video, fps=settings.fps, max_frames=settings.max_frames, interval_s=interval_s,
-        with_video=True, with_audio=True,
-    )  # fmt: skip
+        source.config,
+        video,
+        fps=settings.fps,
+        max_frames=settings.max_frames,
+        interval_s=interval_s,
+        with_video=True,
+        with_audio=True,
+    )
     fed = []
     for name, request, fields in (
-        ("official", official_clip_request(expected, source.config), official), ("default", expected, ours)
-    ):  # fmt: skip
+        ("official", official_clip_request(expected, source.config), official),
+        ("default", expected, ours),
+    ):
         clip = decode(request, deadline_s=deadline_s)
         check_clip(clip, interval_s=interval_s)
         span_s = None if interval_s is None else span_asked(interval_s, duration_s=clip.duration_s)
@@ -142,9 +152,15 @@ def audit_official(
 
 
 def _feed(
-    model: Any, clip: Clip, *, tokenizer: PreTrainedTokenizerBase, settings: CaptionerSettings, span_s: Interval | None,
-    prompt: str | None, name: str,
-) -> Fed:  # fmt: skip
+    model: Any,
+    clip: Clip,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: CaptionerSettings,
+    span_s: Interval | None,
+    prompt: str | None,
+    name: str,
+) -> Fed:
     """A clip as one of the two ways reads it -> what the model is fed."""
     media = encode_clip(model, clip, tokenizer=tokenizer)
     if name == "official":

@@ -18,9 +18,12 @@ from avcap.model.plus_configuration import Salmonn2PlusConfig
 
 # Dials of our models that no published one has -> the value without them.
 _OURS = {
-    "frame_difference": False, "connector_norm": False, "time_vectors": False, "type_vectors": False,
+    "frame_difference": False,
+    "connector_norm": False,
+    "time_vectors": False,
+    "type_vectors": False,
     "padded_audio": True,
-}  # fmt: skip
+}
 _BACKBONES = ("qwen2", "qwen2_5_vl_text")
 
 

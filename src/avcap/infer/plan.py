@@ -62,9 +62,14 @@ class Plan:
 
 
 def plan(
-    model: Path, *, seconds: float, frame_size: tuple[int, int] = (720, 1280), dtype: torch.dtype = torch.float32,
-    placement: DevicePlacement | None = None, train: bool = False,
-) -> Plan:  # fmt: skip
+    model: Path,
+    *,
+    seconds: float,
+    frame_size: tuple[int, int] = (720, 1280),
+    dtype: torch.dtype = torch.float32,
+    placement: DevicePlacement | None = None,
+    train: bool = False,
+) -> Plan:
     """Checkpoint folder and a video's length and frame (height, width) -> what captioning it takes."""
     placement = placement or DevicePlacement()
     source = open_source(model)
@@ -74,9 +79,7 @@ def plan(
     frames = len(frame_instants(start_s=0.0, end_s=seconds, fps=settings.fps, max_frames=settings.max_frames))
     media, patches = _features(config, seconds=seconds, frames=frames, frame_size=frame_size)
     placeholders = bones.placeholders(media)
-    ids, _ = encode_chat(
-        tokenizer, [(settings.prompts.global_caption, None)], placeholders, ChatStyle(**config.chat)
-    )
+    ids, _ = encode_chat(tokenizer, [(settings.prompts.global_caption, None)], placeholders, ChatStyle(**config.chat))
     new_tokens = settings.max_new_tokens
     num_weights = sum(weight.numel() for weight in bones.parameters())
     weights = needed_bytes(num_weights, dtype=dtype, placement=placement)
@@ -85,21 +88,24 @@ def plan(
     flops += 2 * sum(weight.numel() for weight in bones.vision_tower.parameters()) * patches
     speed, bandwidth = _machine(placement.device, dtype)
     return Plan(
-        frames=frames, visual_tokens=ids.count(VISUAL_ID), audio_tokens=ids.count(AUDIO_ID),
-        text_tokens=len(ids) - ids.count(VISUAL_ID) - ids.count(AUDIO_ID), new_tokens=new_tokens,
-        num_weights=num_weights, weight_bytes=weights, cache_bytes=cache,
+        frames=frames,
+        visual_tokens=ids.count(VISUAL_ID),
+        audio_tokens=ids.count(AUDIO_ID),
+        text_tokens=len(ids) - ids.count(VISUAL_ID) - ids.count(AUDIO_ID),
+        new_tokens=new_tokens,
+        num_weights=num_weights,
+        weight_bytes=weights,
+        cache_bytes=cache,
         activation_bytes=max(
             encoding_bytes(config, patches, frames=frames, dtype=dtype), reading_bytes(config, len(ids), dtype=dtype)
         ),
         training_bytes=training_bytes(config, len(ids) + new_tokens, dtype=dtype) if train else 0,
         seconds=(3 if train else 1) * flops / (REACHED * speed) + (0 if train else new_tokens * weights / bandwidth),
         judge_calls=(1, 2),
-    )  # fmt: skip
+    )
 
 
-def _features(
-    config: Any, *, seconds: float, frames: int, frame_size: tuple[int, int]
-) -> tuple[MediaFeatures, int]:
+def _features(config: Any, *, seconds: float, frames: int, frame_size: tuple[int, int]) -> tuple[MediaFeatures, int]:
     """Config and a video -> features of the right shape without values, and how many patches the tower sees."""
     chunks = math.ceil(seconds / config.chunk_s)
     positions, width = config.audio_config.max_source_positions, config.audio_config.d_model

@@ -77,8 +77,8 @@ class Request:
         for name, value in expected.items():
             if found[name] != value:
                 raise UserError(
-                    f"got captions of {name} {found[name]!r} in it, and {value!r} now; expected one file for one way of "
-                    "captioning; choose another --out"
+                    f"got captions of {name} {found[name]!r} in it, and {value!r} now; expected one file for one way "
+                    "of captioning; choose another --out"
                 )
 
 
@@ -86,4 +86,6 @@ def check_interval(interval_s: Interval) -> None:
     """Raises UserError unless 0 <= start < end."""
     start_s, end_s = interval_s
     if not 0 <= start_s < end_s:
-        raise UserError(f"got the interval {start_s:g} to {end_s:g} s, expected a start of 0 or more and an end after it")
+        raise UserError(
+            f"got the interval {start_s:g} to {end_s:g} s, expected a start of 0 or more and an end after it"
+        )

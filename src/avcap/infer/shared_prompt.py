@@ -44,9 +44,12 @@ class OwnPrompts:
         """The next token of each row -> logits of the one after it (R, V)."""
         self._mask_RL = torch.cat([self._mask_RL, torch.ones_like(self._mask_RL[:, :1])], dim=1)
         output = language_model(
-            input_ids=ids_R[:, None], attention_mask=self._mask_RL, position_ids=positions_R[:, None],
-            use_cache=True, **cache_argument(self._cache),
-        )  # fmt: skip
+            input_ids=ids_R[:, None],
+            attention_mask=self._mask_RL,
+            position_ids=positions_R[:, None],
+            use_cache=True,
+            **cache_argument(self._cache),
+        )
         return output.logits[:, -1].float()
 
 
@@ -84,9 +87,12 @@ class SharedPrompts:
         """The next token of each row -> logits of the one after it (R, V)."""
         with _shared_prompt_attention(language_model):
             output = language_model(
-                input_ids=ids_R[:, None], position_ids=positions_R[:, None], use_cache=True,
-                shared_prompts=self, **cache_argument(self._written),
-            )  # fmt: skip
+                input_ids=ids_R[:, None],
+                position_ids=positions_R[:, None],
+                use_cache=True,
+                shared_prompts=self,
+                **cache_argument(self._written),
+            )
         return output.logits[:, -1].float()
 
     def _set_rows(self, prompt_of: list[int]) -> None:
@@ -129,9 +135,13 @@ class Attended:
 
 
 def attend(
-    query_BHQE: torch.Tensor, key_BHKE: torch.Tensor, value_BHKE: torch.Tensor, *, scaling: float,
+    query_BHQE: torch.Tensor,
+    key_BHKE: torch.Tensor,
+    value_BHKE: torch.Tensor,
+    *,
+    scaling: float,
     hidden_BK: torch.Tensor | None = None,
-) -> Attended:  # fmt: skip
+) -> Attended:
     """Queries against keys, all of which they see but the hidden ones; softmax in float32."""
     scores_BHQK = (query_BHQE * scaling @ key_BHKE.transpose(2, 3)).float()
     if hidden_BK is not None:
@@ -150,9 +160,16 @@ def merge(one: Attended, other: Attended) -> torch.Tensor:
 
 
 def _attend_prompt_and_own(
-    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-    attention_mask: torch.Tensor | None, *, scaling: float, shared_prompts: SharedPrompts, **unused: Any,
-) -> tuple[torch.Tensor, None]:  # fmt: skip
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float,
+    shared_prompts: SharedPrompts,
+    **unused: Any,
+) -> tuple[torch.Tensor, None]:
     """The attention of one layer, as `transformers` calls it: query (R, HG, 1, E), own key and value (R, H, S, E)."""
     num_rows, num_query_heads, num_queries, width = query.shape
     assert num_queries == 1, f"got {num_queries} new tokens of a row, expected one at a time"

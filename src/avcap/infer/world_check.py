@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from avcap import v0_1
 from avcap.errors import UserError
 from avcap.media.clip import Clip
 from avcap.media.deadline import Check, no_check
@@ -125,7 +126,7 @@ class WorldCheck:
         if not path.exists():
             return None
         try:
-            tensors = load_file(path)
+            tensors = {v0_1.world_check_name(name): tensor for name, tensor in load_file(path).items()}
             parts = {
                 name: Familiarity(**{key: tensors[f"{name}.{key}"] for key in Familiarity.__dataclass_fields__})
                 for name in ("video", "audio")
@@ -160,9 +161,7 @@ def _quantiles(values_T: torch.Tensor, quantiles: tuple[float, ...]) -> torch.Te
     return torch.quantile(values_T.flatten(1), torch.tensor(quantiles), dim=1).T
 
 
-def audio_statistics(
-    waveform_S: torch.Tensor, *, start_s: float = 0.0, check: Check = no_check
-) -> torch.Tensor:
+def audio_statistics(waveform_S: torch.Tensor, *, start_s: float = 0.0, check: Check = no_check) -> torch.Tensor:
     """Waveform that begins at `start_s` -> (K, F): the spectrum at the two edges of every whole second.
 
     A sound of the world begins just after a whole second and is over before the next, so there only the background is

@@ -127,9 +127,13 @@ class QaMetrics:
 
 
 def compute_qa_metrics(
-    questions: Sequence[VideoQuestion], answers: Iterable[Answer], *, scoring: Scoring, unanswered: dict[str, str],
+    questions: Sequence[VideoQuestion],
+    answers: Iterable[Answer],
+    *,
+    scoring: Scoring,
+    unanswered: dict[str, str],
     is_world: bool,
-) -> QaMetrics:  # fmt: skip
+) -> QaMetrics:
     """Questions and answers -> accuracies with 95 % intervals over videos. `is_world`: its own chance levels hold."""
     by_method: dict[Method, list[Answer]] = defaultdict(list)
     for answer in answers:
@@ -164,9 +168,12 @@ def qa_metrics_to_dict(metrics: QaMetrics) -> dict[str, Any]:
 
 
 def _method_metrics(
-    of_id: dict[str, VideoQuestion], answers: list[Answer], *, scoring: Scoring,
+    of_id: dict[str, VideoQuestion],
+    answers: list[Answer],
+    *,
+    scoring: Scoring,
     chance_of: Callable[[VideoQuestion], float | None],
-) -> MethodMetrics:  # fmt: skip
+) -> MethodMetrics:
     plain = [answer for answer in answers if answer.rotation == 0]
     kinds = ["all", *sorted({of_id[answer.question_id].kind for answer in plain})]
     rates = accuracies(plain, groups=[_of_kind(kind, of_id) for kind in kinds])
@@ -176,9 +183,11 @@ def _method_metrics(
         chances = [chance_of(of_id[answer.question_id]) for answer in of_kind]
         known = [chance for chance in chances if chance is not None]
         by_kind[kind] = KindAccuracy(
-            accuracy=rate, chance=sum(known) / len(known) if known and len(known) == len(chances) else None,
-            num_questions=len(of_kind), num_right=sum(answer.is_right for answer in of_kind),
-        )  # fmt: skip
+            accuracy=rate,
+            chance=sum(known) / len(known) if known and len(known) == len(chances) else None,
+            num_questions=len(of_kind),
+            num_right=sum(answer.is_right for answer in of_kind),
+        )
     with_options = [answer for answer in plain if of_id[answer.question_id].options]
     return MethodMetrics(
         by_kind=by_kind,
@@ -227,11 +236,13 @@ def _rotated(answers: list[Answer]) -> RotatedAccuracy:
         by_question[answer.question_id].append(answer)
     in_all = [
         Answer(
-            question_id=question_id, video=found[0].video, method=found[0].method,
+            question_id=question_id,
+            video=found[0].video,
+            method=found[0].method,
             is_right=all(answer.is_right for answer in found),
         )
         for question_id, found in by_question.items()
-    ]  # fmt: skip
+    ]
     (accuracy,) = accuracies(answers, groups=[lambda _: True])
     (right_in_all,) = accuracies(in_all, groups=[lambda _: True])
     return RotatedAccuracy(accuracy=accuracy, right_in_all=right_in_all, num_answers=len(answers))

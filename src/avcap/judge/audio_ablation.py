@@ -1,7 +1,7 @@
 """Whether a model uses the sound: its texts about the same clips with their sound, mute, and with another's. No torch.
 
     sound       the clip as it is
-    mute        silence of the same length: as many sound tokens, with nothing in them
+    mute        silence of the same length: as many audio tokens, with nothing in them
     swapped     the sound of another clip
     no_video  the clip's own sound alone
 
@@ -105,9 +105,15 @@ def judge_audio_use(
     }
     proven = [name for name, lost in losses.items() if all(is_sure(lost[condition]) for condition in lost)]
     return AudioAblation(
-        checkpoint=checkpoint, uses_audio=bool(proven), verdict=_verdict(losses, proven=proven, has_truth=has_truth),
-        conditions=CONDITIONS, figures=figures, losses=losses, num_clips=len(audited), errors=tuple(errors),
-    )  # fmt: skip
+        checkpoint=checkpoint,
+        uses_audio=bool(proven),
+        verdict=_verdict(losses, proven=proven, has_truth=has_truth),
+        conditions=CONDITIONS,
+        figures=figures,
+        losses=losses,
+        num_clips=len(audited),
+        errors=tuple(errors),
+    )
 
 
 def is_sure(loss: Rate) -> bool:
@@ -163,9 +169,7 @@ def _answer_hits(clips: Sequence[AuditClip], texts: Iterable[AuditText]) -> dict
     }
 
 
-def _count(
-    texts: Iterable[AuditText], *, of: Callable[[AuditText], bool], is_hit: Callable[[AuditText], bool]
-) -> Hits:
+def _count(texts: Iterable[AuditText], *, of: Callable[[AuditText], bool], is_hit: Callable[[AuditText], bool]) -> Hits:
     hits: Hits = {}
     for text in texts:
         if of(text):
@@ -220,15 +224,14 @@ def _rate(hits: Hits, condition: Condition, *, videos: Sequence[str]) -> Rate:
 
 def _loss(hits: Hits, condition: Condition, *, videos: Sequence[str]) -> Rate:
     """Share of hits with sound minus that in the condition, on the same videos, drawn together."""
-    counts_V4 = np.concatenate(
-        [_column(hits, "audio", videos=videos), _column(hits, condition, videos=videos)], axis=1
-    )
+    counts_V4 = np.concatenate([_column(hits, "audio", videos=videos), _column(hits, condition, videos=videos)], axis=1)
 
     def lost(sums: Floats) -> Floats:
         return divide(sums[..., 0], sums[..., 1]) - divide(sums[..., 2], sums[..., 3])
 
     (rate,) = rates_of(
-        np.atleast_1d(lost(counts_V4.sum(axis=0))), lost(resampled_sums(counts_V4))[:, None],
+        np.atleast_1d(lost(counts_V4.sum(axis=0))),
+        lost(resampled_sums(counts_V4))[:, None],
         num_videos_K=int((counts_V4[:, 1] > 0).sum()),
-    )  # fmt: skip
+    )
     return rate

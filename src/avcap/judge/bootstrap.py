@@ -1,6 +1,6 @@
 """Intervals by drawing the videos again: all that is known of a video stays together. No torch.
 
-    V videos  C counts of a video  R resamples
+V videos  C counts of a video  R resamples
 """
 
 import math

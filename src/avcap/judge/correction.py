@@ -135,8 +135,8 @@ def _why_not(noise_C: Floats) -> str:
             return f"no calibrated event, or every one, is truly {label}"
         if sensitivity + specificity <= 1:
             return (
-                f"sensitivity + specificity for {label} events is {sensitivity + specificity:.2f}, expected more than 1: "
-                "the judge is no better than chance"
+                f"sensitivity + specificity for {label} events is {sensitivity + specificity:.2f}, expected more than "
+                "1: the judge is no better than chance"
             )
     if np.isnan(_corrected(np.array([1.0, 0, 0, 0]), noise_C=noise_C)).any():
         return "the judge confuses the labels so much, or finds so few invented claims, that nothing can be inferred"

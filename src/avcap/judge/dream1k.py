@@ -89,28 +89,38 @@ class Dream1k:
     @property
     def card(self) -> Card:
         return Card(
-            name="dream-1k", version=1, prompt_version=prompts.fingerprint(*_example()),
+            name="dream-1k",
+            version=1,
+            prompt_version=prompts.fingerprint(*_example()),
             decoding=f"temperature 0; up to {MAX_TRIES} tries, the later ones at {RETRY_TEMPERATURE}",
             aggregation="means over the videos of a source, then over sources; F1 of these",
-        )  # fmt: skip
+        )
 
     def dialogue(self, case: DreamCase, /) -> Dialogue[DreamScore | Unscored]:
         """A case -> precision and recall: the events of both captions first, then both relations together."""
         caption, reference_caption = _plain(case.caption), _plain(case.reference_caption)
         if not delimit(reference_caption, name="description").body:
             return Unscored(caption_id=case.caption_id, reason="no reference caption")
-        found = yield from side_by_side([_events_of(caption), _given_or_found(case, reference_caption=reference_caption)])
+        found = yield from side_by_side(
+            [_events_of(caption), _given_or_found(case, reference_caption=reference_caption)]
+        )
         if failed := [one for one in found if isinstance(one, Failed)]:
             return _unscored(case, failed[0])
         of_caption, of_reference_caption = (one for one in found if not isinstance(one, Failed))
-        shares = yield from side_by_side([_entailed(of_reference_caption, by=caption), _entailed(of_caption, by=reference_caption)])
+        shares = yield from side_by_side(
+            [_entailed(of_reference_caption, by=caption), _entailed(of_caption, by=reference_caption)]
+        )
         if failed := [share for share in shares if isinstance(share, Failed)]:
             return _unscored(case, failed[0])
         recall, precision = (share for share in shares if not isinstance(share, Failed))
         return DreamScore(
-            caption_id=case.caption_id, source=case.source, recall=recall, precision=precision,
-            reference_caption_events=of_reference_caption, caption_events=of_caption,
-        )  # fmt: skip
+            caption_id=case.caption_id,
+            source=case.source,
+            recall=recall,
+            precision=precision,
+            reference_caption_events=of_reference_caption,
+            caption_events=of_caption,
+        )
 
     def summarise(self, scores: Sequence[DreamScore], /) -> DreamSummary:
         groups: defaultdict[str, list[DreamScore]] = defaultdict(list)
@@ -125,8 +135,9 @@ class Dream1k:
 def _mean(items: Sequence[DreamScore] | Sequence[PrecisionRecall]) -> PrecisionRecall:
     return PrecisionRecall(
         precision=sum(item.precision for item in items) / len(items),
-        recall=sum(item.recall for item in items) / len(items), num=len(items),
-    )  # fmt: skip
+        recall=sum(item.recall for item in items) / len(items),
+        num=len(items),
+    )
 
 
 def _unscored(case: DreamCase, failed: Failed) -> Unscored:
@@ -157,9 +168,10 @@ def _entailed(events: tuple[str, ...], *, by: str) -> Dialogue[float | Failed]:
     if not delimit(by, name="description").body:
         return 0.0
     relations = yield from ask_until_valid(
-        relation_request(events, description=by), read=lambda text: read_relations(text, num_events=len(events)),
+        relation_request(events, description=by),
+        read=lambda text: read_relations(text, num_events=len(events)),
         max_tries=MAX_TRIES,
-    )  # fmt: skip
+    )
     return relations if isinstance(relations, Failed) else relations.count("entailment") / len(events)
 
 
@@ -172,9 +184,12 @@ def relation_request(events: tuple[str, ...], *, description: str) -> ChatReques
     lines = [f"{number}. {one_line(event)}" for number, event in enumerate(events, 1)]
     block = delimit(description, name="description").text
     return prompts.request(
-        prompts.DREAM_RELATION, block, "\n".join([f"The {len(lines)} events:", *lines]),
-        max_tokens=MAX_TOKENS + 32 * len(events), schema=RELATIONS_SCHEMA,
-    )  # fmt: skip
+        prompts.DREAM_RELATION,
+        block,
+        "\n".join([f"The {len(lines)} events:", *lines]),
+        max_tokens=MAX_TOKENS + 32 * len(events),
+        schema=RELATIONS_SCHEMA,
+    )
 
 
 def read_events(text: str) -> tuple[str, ...]:

@@ -28,11 +28,13 @@ _SECONDS = {"type": ["number", "null"]}
 SCHEMA = prompts.object_schema(
     events=prompts.list_schema(
         prompts.object_schema(
-            text={"type": "string"}, modality={"type": "string", "enum": list(MODALITIES)},
-            start_s=_SECONDS, end_s=_SECONDS,
+            text={"type": "string"},
+            modality={"type": "string", "enum": list(MODALITIES)},
+            start_s=_SECONDS,
+            end_s=_SECONDS,
         )
     )
-)  # fmt: skip
+)
 
 
 # --- extracting -------------------------------------------------------------------------------------------------------
@@ -174,8 +176,13 @@ class Corrected:
     """Corrections of samples that are not among these; only with `partial`."""
 
 
-NEEDED = {"edit": ("event_id", "text"), "delete": ("event_id",), "add": ("text", "modality"),
-          "modality": ("event_id", "modality"), "time": ("event_id",)}  # fmt: skip
+NEEDED = {
+    "edit": ("event_id", "text"),
+    "delete": ("event_id",),
+    "add": ("text", "modality"),
+    "modality": ("event_id", "modality"),
+    "time": ("event_id",),
+}
 
 
 def read_corrections(path: str | Path) -> tuple[Correction, ...]:
@@ -269,9 +276,12 @@ def _added(correction: Correction, *, sample: Sample) -> Event:
     free = next(name for number in range(1, len(ids) + 2) if (name := f"added-{number}") not in ids)
     assert correction.text is not None and correction.modality is not None
     return Event(
-        event_id=correction.event_id or free, text=correction.text, modality=correction.modality,
-        start_s=correction.start_s, end_s=correction.end_s,
-    )  # fmt: skip
+        event_id=correction.event_id or free,
+        text=correction.text,
+        modality=correction.modality,
+        start_s=correction.start_s,
+        end_s=correction.end_s,
+    )
 
 
 def corrections_between(before: Sample, *, after: Sample) -> tuple[Correction, ...]:

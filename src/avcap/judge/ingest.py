@@ -111,10 +111,14 @@ def _written_caption(row: Row, text_field: str | None) -> WrittenCaption:
     if "caption_id" in row.data and "checkpoint" in row.data:
         caption = _record(row, Caption)
         return WrittenCaption(
-            where=row.where, names=(caption.sample_id, caption.video), text=caption.text,
-            interval_s=caption.interval_s, caption_id=caption.caption_id, finished=caption.finished,
+            where=row.where,
+            names=(caption.sample_id, caption.video),
+            text=caption.text,
+            interval_s=caption.interval_s,
+            caption_id=caption.caption_id,
+            finished=caption.finished,
             duration_s=caption.duration_s,
-        )  # fmt: skip
+        )
     if set(row.data) == {"sample_id", "video", "error"}:
         failed = _record(row, CaptionError)
         return WrittenCaption(
@@ -122,12 +126,15 @@ def _written_caption(row: Row, text_field: str | None) -> WrittenCaption:
         )
     finished = row.data.get("finished")
     return WrittenCaption(
-        where=row.where, names=external_rows.names_of(row), text=external_rows.text_of(row, field=text_field),
-        interval_s=external_rows.interval_of(row), error=f"{row.where}: got null for the caption",
+        where=row.where,
+        names=external_rows.names_of(row),
+        text=external_rows.text_of(row, field=text_field),
+        interval_s=external_rows.interval_of(row),
+        error=f"{row.where}: got null for the caption",
         finished=finished if isinstance(finished, bool) else None,
         # the released 2+ test script fills up its batches with rows that it flags so
         is_padding=row.data.get("should_use") is False,
-    )  # fmt: skip
+    )
 
 
 def _record(row: Row, record_type: type) -> Any:
@@ -163,18 +170,23 @@ def read_truth(path: str | Path) -> Truth:
     for sample in samples.values():
         problems += _problems_of_events(sample)
     return Truth(
-        samples=tuple(samples.values()), folder=Path(path).parent, worlds=worlds,
+        samples=tuple(samples.values()),
+        folder=Path(path).parent,
+        worlds=worlds,
         durations_s={video: world.duration_s for video, world in worlds.items()},
         problems=tuple(problems),
-    )  # fmt: skip
+    )
 
 
 def world_samples(world: WorldTruth) -> list[Sample]:
     """A rendered clip -> what can be asked about it: the whole clip, and its intervals."""
     whole = Sample(
-        sample_id=world.clip_id, video=world.video, prompt="", reference_caption=world.reference_caption,
+        sample_id=world.clip_id,
+        video=world.video,
+        prompt="",
+        reference_caption=world.reference_caption,
         events=world.events,
-    )  # fmt: skip
+    )
     return [whole, *world.intervals]
 
 
@@ -205,9 +217,13 @@ def _external_sample(row: Row) -> Sample:
     video = video[0] if isinstance(video, list) and video else video
     sample_id = names[0] if interval_s is None or "sample_id" in row.data else _interval_id(names[0], interval_s)
     return Sample(
-        sample_id=sample_id, video=str(video), prompt="", interval_s=interval_s, reference_caption=reference_caption,
+        sample_id=sample_id,
+        video=str(video),
+        prompt="",
+        interval_s=interval_s,
+        reference_caption=reference_caption,
         events=tuple(parsed),
-    )  # fmt: skip
+    )
 
 
 def _events_in_cell(text: str, *, where: str) -> Any:
@@ -284,9 +300,12 @@ def match(captions: Iterable[WrittenCaption], truth: Truth) -> Intake:
     problems += _left_over(truth.samples, met={**cases, **failed})
     _check_some(cases, failures, problems)
     return Intake(
-        cases=tuple(cases.values()), failures=tuple(failures), problems=tuple(problems),
-        needs_events=tuple(needs_events), durations_s=durations_s,
-    )  # fmt: skip
+        cases=tuple(cases.values()),
+        failures=tuple(failures),
+        problems=tuple(problems),
+        needs_events=tuple(needs_events),
+        durations_s=durations_s,
+    )
 
 
 def _is_untold(sample: Sample, truth: Truth) -> bool:
@@ -338,8 +357,8 @@ def _check_some(cases: Mapping[str, Case], failures: Sequence[Scored], problems:
     if not cases and not failures:
         examples = "; ".join(f"{p.name} ({p.detail})" for p in problems if p.kind == "unmatched caption") or "none"
         raise UserError(
-            f"got no caption of a sample of the truth, expected some; captions: {examples[:400]}; check that both files "
-            "are about the same videos"
+            f"got no caption of a sample of the truth, expected some; captions: {examples[:400]}; check that both "
+            "files are about the same videos"
         )
 
 
@@ -391,9 +410,12 @@ class SampleIndex:
         start_s, end_s = interval_s
         events = tuple(event for event in sample.events if start_s <= (event.start_s or 0.0) < end_s)
         return Sample(
-            sample_id=_interval_id(sample.sample_id, interval_s), video=sample.video, prompt="", interval_s=interval_s,
+            sample_id=_interval_id(sample.sample_id, interval_s),
+            video=sample.video,
+            prompt="",
+            interval_s=interval_s,
             events=events,
-        )  # fmt: skip
+        )
 
 
 def _interval_id(name: str, interval_s: Interval) -> str:

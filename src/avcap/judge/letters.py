@@ -91,7 +91,7 @@ def read_letter(reply: str, options: Sequence[str]) -> int | None:
 
 
 def _without_decoration(text: str) -> str:
-    """"**B**", "\\boxed{B}", "$B$", "<b>B</b>", "Ｂ" -> the plain letter."""
+    """ "**B**", "\\boxed{B}", "$B$", "<b>B</b>", "Ｂ" -> the plain letter."""
     text = unicodedata.normalize("NFKC", text)
     for _ in range(3):  # \boxed{\text{B}}
         text = re.sub(r"\\(?:text|textbf|mathrm|mathbf|mathsf|rm|bf)\s*\{([^{}]*)\}", r"\1", text)

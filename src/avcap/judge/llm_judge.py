@@ -49,10 +49,12 @@ class Avcap1:
     @property
     def card(self) -> Card:
         return Card(
-            name="avcap-1", version=1, prompt_version=prompts.fingerprint(*_example()),
+            name="avcap-1",
+            version=1,
+            prompt_version=prompts.fingerprint(*_example()),
             decoding=f"temperature 0; up to {self.max_tries} tries, the later ones at {RETRY_TEMPERATURE}",
             aggregation="sums over captions before dividing by the sum of events",
-        )  # fmt: skip
+        )
 
     def dialogue(self, case: Case, /) -> Dialogue[Verdict | Unscored]:
         """A case -> its verdict, without judge and prompt version.
@@ -67,9 +69,10 @@ class Avcap1:
             missed = tuple(EventVerdict(event_id=event.event_id, label="missing") for event in events)
             return Verdict(caption_id=case.caption_id, events=missed)
         found = yield from ask_until_valid(
-            judge_request(case, block=block), read=lambda text: read_verdict(text, case=case, block=block),
+            judge_request(case, block=block),
+            read=lambda text: read_verdict(text, case=case, block=block),
             max_tries=self.max_tries,
-        )  # fmt: skip
+        )
         if isinstance(found, Failed):
             return Unscored(caption_id=case.caption_id, reason=found.reason, reply=found.reply)
         return found
@@ -77,9 +80,12 @@ class Avcap1:
     def summarise(self, scores: Sequence[Verdict], /) -> ErrorRates:
         labels = [event.label for verdict in scores for event in verdict.events]
         return error_rates(
-            num_captions=len(scores), num_events=len(labels), missing=labels.count("missing"),
-            incorrect=labels.count("incorrect"), invented=sum(len(verdict.invented) for verdict in scores),
-        )  # fmt: skip
+            num_captions=len(scores),
+            num_events=len(labels),
+            missing=labels.count("missing"),
+            incorrect=labels.count("incorrect"),
+            invented=sum(len(verdict.invented) for verdict in scores),
+        )
 
 
 class LLMJudge:
@@ -115,9 +121,13 @@ def omissions_of(case: Case) -> tuple[str, ...]:
 def judge_request(case: Case, *, block: Block) -> ChatRequest:
     """A case and its delimited caption -> what is asked."""
     return prompts.request(
-        prompts.JUDGE, event_list(case.sample), what_is_captioned(case.sample), block.text,
-        max_tokens=TOKENS_BESIDE_EVENTS + TOKENS_PER_EVENT * len(case.sample.events), schema=SCHEMA,
-    )  # fmt: skip
+        prompts.JUDGE,
+        event_list(case.sample),
+        what_is_captioned(case.sample),
+        block.text,
+        max_tokens=TOKENS_BESIDE_EVENTS + TOKENS_PER_EVENT * len(case.sample.events),
+        schema=SCHEMA,
+    )
 
 
 def event_list(sample: Sample) -> str:

@@ -60,9 +60,12 @@ class LocalChat:
         """Requests -> what asking them would take; it costs no money."""
         cache = self._cache
         return estimate(
-            requests, model=self.name, price=Price(input=0.0, output=0.0), key=self.key,
+            requests,
+            model=self.name,
+            price=Price(input=0.0, output=0.0),
+            key=self.key,
             is_cached=lambda key: cache is not None and cache.get(key) is not None,
-        )  # fmt: skip
+        )
 
     def ask(self, requests: Iterable[ChatRequest]) -> Iterator[Reply | NoReply]:
         """One answer for each request, in order."""
@@ -93,6 +96,8 @@ class LocalChat:
         except UserError as error:
             return NoReply(reason=str(error))
         return Reply(
-            text=answer.text, finished=answer.finished, input_tokens=answer.input_tokens,
+            text=answer.text,
+            finished=answer.finished,
+            input_tokens=answer.input_tokens,
             output_tokens=answer.output_tokens,
-        )  # fmt: skip
+        )

@@ -20,9 +20,17 @@ from avcap.records import ErrorCounts, PreferencePair, from_json, to_json
 
 EXTRAS = "avcap"
 _EXTRA_FIELDS = (
-    "sample_id", "interval_s", "reference_caption", "margin", "chosen_errors", "rejected_errors", "chosen_id",
-    "rejected_id", "checkpoint", "judge",
-)  # fmt: skip
+    "sample_id",
+    "interval_s",
+    "reference_caption",
+    "margin",
+    "chosen_errors",
+    "rejected_errors",
+    "chosen_id",
+    "rejected_id",
+    "checkpoint",
+    "judge",
+)
 _TAG = re.compile(r"<(?:video|image|audio)>")
 DATASET_INFO = "dataset_info.json"
 
@@ -110,8 +118,8 @@ def import_pairs(path: str | Path, *, flavour: str | None) -> Imported:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             said = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise UserError(
-                f"{where}: got the fields {', '.join(row)} ({said}), expected a row of {flavour}; name another flavour, "
-                "or mend the row"
+                f"{where}: got the fields {', '.join(row)} ({said}), expected a row of {flavour}; name another "
+                "flavour, or mend the row"
             ) from None
         num_audio_files += bool(row.get("audios") or row.get("audio"))
         pairs.append(_pair(fields, row=row, where=where))
@@ -267,9 +275,11 @@ def _factory_row(pair: PreferencePair) -> Row:
 def _from_factory(row: Mapping[str, Any]) -> Row:
     question = _one_question(row["conversations"], role="from", content="value", user="human")
     return {
-        "prompt": _untagged(question, opening="<video>"), "chosen": row["chosen"]["value"],
-        "rejected": row["rejected"]["value"], "video": _one_video(row.get("videos")),
-    }  # fmt: skip
+        "prompt": _untagged(question, opening="<video>"),
+        "chosen": row["chosen"]["value"],
+        "rejected": row["rejected"]["value"],
+        "video": _one_video(row.get("videos")),
+    }
 
 
 def _registration(path: Path) -> str:
@@ -319,9 +329,12 @@ def _plus_row(pair: PreferencePair) -> Row:
 def _from_plus(row: Mapping[str, Any]) -> Row:
     said = _by_speaker(row["conversations"], expected=("human", "gpt", "chosen", "reject"))
     return {
-        "prompt": _untagged(said["human"], opening="<video>\n"), "chosen": said["chosen"], "rejected": said["reject"],
-        "reference_caption": said["gpt"], "video": _one_video(row.get("video")),
-    }  # fmt: skip
+        "prompt": _untagged(said["human"], opening="<video>\n"),
+        "chosen": said["chosen"],
+        "rejected": said["reject"],
+        "reference_caption": said["gpt"],
+        "video": _one_video(row.get("video")),
+    }
 
 
 def _turns(said: Mapping[str, str | None]) -> list[Row]:
@@ -345,11 +358,15 @@ FLAVOURS = {
     "ms-swift": Flavour(is_list=False, to_row=_swift_row, from_row=_from_swift),
     "llama-factory": Flavour(is_list=True, to_row=_factory_row, from_row=_from_factory),
     "salmonn2": Flavour(
-        is_list=True, to_row=_salmonn2_row, from_row=_from_salmonn2, has_intervals=True, needs_reference_caption=True,
+        is_list=True,
+        to_row=_salmonn2_row,
+        from_row=_from_salmonn2,
+        has_intervals=True,
+        needs_reference_caption=True,
         remark="its loader reads the sound from 16 kHz WAV files beside the videos: ffmpeg -i a.mp4 -ar 16000 a.wav",
     ),
     "salmonn2-plus": Flavour(is_list=True, to_row=_plus_row, from_row=_from_plus, needs_reference_caption=True),
-}  # fmt: skip
+}
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -178,9 +178,12 @@ class _Judged:
 
 
 def _judged(
-    captions: Sequence[Caption], *, verdicts: Sequence[Verdict | Unscored], samples: Iterable[Sample],
+    captions: Sequence[Caption],
+    *,
+    verdicts: Sequence[Verdict | Unscored],
+    samples: Iterable[Sample],
     read: ReadClauses,
-) -> _Judged:  # fmt: skip
+) -> _Judged:
     _check_one(captions, verdicts)
     verdict_of = {verdict.caption_id: verdict for verdict in verdicts}
     sample_of = {sample.sample_id: sample for sample in samples}
@@ -220,7 +223,9 @@ def _check_one(captions: Sequence[Caption], verdicts: Sequence[Verdict | Unscore
         raise UserError(f"caption {twice[0]!r} stands or is judged twice, expected each once; leave one file out")
     models = sorted({caption.checkpoint for caption in captions})
     if len(models) > 1:
-        raise UserError(f"got captions of {len(models)} models ({', '.join(models)}), expected one; pair each by itself")
+        raise UserError(
+            f"got captions of {len(models)} models ({', '.join(models)}), expected one; pair each by itself"
+        )
     judges = sorted({f"{v.judge} {v.prompt_version}".strip() for v in verdicts if isinstance(v, Verdict)})
     if len(judges) > 1:
         raise UserError(f"got verdicts of {len(judges)} judges ({', '.join(judges)}), expected one; judge all alike")
@@ -239,9 +244,14 @@ def _answer(caption: Caption, *, sample: Sample, verdict: Verdict, read: ReadCla
     # Not every judge looks for repetition.
     errors = replace(errors, repeated=max(errors.repeated, clauses.num_repeated))
     return _Answer(
-        caption=caption, sample=sample, judge=verdict.judge, errors=errors, error_of=error_of,
-        words=count_words(caption.text), clauses=clauses,
-    )  # fmt: skip
+        caption=caption,
+        sample=sample,
+        judge=verdict.judge,
+        errors=errors,
+        error_of=error_of,
+        words=count_words(caption.text),
+        clauses=clauses,
+    )
 
 
 # --- candidates -------------------------------------------------------------------------------------------------------
@@ -287,12 +297,21 @@ class _Candidate:
     def pair(self) -> PreferencePair:
         chosen, rejected, sample = self.chosen.caption, self.rejected.caption, self.chosen.sample
         return PreferencePair(
-            sample_id=sample.sample_id, video=chosen.video, prompt=chosen.prompt, chosen=chosen.text,
-            rejected=rejected.text, interval_s=sample.interval_s, reference_caption=sample.reference_caption,
-            margin=round(self.margin, 6), chosen_errors=self.chosen.errors, rejected_errors=self.rejected.errors,
-            chosen_id=chosen.caption_id, rejected_id=rejected.caption_id, checkpoint=chosen.checkpoint,
+            sample_id=sample.sample_id,
+            video=chosen.video,
+            prompt=chosen.prompt,
+            chosen=chosen.text,
+            rejected=rejected.text,
+            interval_s=sample.interval_s,
+            reference_caption=sample.reference_caption,
+            margin=round(self.margin, 6),
+            chosen_errors=self.chosen.errors,
+            rejected_errors=self.rejected.errors,
+            chosen_id=chosen.caption_id,
+            rejected_id=rejected.caption_id,
+            checkpoint=chosen.checkpoint,
             judge=self.chosen.judge,
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,17 +328,13 @@ def _checks(config: PairConfig) -> list[_Check]:
         _Check(failure="no caption has fewer errors than another", passes=lambda c: c.margin > _EPSILON),
         _Check(failure="only unfinished captions are better", passes=lambda c: c.chosen.caption.finished),
         _at_least("margin below min_gap", config.min_gap, lambda c: c.margin),
-        _Check(
-            failure="margin within the judge's noise", passes=lambda c: c.margin > config.noise_margin + _EPSILON
-        ),
+        _Check(failure="margin within the judge's noise", passes=lambda c: c.margin > config.noise_margin + _EPSILON),
         _at_least("margin below min_gap_visual", config.min_gap_visual, lambda c: c.gap(MODALITY_NAMES["visual"])),
         _at_least("margin below min_gap_audio", config.min_gap_audio, lambda c: c.gap(MODALITY_NAMES["audio"])),
         _at_least("margin below min_gap_both", config.min_gap_both, lambda c: c.gap(MODALITY_NAMES["both"])),
         _no_more("total error above max_chosen_error", config.max_chosen_error, lambda c: c.chosen.error_of[""]),
         _at_least("total error below min_rejected_error", config.min_rejected_error, lambda c: c.rejected.error_of[""]),
-        _no_more(
-            "repetition above max_repetition", config.max_repetition, lambda c: c.chosen.words.repetition_rate
-        ),
+        _no_more("repetition above max_repetition", config.max_repetition, lambda c: c.chosen.words.repetition_rate),
         _at_least("length ratio below min_length_ratio", config.min_length_ratio, lambda c: c.length_ratio),
         _no_more("length ratio above max_length_ratio", config.max_length_ratio, lambda c: c.length_ratio),
     ]
@@ -368,9 +383,7 @@ def _best_candidate(
 
 def _margin(chosen: _Answer, rejected: _Answer, repetition_weight: float) -> float:
     extra = rejected.errors.repeated - chosen.errors.repeated
-    return (
-        rejected.error_of[""] - chosen.error_of[""] + repetition_weight * extra / max(chosen.errors.num_events, 1)
-    )
+    return rejected.error_of[""] - chosen.error_of[""] + repetition_weight * extra / max(chosen.errors.num_events, 1)
 
 
 # --- caps -------------------------------------------------------------------------------------------------------------

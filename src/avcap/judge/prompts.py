@@ -123,9 +123,13 @@ _MODALITY_WORDS = {"visual": "seen", "audio": "heard", "both": "seen and heard"}
 
 
 def request(
-    system: str, *parts: str, max_tokens: int, temperature: float = 0.0, attempt: int = 0,
+    system: str,
+    *parts: str,
+    max_tokens: int,
+    temperature: float = 0.0,
+    attempt: int = 0,
     schema: dict[str, Any] | None = None,
-) -> ChatRequest:  # fmt: skip
+) -> ChatRequest:
     """Rules, and the parts of what they are applied to -> a request."""
     messages = (Message(role="system", content=system), Message(role="user", content="\n\n".join(parts)))
     return ChatRequest(
@@ -144,8 +148,11 @@ def event_line(number: int, event: Event, *, text: str) -> str:
 def object_schema(**properties: dict[str, Any]) -> dict[str, Any]:
     """Fields -> the JSON schema of an object with exactly these; servers that enforce schemas want it that strict."""
     return {
-        "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False,
-    }  # fmt: skip
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 def list_schema(items: dict[str, Any]) -> dict[str, Any]:

@@ -72,9 +72,12 @@ def run_protocol(
         else:
             scores.append(result)
     return Outcome(
-        card=protocol.card, judge=chat.name, summary=protocol.summarise(scores),
-        scores=tuple(scores), unscored=tuple(unscored),
-    )  # fmt: skip
+        card=protocol.card,
+        judge=chat.name,
+        summary=protocol.summarise(scores),
+        scores=tuple(scores),
+        unscored=tuple(unscored),
+    )
 
 
 def opening_requests(
@@ -117,6 +120,9 @@ def error_rates(*, num_captions: int, num_events: int, missing: int, incorrect: 
         return count / num_events if num_events else None
 
     return ErrorRates(
-        num_captions=num_captions, num_events=num_events, missing_rate=rate(missing), incorrect_rate=rate(incorrect),
+        num_captions=num_captions,
+        num_events=num_events,
+        missing_rate=rate(missing),
+        incorrect_rate=rate(incorrect),
         invented_rate=rate(invented),
-    )  # fmt: skip
+    )

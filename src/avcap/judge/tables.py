@@ -1,8 +1,8 @@
 """Metrics as tables: for a terminal, for markdown, for LaTeX. Every table shows the same rows and figures.
 
-                missing        hallucination   total error     repetition
-    global      0.310 ±0.022   0.032 ±0.007    0.343 ±0.024    0.007
-     seen       0.112 ±0.020   ...
+            missing        hallucination   total error     repetition
+global      0.310 ±0.022   0.032 ±0.007    0.343 ±0.024    0.007
+ seen       0.112 ±0.020   ...
 """
 
 from collections.abc import Iterator, Sequence
@@ -120,9 +120,10 @@ def corrected_line(kind: str, corrected: CorrectedRates) -> str:
     if not corrected.valid:
         return f"{head}: not to be had: {corrected.reason}"
     rates = {
-        "missing": corrected.missing_rate, "hallucination": corrected.hallucination_rate,
+        "missing": corrected.missing_rate,
+        "hallucination": corrected.hallucination_rate,
         "total error": corrected.total_error_rate,
-    }  # fmt: skip
+    }
     return f"{head}: {'   '.join(f'{name} {format_rate(rate)}' for name, rate in rates.items())}"
 
 
@@ -153,9 +154,10 @@ def _compared_lines(pair: PairComparison) -> Iterator[str]:
                 label = name if name == kind else name.replace(kind, "")
                 yield label.ljust(LABEL_WIDTH) + _compared_cells(group)
     left_out = {
-        f"only in {pair.baseline}": pair.only_in_baseline, f"only in {pair.run}": pair.only_in_run,
+        f"only in {pair.baseline}": pair.only_in_baseline,
+        f"only in {pair.run}": pair.only_in_run,
         "without a verdict in one of them": pair.unscored,
-    }  # fmt: skip
+    }
     remarks = [f"{len(ids)} {why} ({ids[0]}{', ...' if len(ids) > 1 else ''})" for why, ids in left_out.items() if ids]
     yield "; ".join([f"{pair.num_paired} captions of both", *remarks])
 

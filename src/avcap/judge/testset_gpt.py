@@ -30,9 +30,10 @@ KINDS = ("missed", "incorrect", "hallucination")
 _COUNT = {"type": "integer"}
 _NUMBERS = prompts.object_schema(count=_COUNT, events=prompts.list_schema({"type": "integer"}))
 LIST_SCHEMA = prompts.object_schema(
-    missed=_NUMBERS, incorrect=_NUMBERS,
+    missed=_NUMBERS,
+    incorrect=_NUMBERS,
     hallucination=prompts.object_schema(count=_COUNT, claims=prompts.list_schema({"type": "string"})),
-)  # fmt: skip
+)
 COUNT_SCHEMA = prompts.object_schema(**{kind: _COUNT for kind in KINDS})
 
 
@@ -84,11 +85,13 @@ class GptTestset:
     @property
     def card(self) -> Card:
         return Card(
-            name="testset-gpt", version=1, prompt_version=prompts.fingerprint(*_example()),
+            name="testset-gpt",
+            version=1,
+            prompt_version=prompts.fingerprint(*_example()),
             decoding=f"temperature {self.temperature:g}; {self.num_runs} runs; {LIST_TRIES} tries, then {COUNT_TRIES} "
             "for counts alone",
             aggregation="per run sums over captions before dividing by the sum of events; the run of the median Total",
-        )  # fmt: skip
+        )
 
     def dialogue(self, case: Case, /) -> Dialogue[SevenRuns | Unscored]:
         """A case -> its counts in each run. Unscored if no run has any."""
@@ -111,18 +114,20 @@ class GptTestset:
 
     def _run(self, case: Case, *, run: int) -> Dialogue[RunCounts | Unscored]:
         """A case -> its counts in one run. Attempts of different runs never meet: run, run + 7, run + 14, ..."""
-        lists, counts = (
-            replace(request, attempt=run, temperature=self.temperature) for request in requests_of(case)
-        )
+        lists, counts = (replace(request, attempt=run, temperature=self.temperature) for request in requests_of(case))
         found = yield from ask_until_valid(
-            lists, read=lambda text: read_lists(text, sample=case.sample), max_tries=LIST_TRIES,
+            lists,
+            read=lambda text: read_lists(text, sample=case.sample),
+            max_tries=LIST_TRIES,
             attempt_step=self.num_runs,
-        )  # fmt: skip
+        )
         if isinstance(found, Failed) and found.reply:  # a server that cannot be asked is not asked more simply
             found = yield from ask_until_valid(
-                counts, read=lambda text: read_counts(text, num_events=len(case.sample.events)),
-                max_tries=COUNT_TRIES, attempt_step=self.num_runs,
-            )  # fmt: skip
+                counts,
+                read=lambda text: read_counts(text, num_events=len(case.sample.events)),
+                max_tries=COUNT_TRIES,
+                attempt_step=self.num_runs,
+            )
         if isinstance(found, Failed):
             return Unscored(caption_id=case.caption_id, reason=found.reason, reply=found.reply)
         return found
@@ -140,10 +145,12 @@ def _summarise_run(scores: Sequence[SevenRuns], *, run: int) -> RunSummary:
     pairs = [(score.num_events, score.runs[run]) for score in scores]
     scored = [(num_events, counts) for num_events, counts in pairs if isinstance(counts, RunCounts)]
     rates = error_rates(
-        num_captions=len(scored), num_events=sum(num_events for num_events, _ in scored),
-        missing=sum(counts.missed for _, counts in scored), incorrect=sum(counts.incorrect for _, counts in scored),
+        num_captions=len(scored),
+        num_events=sum(num_events for num_events, _ in scored),
+        missing=sum(counts.missed for _, counts in scored),
+        incorrect=sum(counts.incorrect for _, counts in scored),
         invented=sum(counts.hallucination for _, counts in scored),
-    )  # fmt: skip
+    )
     return RunSummary(rates=rates, num_unscored=len(pairs) - len(scored))
 
 
@@ -170,10 +177,13 @@ def read_lists(text: str, *, sample: Sample) -> RunCounts:
     _check_count(hallucination, items=claims, where=KINDS[2])
     ids = [event.event_id for event in sample.events]
     return RunCounts(
-        missed=len(missed), incorrect=len(incorrect), hallucination=len(claims), claims=tuple(claims),
+        missed=len(missed),
+        incorrect=len(incorrect),
+        hallucination=len(claims),
+        claims=tuple(claims),
         missed_ids=tuple(ids[number - 1] for number in missed),
         incorrect_ids=tuple(ids[number - 1] for number in incorrect),
-    )  # fmt: skip
+    )
 
 
 def _read_numbers(reply: dict[str, Any], kind: str, *, num_events: int) -> list[int]:

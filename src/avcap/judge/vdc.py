@@ -106,11 +106,13 @@ class Vdc:
     @property
     def card(self) -> Card:
         return Card(
-            name="vdc", version=1, prompt_version=prompts.fingerprint(*_example()),
+            name="vdc",
+            version=1,
+            prompt_version=prompts.fingerprint(*_example()),
             decoding=f"temperature 0, {MAX_TOKENS} tokens; up to {MAX_TRIES} tries of scoring, the later ones at "
             f"{RETRY_TEMPERATURE}",
             aggregation="means over videos; official: without those of accuracy or score 0; strict: with them",
-        )  # fmt: skip
+        )
 
     def dialogue(self, case: VdcCase, /) -> Dialogue[VdcScore | Unscored]:
         """A case -> its scores: all questions are answered together, then all answers are scored together."""
@@ -132,17 +134,19 @@ class Vdc:
 
 def _summarise_aspect(group: Sequence[VdcScore]) -> VdcAspect:
     return VdcAspect(
-        official=_means([video for video in group if video.accuracy and video.score]), strict=_means(group),
+        official=_means([video for video in group if video.accuracy and video.score]),
+        strict=_means(group),
         num_questions_failed=sum(len(video.answers) - len(video.scored) for video in group),
-    )  # fmt: skip
+    )
 
 
 def _means(videos: Sequence[VdcScore]) -> VdcMeans:
     num = len(videos)
     return VdcMeans(
         accuracy=sum(video.accuracy for video in videos) / num if num else None,
-        score=sum(video.score for video in videos) / num if num else None, num_videos=num,
-    )  # fmt: skip
+        score=sum(video.score for video in videos) / num if num else None,
+        num_videos=num,
+    )
 
 
 def _judge_question(pair: QuestionAnswer, *, caption: str) -> Dialogue[AnswerScore | Failed]:
@@ -173,9 +177,13 @@ def answer_request(pair: QuestionAnswer, *, caption: str) -> ChatRequest:
 def score_request(pair: QuestionAnswer, *, answer: str) -> ChatRequest:
     block = delimit(answer, name="answer").text
     return prompts.request(
-        prompts.VDC_SCORE, f"Question: {one_line(pair.question)}", f"The right answer: {one_line(pair.answer)}",
-        f"The answer to be scored:\n{block}", max_tokens=MAX_TOKENS, schema=SCORE_SCHEMA,
-    )  # fmt: skip
+        prompts.VDC_SCORE,
+        f"Question: {one_line(pair.question)}",
+        f"The right answer: {one_line(pair.answer)}",
+        f"The answer to be scored:\n{block}",
+        max_tokens=MAX_TOKENS,
+        schema=SCORE_SCHEMA,
+    )
 
 
 def read_score(text: str, *, answer: str) -> AnswerScore:

@@ -39,9 +39,16 @@ _WRAPPED = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _ENDS = (
-    "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "<|return|>", "<|end_of_text|>", "</s>", "<eos>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|end|>",
+    "<|return|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
     "<end_of_turn>",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, kw_only=True)

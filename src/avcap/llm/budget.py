@@ -88,7 +88,9 @@ def read_prices(path: str | Path) -> dict[str, Price]:
 
 def _price(entry: object, *, where: str) -> Price:
     if not isinstance(entry, dict) or set(entry) != {"input", "output"}:
-        raise UserError(f"{where}: got {entry!r}, expected {{input: ..., output: ...}} in US dollars per million tokens")
+        raise UserError(
+            f"{where}: got {entry!r}, expected {{input: ..., output: ...}} in US dollars per million tokens"
+        )
     for amount in entry.values():
         if isinstance(amount, bool) or not isinstance(amount, int | float) or not 0 <= amount < float("inf"):
             raise UserError(f"{where}: got the price {amount!r}, expected a number of US dollars, 0 or more")
@@ -124,9 +126,13 @@ def cost_of(reply: Reply, *, price: Price) -> float:
 
 
 def estimate(
-    requests: Iterable[ChatRequest], *, model: str, price: Price | None, key: Callable[[ChatRequest], str],
+    requests: Iterable[ChatRequest],
+    *,
+    model: str,
+    price: Price | None,
+    key: Callable[[ChatRequest], str],
     is_cached: Callable[[str], bool],
-) -> Estimate:  # fmt: skip
+) -> Estimate:
     """Requests -> what asking each of them once will cost. Equal ones are asked once; those in the cache are free."""
     seen: set[str] = set()
     calls = cached = input_tokens = output_tokens = 0
@@ -141,9 +147,13 @@ def estimate(
         output_tokens += request.max_tokens
     money = price.of(input_tokens=input_tokens, output_tokens=output_tokens) if price else None
     return Estimate(
-        model=model, calls=calls, cached=cached, input_tokens=input_tokens, output_tokens_max=output_tokens,
+        model=model,
+        calls=calls,
+        cached=cached,
+        input_tokens=input_tokens,
+        output_tokens_max=output_tokens,
         money_usd=money,
-    )  # fmt: skip
+    )
 
 
 class Budget:

@@ -171,8 +171,8 @@ class ReplyCache:
                 yield
             except sqlite3.Error as error:
                 raise UserError(
-                    f"{self.path}: cannot be used as a cache of replies ({error}); expected a file that avcap wrote, on "
-                    f"a local disk; move it away or name another --cache"
+                    f"{self.path}: cannot be used as a cache of replies ({error}); expected a file that avcap wrote, "
+                    f"on a local disk; move it away or name another --cache"
                 ) from None
 
 

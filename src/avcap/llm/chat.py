@@ -105,16 +105,23 @@ def read_chat_spec(spec: str) -> ChatSpec:
 
 
 def open_chat(
-    spec: str, *, api_key: str | None = None, cache: ReplyCache | None = None, budget: Budget | None = None,
-    prices: Mapping[str, Price] = PRICES, concurrency: int = 8, timeout_s: float = 120.0, max_retries: int = 6,
-) -> "OpenAIChat":  # fmt: skip
+    spec: str,
+    *,
+    api_key: str | None = None,
+    cache: ReplyCache | None = None,
+    budget: Budget | None = None,
+    prices: Mapping[str, Price] = PRICES,
+    concurrency: int = 8,
+    timeout_s: float = 120.0,
+    max_retries: int = 6,
+) -> "OpenAIChat":
     """Spec -> chat with that server; nothing is sent yet. `timeout_s` is for one call, whole reply included."""
     parsed = read_chat_spec(spec)
     price = find_price(parsed.model, prices=prices)
     if budget is not None and price is None:
         raise UserError(
-            f"budget: the price of model {parsed.model!r} is not known, expected it to hold the budget; name a file with "
-            f"--prices (for a server of your own: {{input: 0, output: 0}})"
+            f"budget: the price of model {parsed.model!r} is not known, expected it to hold the budget; name a file "
+            f"with --prices (for a server of your own: {{input: 0, output: 0}})"
         )
     if parsed.url == OPENAI_URL and not api_key:
         raise UserError(f"judge: no key for {OPENAI_URL}; set OPENAI_API_KEY, or name another server with @URL")
@@ -125,18 +132,32 @@ def open_chat(
     if api_key and not (api_key.isascii() and api_key.isprintable()):
         raise UserError("judge: the key holds characters that no key has (a line break?); set OPENAI_API_KEY again")
     return OpenAIChat(
-        parsed, api_key=api_key, cache=cache, budget=budget, price=price, concurrency=concurrency,
-        timeout_s=timeout_s, max_retries=max_retries,
-    )  # fmt: skip
+        parsed,
+        api_key=api_key,
+        cache=cache,
+        budget=budget,
+        price=price,
+        concurrency=concurrency,
+        timeout_s=timeout_s,
+        max_retries=max_retries,
+    )
 
 
 class OpenAIChat:
     """An OpenAI-compatible server, asked `concurrency` requests at a time. Close it, or use it with `with`."""
 
     def __init__(
-        self, spec: ChatSpec, *, api_key: str | None, cache: ReplyCache | None, budget: Budget | None,
-        price: Price | None, concurrency: int, timeout_s: float, max_retries: int,
-    ) -> None:  # fmt: skip
+        self,
+        spec: ChatSpec,
+        *,
+        api_key: str | None,
+        cache: ReplyCache | None,
+        budget: Budget | None,
+        price: Price | None,
+        concurrency: int,
+        timeout_s: float,
+        max_retries: int,
+    ) -> None:
         self.model, self.url = spec.model, spec.url
         self.name = f"openai:{spec.model}"
         self.counts = ChatCounts(spent_usd=None if price is None else 0.0)
@@ -155,7 +176,9 @@ class OpenAIChat:
         self._slots = asyncio.Semaphore(concurrency)
         proxy = proxy_of(self.url)
         self._client = httpx2.AsyncClient(
-            proxy=proxy, trust_env=False, verify=httpx2.create_ssl_context(),  # which heeds SSL_CERT_FILE
+            proxy=proxy,
+            trust_env=False,
+            verify=httpx2.create_ssl_context(),  # which heeds SSL_CERT_FILE
             timeout=httpx2.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s), pool=None),
             limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
             # A compressed body could grow a thousandfold in memory, after its size was checked.
@@ -202,9 +225,12 @@ class OpenAIChat:
         """Requests -> what asking them would cost now; nothing is sent."""
         cache = self._cache
         return estimate(
-            requests, model=self.model, price=self._price, key=self.key,
+            requests,
+            model=self.model,
+            price=self._price,
+            key=self.key,
             is_cached=lambda key: cache is not None and cache.get(key) is not None,
-        )  # fmt: skip
+        )
 
     def ask(self, requests: Iterable[ChatRequest]) -> Iterator[Reply | NoReply]:
         """One answer for each request, in order; UserError for what every further call would meet too (a wrong key).

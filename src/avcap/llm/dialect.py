@@ -86,9 +86,10 @@ class Dialect:
         return tuple(
             part
             for part in self.dropped
-            if part in ("temperature", "max_tokens") or part in request.options
+            if part in ("temperature", "max_tokens")
+            or part in request.options
             or (has_schema and part.startswith("response_format"))
-        )  # fmt: skip
+        )
 
 
 def request_body(request: ChatRequest, *, model: str, dialect: Dialect) -> dict[str, Any]:

@@ -41,9 +41,14 @@ def parse_object(text: str, *, schema: Mapping[str, Any] | None = None) -> dict[
 
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
-    "object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool,
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
     "null": type(None),
-}  # fmt: skip
+}
 
 
 def fits(value: Any, schema: Mapping[str, Any]) -> bool:

@@ -1,6 +1,6 @@
 """What is said to a language model and what comes back, whoever runs it. No torch.
 
-    ChatRequest --Chat--> Reply | NoReply
+ChatRequest --Chat--> Reply | NoReply
 """
 
 from collections.abc import Iterable, Iterator

@@ -67,12 +67,16 @@ def read_completion(raw: bytes, *, sent_tokens: int = 0) -> Reply | Failure:
     if (counted := _counted_tokens(data, usage)) and counted < FAR_BELOW * sent_tokens:
         return Failure(
             reason=f"the server counted {counted:,} tokens of a prompt of about {sent_tokens:,}: it has cut it; "
-            f"raise the server's context (num_ctx, --ctx-size, --max-model-len)", again=False, billed=True,
-        )  # fmt: skip
+            f"raise the server's context (num_ctx, --ctx-size, --max-model-len)",
+            again=False,
+            billed=True,
+        )
     return Reply(
-        text=_without_lone_surrogates(text), finished=finish != "length",
-        input_tokens=_count(usage.get("prompt_tokens")), output_tokens=_count(usage.get("completion_tokens")),
-    )  # fmt: skip
+        text=_without_lone_surrogates(text),
+        finished=finish != "length",
+        input_tokens=_count(usage.get("prompt_tokens")),
+        output_tokens=_count(usage.get("completion_tokens")),
+    )
 
 
 def _text_of(message: dict[str, Any], *, is_whole: bool) -> str | None:

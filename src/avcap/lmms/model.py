@@ -19,9 +19,15 @@ class AvcapLmms(lmms):
     is_simple = False  # requests are chat messages
 
     def __init__(
-        self, model: str = "tiny", *, batch_size: int | str = 8, device: str | None = None, use_audio: bool = True,
-        use_video: bool = True, **kwargs: Any,
-    ):  # fmt: skip
+        self,
+        model: str = "tiny",
+        *,
+        batch_size: int | str = 8,
+        device: str | None = None,
+        use_audio: bool = True,
+        use_video: bool = True,
+        **kwargs: Any,
+    ):
         super().__init__()
         if kwargs:
             logger.warning(f"got the model arguments {sorted(kwargs)}, which avcap has not; they are left out")

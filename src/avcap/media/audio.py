@@ -44,9 +44,16 @@ class AudioReader:
     """Packets of one sound stream -> `waveform_S`."""
 
     def __init__(
-        self, stream: "AudioStream", *, origin_s: float, start_s: float, max_samples: int, after_seek: bool,
-        only_first_channel: bool = False, keeps_cancelled: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        stream: "AudioStream",
+        *,
+        origin_s: float,
+        start_s: float,
+        max_samples: int,
+        after_seek: bool,
+        only_first_channel: bool = False,
+        keeps_cancelled: bool = False,
+    ) -> None:
         """`start_s`, after the origin: the time of the first sample; `origin_s`: on the stream's clock. All channels
         are mixed, or only the first is heard; `keeps_cancelled`: what they lose by it stays lost."""
         self.stream = stream

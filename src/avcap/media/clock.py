@@ -115,18 +115,17 @@ def mend_clock(streams: Sequence[PacketTimes], *, closes_alone: bool = False) ->
     builders = [_Builder(times) for times in streams if len(times)]
     num_spikes = sum(builder.num_spikes for builder in builders)
     back_s, closed_s = [], []
-    jumps = sorted(
-        ((jump, builder) for builder in builders for jump in builder.jumps), key=lambda pair: pair[0].order
-    )
+    jumps = sorted(((jump, builder) for builder in builders for jump in builder.jumps), key=lambda pair: pair[0].order)
     done: set[tuple[int, int]] = set()
     for jump, builder in jumps:
         if (id(builder), jump.index) in done:
             continue
         together = {id(builder): jump}
         for other in builders:
-            if other is not builder and (
-                match := _same_jump(jump, other, done, added_s=builder.added_at(jump.index - 1))
-            ) is not None:
+            if (
+                other is not builder
+                and (match := _same_jump(jump, other, done, added_s=builder.added_at(jump.index - 1))) is not None
+            ):
                 together[id(other)] = match
         done |= {(owner, found.index) for owner, found in together.items()}
         is_shared = len(together) > 1 or (len(builders) == 1 and closes_alone)
@@ -142,9 +141,12 @@ def mend_clock(streams: Sequence[PacketTimes], *, closes_alone: bool = False) ->
     spans = [found[id(times)].span() if id(times) in found else (None, None) for times in streams]
     return MendedClock(
         corrections=tuple(found[id(times)].correction() if id(times) in found else none for times in streams),
-        back_s=tuple(back_s), closed_s=tuple(closed_s), num_spikes=num_spikes,
-        starts_s=tuple(start_s for start_s, _ in spans), ends_s=tuple(end_s for _, end_s in spans),
-    )  # fmt: skip
+        back_s=tuple(back_s),
+        closed_s=tuple(closed_s),
+        num_spikes=num_spikes,
+        starts_s=tuple(start_s for start_s, _ in spans),
+        ends_s=tuple(end_s for _, end_s in spans),
+    )
 
 
 class _Builder:
@@ -174,11 +176,13 @@ class _Builder:
         falls = self.decode_s[known][1:] < self.decode_s[known][:-1] - BACK_S
         return [
             Jump(
-                index=int(known[i + 1]), order=self.times.order[known[i + 1]], from_s=float(ends_s[i]),
+                index=int(known[i + 1]),
+                order=self.times.order[known[i + 1]],
+                from_s=float(ends_s[i]),
                 to_s=float(self.decode_s[known[i + 1]]),
             )
             for i in np.flatnonzero(falls | (lengths_s > FORWARD_S))
-        ]  # fmt: skip
+        ]
 
     def _exact(self, jump: Jump) -> Jump:
         """A jump of decoding times, some of which are guesses by the demuxer -> where the times of showing jump."""
@@ -251,9 +255,7 @@ def _without_spikes(jumps: list[Jump]) -> tuple[list[Jump], list[tuple[int, int,
     return kept, spikes
 
 
-def _same_jump(
-    jump: Jump, other: _Builder, done: set[tuple[int, int]], *, added_s: float
-) -> Jump | None:
+def _same_jump(jump: Jump, other: _Builder, done: set[tuple[int, int]], *, added_s: float) -> Jump | None:
     """A jump of one stream, before which `added_s` is added -> the same jump of the other, if that makes it."""
     for candidate in other.jumps:
         apart_s = candidate.from_s + other.added_at(candidate.index - 1) - jump.from_s - added_s

@@ -150,19 +150,18 @@ def find_streams(container: InputContainer) -> Streams:
         duration_s=duration_s,
         video_end_s=None if video_end_s is None else float(video_end_s - origin_s),
         is_certain="mp4" in name and None not in ends_s and all(stream.frames for stream in chosen),
-        has_others=any(
-            stream not in chosen and not stream.disposition & attached for stream in container.streams
-        ),
+        has_others=any(stream not in chosen and not stream.disposition & attached for stream in container.streams),
         clock_may_jump=name in JOINABLE_FORMATS,
         has_display_times=not (video and name == "avi" and video.codec_context.has_b_frames),
         undecodable=tuple(
             _undecodable(container, kind, streams=streams, is_replaced=chosen_stream is not None)
             for kind, streams, chosen_stream in (
-                ("video", videos, video), ("audio", list(container.streams.audio), audio)
+                ("video", videos, video),
+                ("audio", list(container.streams.audio), audio),
             )
             if any(stream.codec_context is None for stream in streams)
         ),
-    )  # fmt: skip
+    )
 
 
 def _best_decodable(
@@ -184,9 +183,7 @@ def _best_decodable(
     return min(decodable, key=rank, default=None)
 
 
-def _undecodable(
-    container: InputContainer, kind: str, *, streams: list[av.stream.Stream], is_replaced: bool
-) -> str:
+def _undecodable(container: InputContainer, kind: str, *, streams: list[av.stream.Stream], is_replaced: bool) -> str:
     """Streams of one kind, some without a decoder -> the words for a record."""
     names = ", ".join(_codec_name(container, stream) for stream in streams if stream.codec_context is None)
     if is_replaced:
@@ -381,9 +378,7 @@ def _mix_weights(layout: str) -> np.ndarray:
 
 def split_frame(frame: av.AudioFrame) -> np.ndarray:
     """Sound frame -> (channels, samples) float32."""
-    return split_channels(
-        frame.to_ndarray(), num_channels=frame.layout.nb_channels, is_planar=frame.format.is_planar
-    )
+    return split_channels(frame.to_ndarray(), num_channels=frame.layout.nb_channels, is_planar=frame.format.is_planar)
 
 
 def _with_one_channel(frame: av.AudioFrame, *, channel: int) -> av.AudioFrame:

@@ -21,9 +21,7 @@ class PixelBudget:
     def frame_size(self, height: int, width: int, *, num_frames: int) -> tuple[int, int]:
         """Size of the video's frames and how many are looked at -> (height, width) they are brought to."""
         max_pixels = plus_frame_pixels(self.max_frame_pixels, num_frames=num_frames, max_frames=self.max_frames)
-        return smart_resize(
-            height, width, factor=self.factor, min_pixels=self.min_frame_pixels, max_pixels=max_pixels
-        )
+        return smart_resize(height, width, factor=self.factor, min_pixels=self.min_frame_pixels, max_pixels=max_pixels)
 
 
 def plus_frame_pixels(max_frame_pixels: int, *, num_frames: int, max_frames: int) -> float:

@@ -147,13 +147,19 @@ def _frame_index(request: ClipRequest, *, num_frames: int, rate: float) -> np.nd
         if interval_s is not None:  # to the end of the file: as published, its own duration
             interval_s = interval_s[0], min(interval_s[1], num_frames / rate)
         return official_v1_frame_index(
-            num_frames=num_frames, source_fps=rate, fps=request.fps, max_frames=request.max_frames,
+            num_frames=num_frames,
+            source_fps=rate,
+            fps=request.fps,
+            max_frames=request.max_frames,
             interval_s=interval_s,
-        )  # fmt: skip
+        )
     return official_plus_frame_index(
-        num_frames=num_frames, source_fps=rate, interval_s=1 / request.fps, min_frames=PLUS_MIN_FRAMES,
+        num_frames=num_frames,
+        source_fps=rate,
+        interval_s=1 / request.fps,
+        min_frames=PLUS_MIN_FRAMES,
         max_frames=request.max_frames,
-    )  # fmt: skip
+    )
 
 
 def _too_few_frames(request: ClipRequest, *, num_frames: int, duration_s: float) -> MediaError:
@@ -188,9 +194,14 @@ def _read_audio(request: ClipRequest) -> np.ndarray:
         assert stream is not None
         first_s = float((stream.start_time or 0) * (stream.time_base or 1))
         reader = AudioReader(
-            stream, origin_s=first_s, start_s=0.0, max_samples=ALL_SAMPLES, after_seek=False,
-            only_first_channel=request.official == "v1", keeps_cancelled=True,
-        )  # fmt: skip
+            stream,
+            origin_s=first_s,
+            start_s=0.0,
+            max_samples=ALL_SAMPLES,
+            after_seek=False,
+            only_first_channel=request.official == "v1",
+            keeps_cancelled=True,
+        )
         read_only(container, [stream])
         try:
             for packet in container.demux(stream):

@@ -101,8 +101,8 @@ def decode(request: ClipRequest, *, deadline_s: float) -> Clip:
         ) from None
     except ConnectionClosed:
         raise MediaError(
-            f"{request.path}: the decoding process ended with {_exit_name(worker.stop())} on this file, expected frames "
-            "or sound; the file is damaged or hostile, or memory ran out"
+            f"{request.path}: the decoding process ended with {_exit_name(worker.stop())} on this file, expected "
+            "frames or sound; the file is damaged or hostile, or memory ran out"
         ) from None
     except MemoryError:
         worker.stop(grace_s=0.0)  # in the middle of an answer

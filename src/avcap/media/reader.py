@@ -183,8 +183,8 @@ def _plan(request: ClipRequest, *, lengths: Lengths) -> Plan:
     start_s, end_s = request.interval_s or (0.0, duration_s)
     if not 0 <= start_s < min(end_s, duration_s):
         raise MediaError(
-            f"{request.path}: got the interval {start_s:g}..{end_s:g} s, expected one that starts in the file and has a "
-            f"length; the file lasts {duration_s:.3f} s"
+            f"{request.path}: got the interval {start_s:g}..{end_s:g} s, expected one that starts in the file and has "
+            f"a length; the file lasts {duration_s:.3f} s"
         )
     end_s = min(end_s, duration_s)
     instants_T = frame_instants(
@@ -195,9 +195,13 @@ def _plan(request: ClipRequest, *, lengths: Lengths) -> Plan:
         step_s = instants_T[1] - instants_T[0] if len(instants_T) > 1 else 1 / request.fps
         instants_T = np.concatenate([[max(0.0, start_s - step_s)], instants_T])
     return Plan(
-        origin_s=lengths.origin_s, duration_s=duration_s, start_s=start_s, end_s=end_s, instants_T=instants_T,
+        origin_s=lengths.origin_s,
+        duration_s=duration_s,
+        start_s=start_s,
+        end_s=end_s,
+        instants_T=instants_T,
         has_lead_in=has_lead_in,
-    )  # fmt: skip
+    )
 
 
 def _check_size(request: ClipRequest, *, plan: Plan, streams: Streams, is_sure: bool) -> None:
@@ -279,9 +283,11 @@ def _video_reader(
     clock_T = (plan.instants_T + plan.origin_s) / float(streams.video.time_base)
     ticks_T = np.floor(clock_T + TICK_TOLERANCE).astype(np.int64)
     keeper = FrameKeeper(
-        ticks_T=ticks_T, frame_size=request.frame_size, pixel_budget=request.pixel_budget,
+        ticks_T=ticks_T,
+        frame_size=request.frame_size,
+        pixel_budget=request.pixel_budget,
         display=display_of(streams.video),
-    )  # fmt: skip
+    )
     return VideoReader(
         streams.video,
         keeper=keeper,
@@ -308,21 +314,29 @@ class PacketFeed:
     """Gives packets to their readers, on the mended clock, and notices where the file is not what its header says."""
 
     def __init__(
-        self, streams: Streams, *, readers: list[VideoReader | AudioReader], clock: MendedClock | None,
+        self,
+        streams: Streams,
+        *,
+        readers: list[VideoReader | AudioReader],
+        clock: MendedClock | None,
         is_watched: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._readers = readers
         self._reader_of = {reader.stream.index: reader for reader in readers}
         chosen = [stream for stream in (streams.video, streams.audio) if stream is not None]
-        self._corrections = {} if clock is None else {
-            stream.index: correction for stream, correction in zip(chosen, clock.corrections, strict=True)
-        }  # fmt: skip
+        self._corrections = (
+            {}
+            if clock is None
+            else {stream.index: correction for stream, correction in zip(chosen, clock.corrections, strict=True)}
+        )
         self._num_packets = dict.fromkeys(self._reader_of, 0)
         # of the streams, not of each packet: fractions are slow
         self._tick_s = {reader.stream.index: float(reader.stream.time_base or 1) for reader in readers}
-        self._watch = JumpWatch(
-            num_streams=len(chosen), num_read=len(readers), closes_alone=streams.clock_may_jump
-        ) if is_watched else None  # fmt: skip
+        self._watch = (
+            JumpWatch(num_streams=len(chosen), num_read=len(readers), closes_alone=streams.clock_may_jump)
+            if is_watched
+            else None
+        )
         self._is_measured = is_watched and not streams.is_certain
         self.ends_s: dict[int, float] = {}
         """Stream -> where its last packet ends on the file's clock, of those that were read."""

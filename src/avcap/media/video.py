@@ -38,9 +38,13 @@ class FrameKeeper:
     """Frames in the order shown -> the rows of `frames_THWC`: for every instant the last frame at or before it."""
 
     def __init__(
-        self, *, ticks_T: np.ndarray, frame_size: tuple[int, int] | None, pixel_budget: PixelBudget | None = None,
+        self,
+        *,
+        ticks_T: np.ndarray,
+        frame_size: tuple[int, int] | None,
+        pixel_budget: PixelBudget | None = None,
         display: Display | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`ticks_T`: the wanted instants, rising, in ticks of the stream's clock."""
         self.display = display or Display()
         self.ticks_T = ticks_T

@@ -1,7 +1,7 @@
 """From encoder features to vectors of the language model's width: the parts that are ours, around a stock Q-Former."""
 
 # T frames  N patches or pooled cells of a frame  V vision width  G patches per side  C channels
-# K sound chunks  P positions of a chunk  A sound width  W windows  I positions of a window  U sound tokens
+# K sound chunks  P positions of a chunk  A sound width  W windows  I positions of a window  U audio tokens
 # Q Q-Former width  M media tokens  D language-model width
 
 import torch
@@ -92,7 +92,7 @@ class AudioAligner(nn.Module):
         return output.last_hidden_state.flatten(0, 1)
 
     def project(self, queries_UQ: torch.Tensor) -> torch.Tensor:
-        """Q-Former output -> sound tokens (U, D), before segment positions and norm."""
+        """Q-Former output -> audio tokens (U, D), before segment positions and norm."""
         return self.final(self.proj(queries_UQ))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from avcap import v0_1
 from avcap.errors import UserError
 from avcap.files.write import replacing
 
@@ -22,7 +23,9 @@ def average_checkpoints(folders: Sequence[Path], *, out: Path, weights: Sequence
     """
     shares = [1.0] * len(folders) if weights is None else list(weights)
     if not folders or len(shares) != len(folders) or not sum(shares) > 0 or min(shares) < 0:
-        raise UserError(f"got {len(folders)} checkpoints with weights {shares}, expected a weight of 0 or more for each")
+        raise UserError(
+            f"got {len(folders)} checkpoints with weights {shares}, expected a weight of 0 or more for each"
+        )
     if out.exists():
         raise UserError(f"{out} is there already; expected the name of a new folder")
     names = [sorted(path.name for path in folder.glob("*.safetensors") if _holds_model(path)) for folder in folders]
@@ -40,21 +43,31 @@ def _holds_model(path: Path) -> bool:
     return path.name.startswith("model")
 
 
+def read_weights(file: Path) -> dict[str, torch.Tensor]:
+    """A model's safetensors file -> its weights under their names of today; all of it is read."""
+    return {v0_1.weight_name(name): tensor for name, tensor in load_file(file).items()}
+
+
 def _average_file(files: Sequence[Path], out: Path, shares: Sequence[float]) -> None:
-    tensors = [load_file(file) for file in files]
+    tensors = [read_weights(file) for file in files]
     first = tensors[-1]
     for file, found in zip(files, tensors, strict=True):
-        misfits = [name for name in first | found if name not in first or name not in found
-                   or first[name].shape != found[name].shape]  # fmt: skip
+        misfits = [
+            name
+            for name in first | found
+            if name not in first or name not in found or first[name].shape != found[name].shape
+        ]
         if misfits:
             raise UserError(f"{file}: {len(misfits)} tensors differ from {files[-1]}, the first is {min(misfits)}")
     mean = {
         name: (
             torch.stack([share * found[name].float() for share, found in zip(shares, tensors, strict=True)]).sum(0)
             / sum(shares)
-        ).to(tensor.dtype).contiguous()
+        )
+        .to(tensor.dtype)
+        .contiguous()
         for name, tensor in first.items()
-    }  # fmt: skip
+    }
     save_file(mean, out, metadata={"format": "pt"})
 
 
@@ -62,8 +75,10 @@ def _tell_lineage(folder: Path, parents: Sequence[Path], shares: Sequence[float]
     """Says in lineage.json that these weights are a mean, and of what."""
     path = folder / LINEAGE_FILE
     lineage = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    names = [parent.resolve().name if parent.resolve().name != "checkpoint" else parent.resolve().parent.name
-             for parent in parents]  # fmt: skip
+    names = [
+        parent.resolve().name if parent.resolve().name != "checkpoint" else parent.resolve().parent.name
+        for parent in parents
+    ]
     lineage["stage"] = "average"
     lineage["parent"] = ", ".join(f"{name} x {share:g}" for name, share in zip(names, shares, strict=True))
     path.write_text(json.dumps(lineage, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ order the tokens of a clip stand, and at which positions.
 """
 
 # B batch  L tokens  K sound chunks  M (of mel_KMF) mel bins  F mel frames  P encoder positions of a chunk
-# A sound width  U sound tokens  Q Q-Former width  M (of _MD, _M) media tokens of a clip  D language-model width
+# A sound width  U audio tokens  Q Q-Former width  M (of _MD, _M) media tokens of a clip  D language-model width
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from avcap import v0_1
 from avcap.model.aligner import AudioAligner
 from avcap.model.features import MediaFeatures, MediaTokens, Outline, Positions
 from avcap.model.interleave import AUDIO_ID, EPSILON_S, VISUAL_ID, ZERO_ID, window_starts
@@ -50,6 +51,13 @@ class CaptioningModel(PreTrainedModel):
     """1: positions count tokens. 3: time, height, width."""
     penalty_counts_prompt = False
     """Whether a repetition penalty counts the ids of the prompt too, as the family's published decoding does."""
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; weights of avcap 0.1 are found under their old names, and saved under those of today."""
+        model = super().from_pretrained(*args, **({"key_mapping": v0_1.WEIGHT_PATTERNS} | kwargs))
+        (model[0] if isinstance(model, tuple) else model)._weight_conversions = []
+        return model
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -145,7 +153,7 @@ class CaptioningModel(PreTrainedModel):
         return chunks
 
     def _audio_queries(self, media: Sequence[MediaFeatures], used: Sequence[int]) -> torch.Tensor:
-        """Clips and how many sound tokens each uses -> Q-Former output of those tokens (U, Q), kept or computed now."""
+        """Clips and how many audio tokens each uses -> Q-Former output of those tokens (U, Q), kept or computed now."""
         windows = [
             self.audio_aligner.windows(clip.audio_KPA.to(self.device, self.dtype))[: n // self.config.num_queries]
             for clip, n in zip(media, used, strict=True)

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
+from avcap import v0_1
 from avcap.errors import UserError
 from avcap.model.captioning import CaptioningModel
 from avcap.model.configuration import RELEASED_AUDIO, RELEASED_QFORMER, RELEASED_VISION, Salmonn2Config
@@ -69,11 +70,25 @@ _IN_QFORMER = (("attention.self.", "attention.attention."),)
 _WITHOUT_MEANING = ("speech_Qformer.bert.embeddings.position_ids",)
 
 _TEXT_FIELDS = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps",
-    "tie_word_embeddings", "rope_theta", "use_sliding_window", "max_window_layers", "attention_dropout",
-    "bos_token_id", "eos_token_id", "pad_token_id",
-)  # fmt: skip
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "hidden_act",
+    "max_position_embeddings",
+    "initializer_range",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "rope_theta",
+    "use_sliding_window",
+    "max_window_layers",
+    "attention_dropout",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +130,8 @@ def load(
             continue
         if not hasattr(model.config, field_name):
             raise UserError(
-                f"{source.checkpoint.path}: got {field_name}={value!r}, which a {source.checkpoint.layout} does not have"
+                f"{source.checkpoint.path}: got {field_name}={value!r}, which a {source.checkpoint.layout} does not "
+                "have"
             )
         setattr(model.config, field_name, value)
     return model.eval(), load_tokenizer(source.checkpoint.path, model.config)
@@ -156,7 +172,7 @@ def _family(
                 f"a name that begins with {OWN_PREFIX!r} and is not among them is of a newer avcap: install that"
             )
         model_class = OWN_CLASSES[model_type]
-        return _own_config(model_class), str, model_class
+        return _own_config(model_class), v0_1.weight_name, model_class
     if checkpoint.layout is Layout.V1:
         return released_config, our_name, Salmonn2ForCaptioning
     return plus_config, our_plus_name, Salmonn2PlusForCaptioning
@@ -200,8 +216,8 @@ def check_fit(source: Source) -> None:
     for name, tensor in tensors.items():
         if tensor.shape != expected[name]:
             raise UserError(
-                f"{tensor.file}: {tensor.name} is {tensor.shape}, expected {expected[name]}; the file is of another model "
-                f"than {folder / CONFIG} and the component configs beside it"
+                f"{tensor.file}: {tensor.name} is {tensor.shape}, expected {expected[name]}; the file is of another "
+                f"model than {folder / CONFIG} and the component configs beside it"
             )
 
 

@@ -12,6 +12,8 @@ from transformers import (
     WhisperConfig,
 )
 
+from avcap import v0_1
+
 WHISPER_POSITIONS_PER_S = 50  # one encoder position is two mel frames of 10 ms
 MEL_FRAMES_PER_POSITION = 2
 TEXT_CONFIGS = {"qwen2": Qwen2Config, "qwen3": Qwen3Config}
@@ -158,21 +160,21 @@ class Salmonn2Config(AudioWindows, PreTrainedConfig):
     use_final_linear: bool = True
     """Linear-GELU-Linear after the projection of the Q-Former output."""
     segment_positions: bool = True
-    """Adds a sinusoid of the chunk number to every sound token; the first chunk gets zeros."""
+    """Adds a sinusoid of the chunk number to every audio token; the first chunk gets zeros."""
 
     sync: str = "true_time"
-    """"true_time": a sound token stands after the frame of its instant, and padded silence is left out.
+    """"true_time": a audio token stands after the frame of its instant, and padded silence is left out.
     "official": the released behaviour, which stretches all tokens of all chunks, silence too, over the frames."""
     time_text: bool = True
     """Pictures without sound: the frame's time follows it as text (see `data.prompt.time_text_ids`)."""
     connector_norm: bool = False
-    """LayerNorm on every visual and every sound token: sums of un-normalised vectors stop learning in small models."""
+    """LayerNorm on every visual and every audio token: sums of un-normalised vectors stop learning in small models."""
     time_vectors: bool = False
     """Adds LayerNorm(word embedding of the token's second) to every media token; needs `time_token_ids`."""
     time_token_ids: Any = None
     """Token ids of the words for seconds 0, 1, 2, ...; later seconds take the last one."""
     type_vectors: bool = False
-    """Adds LayerNorm(learned vector of the token's place: which cell, newline, which sound token of its second)."""
+    """Adds LayerNorm(learned vector of the token's place: which cell, newline, which audio token of its second)."""
     chat: Any = None
     """The strings around media, question and answer; None is CHATML_V1."""
 
@@ -188,6 +190,11 @@ class Salmonn2Config(AudioWindows, PreTrainedConfig):
         super().__post_init__(**kwargs)
         self._check()
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """What config.json holds, also of avcap 0.1 -> the config."""
+        return super().from_dict(v0_1.model_config(config_dict), **kwargs)
+
     def _check(self) -> None:
         """Raises ValueError that names the first dial with an impossible value."""
         for name, allowed in _CHOICES.items():
@@ -197,7 +204,9 @@ class Salmonn2Config(AudioWindows, PreTrainedConfig):
             raise ValueError("time_vectors needs time_token_ids: the token ids of the words for seconds 0, 1, 2, ...")
         self.check_windows()
         if self.grid_size < self.pool_stride:
-            raise ValueError(f"pool_stride: got {self.pool_stride}, expected at most {self.grid_size} (patches of a row)")
+            raise ValueError(
+                f"pool_stride: got {self.pool_stride}, expected at most {self.grid_size} (patches of a row)"
+            )
 
     @property
     def grid_size(self) -> int:

@@ -40,10 +40,21 @@ STATE_FILE = "conversion.json"
 CARD = "README.md"
 SIDECAR = "unpickled.safetensors.tmp"
 COMPANIONS = (
-    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt", "special_tokens_map.json",
-    "added_tokens.json", "chat_template.json", "chat_template.jinja", "generation_config.json",
-    "preprocessor_config.json", "avcap.json", "world_check.safetensors", "LICENSE",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "avcap.json",
+    "world_check.safetensors",
+    "LICENSE",
+)
 """Small files that are carried over where they are there."""
 LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.[^.]+)?\.weight")
 # PEFT's own names within a wrapped model.
@@ -112,10 +123,12 @@ def _whole(source: Source, q_tokens: dict[str, Value]) -> Conversion:
     check_fit(source)
     values: dict[str, Value] = {name: Copied(info=info) for name, info in source.tensors.items()}
     return Conversion(
-        values=values | q_tokens, config=source.config, companions=source.checkpoint.path,
+        values=values | q_tokens,
+        config=source.config,
+        companions=source.checkpoint.path,
         headline=f"a {source.checkpoint.layout}, {source.checkpoint.path.resolve().name}",
         inputs=_files(source.tensors.values()),
-    )  # fmt: skip
+    )
 
 
 def _merged(checkpoint: Checkpoint, source: Source, values: dict[str, Value], *, has_q_tokens: bool) -> Conversion:
@@ -123,9 +136,10 @@ def _merged(checkpoint: Checkpoint, source: Source, values: dict[str, Value], *,
     base_name = source.checkpoint.path.resolve().name
     warnings = []
     lacks = [
-        name for name in map(released_names(source), NOT_IN_ADAPTERS)
+        name
+        for name in map(released_names(source), NOT_IN_ADAPTERS)
         if name in source.tensors and values[name] == Copied(info=source.tensors[name])
-    ]  # fmt: skip
+    ]
     if lacks and not has_q_tokens:
         warnings.append(
             f"{checkpoint.path} holds no audio q_tokens, and those of its base are kept: they are right only if they "
@@ -133,10 +147,13 @@ def _merged(checkpoint: Checkpoint, source: Source, values: dict[str, Value], *,
         )
     inputs = _files([*source.tensors.values(), *checkpoint.tensors.values()])
     return Conversion(
-        values=values, config=source.config, companions=source.checkpoint.path,
+        values=values,
+        config=source.config,
+        companions=source.checkpoint.path,
         headline=f"the {kind} {checkpoint.path.resolve().name}, merged in float32 into {base_name}",
-        warnings=tuple(warnings), inputs=(*inputs, *([checkpoint.path] if checkpoint.path.is_file() else [])),
-    )  # fmt: skip
+        warnings=tuple(warnings),
+        inputs=(*inputs, *([checkpoint.path] if checkpoint.path.is_file() else [])),
+    )
 
 
 def _files(tensors: Iterable[TensorInfo]) -> tuple[Path, ...]:

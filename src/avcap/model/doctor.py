@@ -77,8 +77,11 @@ def _describe_model(checkpoint: Checkpoint, report: Report) -> None:
     unknown = sorted(source.tensors[name].name for name in source.tensors if name not in expected)
     misshapen = [info.name for name, info in source.tensors.items() if expected.get(name, info.shape) != info.shape]
     found = len(expected) - len(missing)
-    report.say("keys", f"{found} of {len(expected)} weights have a value{_named(', missing', missing)}"
-               f"{_named(', unexpected', unknown)}{_named(', of another shape', misshapen)}")  # fmt: skip
+    report.say(
+        "keys",
+        f"{found} of {len(expected)} weights have a value{_named(', missing', missing)}"
+        f"{_named(', unexpected', unknown)}{_named(', of another shape', misshapen)}",
+    )
     without_meaning = len(checkpoint.tensors) - len(source.tensors)
     if without_meaning:
         report.say("", f"{without_meaning} tensors that nothing reads (position_ids)")

@@ -1,7 +1,7 @@
 """What passes between encoders, aligners and the language model."""
 
 # T frames  N cells (or patches) of a frame  V vision width  K sound chunks  P positions of a chunk  A sound width
-# U sound tokens of all chunks  Q Q-Former width  M media tokens in time order  D language-model width  L token ids
+# U audio tokens of all chunks  Q Q-Former width  M media tokens in time order  D language-model width  L token ids
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -60,7 +60,9 @@ class MediaFeatures:
         if num_frames == 0 and not self.has_audio:
             raise ValueError("a clip needs frames or sound, this one has neither")
         if self.has_audio and self.audio_seconds <= 0:
-            raise ValueError(f"audio_seconds: got {self.audio_seconds}, expected the length of the sound that was given")
+            raise ValueError(
+                f"audio_seconds: got {self.audio_seconds}, expected the length of the sound that was given"
+            )
         if self.time_text_ids is not None and (self.has_audio or len(self.time_text_ids) != num_frames):
             raise ValueError(
                 f"time_text_ids: got {len(self.time_text_ids)} texts, expected one for each of {num_frames} frames"
@@ -83,7 +85,7 @@ class MediaTokens:
     """The media tokens of one clip, in time order.
 
     `ids` are placeholders (VISUAL_ID, AUDIO_ID) and, for time text and what encloses the media, real token ids and
-    ZERO_ID. The tensors have one row per visual or sound token: M = num_visual + num_audio.
+    ZERO_ID. The tensors have one row per visual or audio token: M = num_visual + num_audio.
     """
 
     ids: list[int]
@@ -93,7 +95,7 @@ class MediaTokens:
     seconds_M: torch.Tensor
     """Whole second of the video to which each token belongs."""
     types_M: torch.Tensor
-    """Place of each token: cell of the grid, newline, sound token within its second (`interleave.TokenTypes`)."""
+    """Place of each token: cell of the grid, newline, audio token within its second (`interleave.TokenTypes`)."""
     num_visual: int
     num_audio: int
     num_frames: int

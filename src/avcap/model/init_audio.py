@@ -21,9 +21,15 @@ from avcap.model.weight_writer import Cast, Copied, Drawn, Value
 AUDIO_TOKEN = "<|audio_pad|>"
 STD = 0.02
 WHISPER_FIELDS = (
-    "num_mel_bins", "d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim", "max_source_positions",
-    "scale_embedding", "activation_function",
-)  # fmt: skip
+    "num_mel_bins",
+    "d_model",
+    "encoder_layers",
+    "encoder_attention_heads",
+    "encoder_ffn_dim",
+    "max_source_positions",
+    "scale_embedding",
+    "activation_function",
+)
 WHISPER_PREFIXES = ("model.encoder.", "encoder.")
 DRAWN_PREFIX = "audio_aligner."
 
@@ -46,13 +52,16 @@ def plan_init_audio(
     inputs = tuple(sorted({tensor.file for tensor in tensors.values()}))
     names = f"{vision.path.resolve().name} and {audio.path.resolve().name}"
     conversion = Conversion(
-        values=values, config=config, companions=vision.path, inputs=inputs,
+        values=values,
+        config=config,
+        companions=vision.path,
+        inputs=inputs,
         headline=f"{names}, with a sound aligner drawn from seed {seed}: it must be trained before it is of use",
         warnings=(
             f"the sound aligner, q_tokens among it, is random (seed {seed}); train it, and keep this folder: adapters "
             "that are trained on it do not hold the q_tokens",
         ),
-    )  # fmt: skip
+    )
     return conversion, tokenizer
 
 

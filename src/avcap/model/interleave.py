@@ -1,7 +1,7 @@
-"""In which order frames and sound tokens enter the language model: pure functions on numbers, no tensors.
+"""In which order frames and audio tokens enter the language model: pure functions on numbers, no tensors.
 
-A plan is a list of groups. A group is a frame (or none) and the indices of the sound tokens that follow it.
-Two orders exist. `plan_true_time` puts every real sound token behind the frame of its instant. `plan_official` is
+A plan is a list of groups. A group is a frame (or none) and the indices of the audio tokens that follow it.
+Two orders exist. `plan_true_time` puts every real audio token behind the frame of its instant. `plan_official` is
 what the released model was trained with: it stretches all tokens of all padded chunks evenly over the frames.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 VISUAL_ID = -200  # stands for one visual token in a list of token ids
-AUDIO_ID = -201  # one sound token
+AUDIO_ID = -201  # one audio token
 ZERO_ID = -202  # a vector of zeros, which pads the official time text
 
 EPSILON_S = 1e-6  # far below one audio sample (62 us): absorbs float noise such as 0.1 + 0.5 != 0.6
@@ -22,7 +22,7 @@ EPSILON_S = 1e-6  # far below one audio sample (62 us): absorbs float noise such
 
 @dataclass(frozen=True)
 class Group:
-    """One frame and the sound tokens after it; frame None: sound before the first frame, or a clip without frames."""
+    """One frame and the audio tokens after it; frame None: sound before the first frame, or a clip without frames."""
 
     frame: int | None
     audio: tuple[int, ...]
@@ -32,7 +32,7 @@ class Group:
 class Layout:
     """The media tokens of one clip in order. The last three lists have one entry per VISUAL_ID or AUDIO_ID in `ids`.
 
-    `rows`: which row of [visual tokens of all frames, sound tokens] stands there; `seconds`: whole second of the video;
+    `rows`: which row of [visual tokens of all frames, audio tokens] stands there; `seconds`: whole second of the video;
     `types`: place of the token, see `token_types`.
     """
 
@@ -44,7 +44,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class TokenTypes:
-    """Type numbers: cells of a frame first, then the newline, then the sound tokens of a second.
+    """Type numbers: cells of a frame first, then the newline, then the audio tokens of a second.
 
     >>> TokenTypes(cells_per_side=2, row_newline=True, windows_per_s=2, num_queries=1).of_frame
     (0, 1, 4, 2, 3, 4)
@@ -87,7 +87,7 @@ def num_real_windows(starts_s: Sequence[float], *, audio_seconds: float) -> int:
 
 
 def plan_true_time(frame_times_s: Sequence[float], audio_times_s: Sequence[float]) -> list[Group]:
-    """Sorted times of frames and of sound tokens (same clock) -> groups, with every frame and token exactly once.
+    """Sorted times of frames and of audio tokens (same clock) -> groups, with every frame and token exactly once.
 
     Tokens in [time of frame k, time of frame k+1) follow frame k; earlier ones come first, the rest come last.
     """
@@ -136,7 +136,7 @@ def lay_out(
     types: TokenTypes,
     time_text_ids: Sequence[Sequence[int]] | None = None,
 ) -> Layout:
-    """A plan and the times of its frames and sound tokens -> the order of all tokens, time text after its frame."""
+    """A plan and the times of its frames and audio tokens -> the order of all tokens, time text after its frame."""
     frame_types = types.of_frame
     first_audio_row = len(frame_times_s) * len(frame_types)
     layout = Layout(ids=[], rows=[], seconds=[], types=[])

@@ -125,7 +125,9 @@ def _layout(fields: dict[str, Any], tensors: dict[str, TensorInfo]) -> Layout:
     if model_type == WHISPER_TYPE:
         return Layout.WHISPER
     if model_type == PLUS_TYPE:
-        has_audio = "audio_config" in fields or any(name.startswith((AUDIO_PREFIX, NEW_AUDIO_PREFIX)) for name in tensors)
+        has_audio = "audio_config" in fields or any(
+            name.startswith((AUDIO_PREFIX, NEW_AUDIO_PREFIX)) for name in tensors
+        )
         return Layout.PLUS if has_audio else Layout.QWEN
     return Layout.OWN
 

@@ -1,7 +1,7 @@
 """Positions on three axes (time, height, width) of the media tokens of video-SALMONN 2+: pure functions on numbers.
 
 All are counted from the first media token. One step of time is half a second, for picture and sound alike.
-S temporal grids  U sound tokens  M = S * tokens of a grid + U  3 axes
+S temporal grids  U audio tokens  M = S * tokens of a grid + U  3 axes
 """
 
 from collections.abc import Sequence
@@ -32,12 +32,12 @@ def grid_times(num_grids: int, *, seconds_per_grid: float) -> np.ndarray:
 
 
 def audio_times(starts_s: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Where the windows of sound tokens begin -> (U,) whole steps of time."""
+    """Where the windows of audio tokens begin -> (U,) whole steps of time."""
     return np.floor(np.asarray(starts_s) * POSITIONS_PER_S + 1e-6).astype(np.int64)
 
 
 def audio_per_grid(num_grids: int, audio_times_U: np.ndarray, *, seconds_per_grid: float) -> list[int]:
-    """-> how many sound tokens follow each grid: those that end no later than it does; the last gets the rest.
+    """-> how many audio tokens follow each grid: those that end no later than it does; the last gets the rest.
 
     Where sound ends before the picture, later grids have none. (Released code, of 2509: n_i = floor(2 s (i + 1)) -
     floor(2 s i), the last grid takes what remains, which must not be negative.)
@@ -54,11 +54,11 @@ def audio_per_grid(num_grids: int, audio_times_U: np.ndarray, *, seconds_per_gri
 def train_positions(
     grid_times_S: np.ndarray, *, height: int, width: int, audio_times_U: np.ndarray, order_M: np.ndarray
 ) -> MediaPositions:
-    """Times of grids (each height x width tokens) and sound tokens -> positions as in the released training.
+    """Times of grids (each height x width tokens) and audio tokens -> positions as in the released training.
 
     Picture: (time, row, column). Sound beside picture: (time, 0, time), alone: (time, time, 0). What follows goes on
     after the latest time if there is sound, after the largest position on any axis if not. `order_M`: which of [picture
-    tokens, sound tokens] stands where.
+    tokens, audio tokens] stands where.
     """
     visual_3 = _video(grid_times_S, height=height, width=width)
     none_U = np.zeros_like(audio_times_U)

@@ -36,10 +36,16 @@ def to_patches(frames_TCHW: torch.Tensor, sizes: PatchSizes) -> tuple[torch.Tens
     frames_TCHW = torch.cat([frames_TCHW, frames_TCHW[-1:].expand(missing, -1, -1, -1)])
     grid = len(frames_TCHW) // sizes.frames, height // sizes.patch, width // sizes.patch
     cut = frames_TCHW.reshape(
-        grid[0], sizes.frames, channels,
-        grid[1] // sizes.merge, sizes.merge, sizes.patch,
-        grid[2] // sizes.merge, sizes.merge, sizes.patch,
-    )  # fmt: skip
+        grid[0],
+        sizes.frames,
+        channels,
+        grid[1] // sizes.merge,
+        sizes.merge,
+        sizes.patch,
+        grid[2] // sizes.merge,
+        sizes.merge,
+        sizes.patch,
+    )
     # -> grid, token row, token column, patch row and column in the token, channel, frame, pixel row, pixel column
     rows = cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
     return rows.reshape(grid[0] * grid[1] * grid[2], -1), grid

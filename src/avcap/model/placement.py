@@ -84,9 +84,7 @@ def available_bytes(placement: DevicePlacement) -> int | None:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else host if device.type == "cpu" else None
 
 
-def _free_host_bytes(
-    meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")
-) -> int | None:
+def _free_host_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
     """-> bytes that a process may still take: of the host, or of the container it is in."""
     try:
         lines = (line.split() for line in meminfo.read_text(encoding="ascii").splitlines())

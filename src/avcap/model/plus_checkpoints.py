@@ -18,8 +18,12 @@ _PREFIXES = (
 )
 _IN_ENCODER = "audio_encoder."
 _TOKEN_IDS = (
-    "vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id", "audio_token_id",
-)  # fmt: skip
+    "vision_start_token_id",
+    "vision_end_token_id",
+    "image_token_id",
+    "video_token_id",
+    "audio_token_id",
+)
 
 
 def our_plus_name(released_name: str) -> str | None:
@@ -66,9 +70,17 @@ def plus_config(folder: Path, fields: dict[str, Any]) -> Salmonn2PlusConfig:
 
 
 _QFORMER_FIELDS = (
-    "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps",
-    "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "max_position_embeddings",
-)  # fmt: skip
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "initializer_range",
+    "max_position_embeddings",
+)
 
 
 def _qformer(fields: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from transformers import AutoConfig, Blip2QFormerConfig, PreTrainedConfig, WhisperConfig
 
+from avcap import v0_1
 from avcap.model.configuration import CHATML_V1, RELEASED_AUDIO, AudioWindows
 from avcap.model.patches import PatchSizes
 
@@ -111,6 +112,11 @@ class Salmonn2PlusConfig(AudioWindows, PreTrainedConfig):
         super().__post_init__(**kwargs)
         self._check()
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """What config.json holds, also of avcap 0.1 -> the config."""
+        return super().from_dict(v0_1.model_config(config_dict), **kwargs)
+
     def _check(self) -> None:
         """Raises ValueError that names the first dial with an impossible value."""
         if self.positions not in POSITIONS:
@@ -123,17 +129,15 @@ class Salmonn2PlusConfig(AudioWindows, PreTrainedConfig):
             raise ValueError(f"positions: got official_generate for {parts[1]}, expected qwen2_5_vl_text, or train")
         if self.vision_config.out_hidden_size != self.text_config.hidden_size:
             raise ValueError(
-                f"vision_config.out_hidden_size: got {self.vision_config.out_hidden_size}, expected the language model's "
-                f"hidden_size, {self.text_config.hidden_size}"
+                f"vision_config.out_hidden_size: got {self.vision_config.out_hidden_size}, expected the language "
+                f"model's hidden_size, {self.text_config.hidden_size}"
             )
         self.check_windows()
 
     @property
     def patch_sizes(self) -> PatchSizes:
         vision = self.vision_config
-        return PatchSizes(
-            patch=vision.patch_size, merge=vision.spatial_merge_size, frames=vision.temporal_patch_size
-        )
+        return PatchSizes(patch=vision.patch_size, merge=vision.spatial_merge_size, frames=vision.temporal_patch_size)
 
     @property
     def audio_layer_norm(self) -> bool:

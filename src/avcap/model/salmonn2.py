@@ -10,7 +10,7 @@ begins at `align`.
 
 # B batch  L tokens  T frames  C channels  H, W pixels  N patches or cells of a frame  V vision width
 # K sound chunks  M (of mel_KMF) mel bins  F mel frames  P encoder positions of a chunk  A sound width
-# U sound tokens  Q Q-Former width  R rows of all clips  M (of _MD, _M) media tokens of a clip  D language-model width
+# U audio tokens  Q Q-Former width  R rows of all clips  M (of _MD, _M) media tokens of a clip  D language-model width
 
 import copy
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ LANGUAGE_MODELS = {"qwen2": Qwen2ForCausalLM, "qwen3": Qwen3ForCausalLM}
 
 @dataclass(frozen=True)
 class _Clip:
-    """How one clip of a batch is laid out, and how many leading sound tokens of it are used."""
+    """How one clip of a batch is laid out, and how many leading audio tokens of it are used."""
 
     layout: Layout
     num_visual_rows: int
@@ -169,7 +169,7 @@ class Salmonn2ForCaptioning(CaptioningModel):
         return self.vision_aligner(torch.cat(inputs)).flatten(0, 1)
 
     def _audio_rows(self, media: Sequence[MediaFeatures], clips: Sequence[_Clip]) -> torch.Tensor:
-        """Clips -> the sound tokens that their layouts use, one after the other (R, D)."""
+        """Clips -> the audio tokens that their layouts use, one after the other (R, D)."""
         used = [laid_out.num_audio_rows for laid_out in clips]
         if not sum(used):
             return self._no_rows()
@@ -180,6 +180,7 @@ class Salmonn2ForCaptioning(CaptioningModel):
             chunks_U = self._index([token // per_chunk for num_tokens in used for token in range(num_tokens)])
             rows_UD = rows_UD + segment_positions(chunks_U, width=rows_UD.shape[-1]).to(rows_UD.dtype)
         return self.audio_aligner.norm(rows_UD)
+
 
 def _media_tokens(
     layout: Layout,

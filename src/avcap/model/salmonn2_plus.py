@@ -10,7 +10,7 @@ to stock Qwen2.5-VL is in the order of the tokens (`_lay_out`) and in their posi
 
 # B batch  L tokens  X position axes (3)  T frames, or temporal grids (of _TNV)  C channels  H, W pixels
 # N tokens of a grid  V numbers of a token before the merger  M media tokens of a clip  R rows of all clips
-# D language-model width  U sound tokens
+# D language-model width  U audio tokens
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,14 +130,17 @@ class LanguageModel(PreTrainedModel):
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size)
         return CausalLMOutputWithPast(
-            loss=loss, logits=logits, hidden_states=output.hidden_states,
-            attentions=output.attentions, **cache_argument(cache_of(output)),
-        )  # fmt: skip
+            loss=loss,
+            logits=logits,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+            **cache_argument(cache_of(output)),
+        )
 
 
 @dataclass(frozen=True)
 class _Clip:
-    """How one clip of a batch is laid out: which of [its visual tokens, its sound tokens] stands where."""
+    """How one clip of a batch is laid out: which of [its visual tokens, its audio tokens] stands where."""
 
     order_M: np.ndarray
     seconds_M: np.ndarray
@@ -200,9 +203,7 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
     def outline(self, media: MediaFeatures) -> Outline:
         clip = self._lay_out(media)
         seconds = clip.seconds_M.tolist()
-        return Outline(
-            ids=self._enclosed(clip.ids), seconds=seconds, types=[0] * len(seconds), places=clip.places
-        )
+        return Outline(ids=self._enclosed(clip.ids), seconds=seconds, types=[0] * len(seconds), places=clip.places)
 
     def _enclosed(self, ids: list[int]) -> list[int]:
         return [self.config.vision_start_token_id, *ids, self.config.vision_end_token_id]
@@ -214,8 +215,7 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         visual = visual_RD.split([clip.num_visual for clip in clips])
         audio = audio_RD.split([clip.num_audio for clip in clips])
         return [
-            self._media_tokens(*parts, grid=one.grid)
-            for one, *parts in zip(media, clips, visual, audio, strict=True)
+            self._media_tokens(*parts, grid=one.grid) for one, *parts in zip(media, clips, visual, audio, strict=True)
         ]
 
     def _media_tokens(
@@ -251,7 +251,7 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         return self.vision_aligner(rows_RV.view(-1, width))
 
     def _audio_rows(self, media: Sequence[MediaFeatures], clips: Sequence[_Clip]) -> torch.Tensor:
-        """Clips -> the sound tokens that their layouts use, one after the other (R, D)."""
+        """Clips -> the audio tokens that their layouts use, one after the other (R, D)."""
         used = [clip.num_audio for clip in clips]
         if not sum(used):
             return self._no_rows()
@@ -287,9 +287,11 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         sizes = {"height": grid.height if grid else 0, "width": grid.width if grid else 0}
         if self.config.positions == "official_generate":
             places = mrope.official_generate_positions(
-                num_grids, **sizes, num_audio=len(audio_times_U),
+                num_grids,
+                **sizes,
+                num_audio=len(audio_times_U),
                 steps_per_grid=self.config.vision_config.tokens_per_second,
-            )  # fmt: skip
+            )
         else:
             times_S = mrope.grid_times(num_grids, seconds_per_grid=grid.seconds_per_grid if grid else 1.0)
             places = mrope.train_positions(times_S, **sizes, audio_times_U=audio_times_U, order_M=order_M)
@@ -337,7 +339,7 @@ def _take_mergers(tower: Any, patches_per_token: int) -> nn.Module:
 
 
 def _by_time(num_grids: int, per_grid: int, audio_times_U: np.ndarray, *, seconds_per_grid: float) -> np.ndarray:
-    """Counts and times -> (M,): which of [visual tokens of all grids, sound tokens] stands where."""
+    """Counts and times -> (M,): which of [visual tokens of all grids, audio tokens] stands where."""
     num_visual = num_grids * per_grid
     audio_U = num_visual + np.arange(len(audio_times_U))
     if not num_grids:

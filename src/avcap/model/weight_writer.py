@@ -22,9 +22,17 @@ from avcap.model.weight_files import BYTES_OF, SHARD_INDEX, SINGLE_FILE, TensorI
 COPY_BYTES = 8 * 2**20
 SHARD_BYTES = 5 * 10**9  # as save_pretrained
 TORCH_DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 FLOATS = ("F64", "F32", "F16", "BF16")
 

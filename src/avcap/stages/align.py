@@ -13,7 +13,7 @@ from avcap.stages.finetune import CorpusFinetuneConfig, Run, finetune
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig:
     finetune: WorldFinetuneConfig | CorpusFinetuneConfig
-    """Lessons from the world, or from a corpus."""
+    """Examples from the world, or from a corpus."""
     seed: int = 0
     train_query: bool = True
     """Also train the query token; the released 2+ models left it at its random start, because their tool could not."""

@@ -38,9 +38,12 @@ RUN, TEXTS, METRICS = "run.json", "texts.jsonl", "metrics.json"
 
 
 def audit_audio(
-    captioner: Captioner, clips: Sequence[AuditClip], *, out_dir: Path,
+    captioner: Captioner,
+    clips: Sequence[AuditClip],
+    *,
+    out_dir: Path,
     progress: Callable[[int], None] = lambda done: None,
-) -> AudioAblation:  # fmt: skip
+) -> AudioAblation:
     """A model and clips, at least two -> whether it uses their sound. `progress(done)`: after each clip."""
     with lock_folder(out_dir):
         ours = (TEXTS, METRICS) if _is_of_version_0_1(out_dir) else ()
@@ -131,16 +134,24 @@ class _Auditor:
         prompt = self.settings.prompts.choose(interval_s=None, has_video=looked.seen.frames > 0, has_audio=True)
         (caption,) = self.answerer.reply(looked, [prompt], max_new_tokens=self.settings.max_new_tokens)
         yield AuditText(
-            video=asked.video, condition=condition, kind="caption", asked=asked.video, text=caption.text,
+            video=asked.video,
+            condition=condition,
+            kind="caption",
+            asked=asked.video,
+            text=caption.text,
             finished=caption.finished,
-        )  # fmt: skip
+        )
         questions = asked.truth.questions if asked.truth else ()
         replies = self.answerer.reply(looked, [q.text for q in questions], max_new_tokens=ANSWER_TOKENS)
         for question, reply in zip(questions, replies, strict=True):
             yield AuditText(
-                video=asked.video, condition=condition, kind="answer", asked=question.question_id, text=reply.text,
+                video=asked.video,
+                condition=condition,
+                kind="answer",
+                asked=question.question_id,
+                text=reply.text,
                 finished=reply.finished,
-            )  # fmt: skip
+            )
 
     def _about_intervals(self, asked: AuditClip, clip: Clip, *, condition: Condition) -> Iterator[AuditText]:
         for sample in asked.truth.intervals if asked.truth else ():
@@ -150,9 +161,13 @@ class _Auditor:
             prompt = self.settings.prompts.choose(interval_s=sample.interval_s, has_video=True, has_audio=True)
             (caption,) = self.answerer.reply(looked, [prompt], max_new_tokens=self.settings.max_new_tokens)
             yield AuditText(
-                video=asked.video, condition=condition, kind="interval", asked=sample.sample_id, text=caption.text,
+                video=asked.video,
+                condition=condition,
+                kind="interval",
+                asked=sample.sample_id,
+                text=caption.text,
                 finished=caption.finished,
-            )  # fmt: skip
+            )
 
 
 def cut(clip: Clip, *, interval_s: tuple[float, float], lead_in: bool) -> Clip:
@@ -164,7 +179,10 @@ def cut(clip: Clip, *, interval_s: tuple[float, float], lead_in: bool) -> Clip:
     first, last = (round((time_s - clip.start_s) * clip.sample_rate_hz) for time_s in interval_s)
     return replace(
         clip,
-        frames_THWC=clip.frames_THWC[inside_T], frame_times_T=clip.frame_times_T[inside_T],
+        frames_THWC=clip.frames_THWC[inside_T],
+        frame_times_T=clip.frame_times_T[inside_T],
         lead_in_frame_HWC=clip.frames_THWC[before_T][-1] if lead_in and before_T.any() else None,
-        waveform_S=clip.waveform_S[max(0, first) : last], start_s=start_s, end_s=min(end_s, clip.end_s),
-    )  # fmt: skip
+        waveform_S=clip.waveform_S[max(0, first) : last],
+        start_s=start_s,
+        end_s=min(end_s, clip.end_s),
+    )

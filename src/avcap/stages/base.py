@@ -1,4 +1,4 @@
-"""Stage 1: a model that sees, hears and knows the grammar, from clean lessons of single seconds and single modalities.
+"""Stage 1: a model that sees, hears and knows the grammar, from clean examples of single seconds and single modalities.
 
 Encoders learn first (perceive.py), then everything else learns to put what they give into words. It never meets a clean
 caption of a whole audio-visual clip: in life nobody has those, and what comes later is to be learned from less.

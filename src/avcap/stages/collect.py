@@ -72,8 +72,9 @@ def collect_verdicts(
         answers: dict[str, Verdict | Unscored] = {verdict.caption_id: verdict for verdict in lines.read()}
         cases = [
             Case(caption_id=c.caption_id, sample=sample_of[c.sample_id], text=c.text, finished=c.finished)
-            for c in captions if c.caption_id not in answers
-        ]  # fmt: skip
+            for c in captions
+            if c.caption_id not in answers
+        ]
         for answer in judge.judge(cases):
             answers[answer.caption_id] = answer
             if isinstance(answer, Verdict):

@@ -124,10 +124,18 @@ class PairBatches:
 
 
 def dpo(
-    model: CaptioningModel, tokenizer: PreTrainedTokenizerBase, *, pairs: Sequence[PreferencePair],
-    media_of: MediaOf, config: DpoConfig, seed: int, out_dir: Path, title: str = "dpo",
-    replay: Sequence[ReplayItem] = (), adapter: Path | None = None,
-) -> None:  # fmt: skip
+    model: CaptioningModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    pairs: Sequence[PreferencePair],
+    media_of: MediaOf,
+    config: DpoConfig,
+    seed: int,
+    out_dir: Path,
+    title: str = "dpo",
+    replay: Sequence[ReplayItem] = (),
+    adapter: Path | None = None,
+) -> None:
     """Learns the pairs in place. Stopped and called again with the same model, it goes on where it was.
 
     `adapter`: a LoRA to go on with instead of a fresh one; its reference is `model` without it. OUT/adapter.safetensors
@@ -138,24 +146,35 @@ def dpo(
     out_dir.mkdir(parents=True, exist_ok=True)
     store = RefLogprobStore(out_dir / "ref_logprobs.jsonl", policy=ref_policy(model))
     batches = PairBatches(
-        pairs=pairs, batch_size=config.batch_size, seed=seed, replay=replay,
+        pairs=pairs,
+        batch_size=config.batch_size,
+        seed=seed,
+        replay=replay,
         replay_size=config.replay.batch_size if config.replay.weight else 0,
-    )  # fmt: skip
+    )
     encoder = _Encoder(model=model, tokenizer=tokenizer, media_of=media_of, max_tokens=config.max_tokens)
     _store_ref_logprobs(model, encoder, store, pairs, batch_size=config.batch_size)
     _choose_what_learns(model, config, seed=seed, adapter=adapter)
     learner = _Learner(
-        model=model, encoder=encoder, batches=batches, store=store, config=config, is_fresh=adapter is None,
+        model=model,
+        encoder=encoder,
+        batches=batches,
+        store=store,
+        config=config,
+        is_fresh=adapter is None,
         weight_regularizer=_weight_regularizer(model, encoder, replay, config=config),
-    )  # fmt: skip
+    )
     num_steps = config.epochs * batches.steps_per_epoch
     run_loop(
-        model, make_batch=learner.parts, loss_fn=learner.loss, optim=config.optim, out_dir=out_dir, title=title,
-        config=LoopConfig(
-            num_steps=num_steps, checkpoint_every=config.checkpoint_every, log_every=1, num_workers=0
-        ),
+        model,
+        make_batch=learner.parts,
+        loss_fn=learner.loss,
+        optim=config.optim,
+        out_dir=out_dir,
+        title=title,
+        config=LoopConfig(num_steps=num_steps, checkpoint_every=config.checkpoint_every, log_every=1, num_workers=0),
         notes={"stage": "dpo", "seed": seed, "num_steps": num_steps, "num_pairs": len(pairs)},
-    )  # fmt: skip
+    )
     if not config.full:
         with replacing(out_dir / ADAPTER) as aside:
             save_file(_lora_tensors(model), aside)
@@ -165,18 +184,19 @@ def dpo(
 
 def _check(config: DpoConfig, *, replay: Sequence[ReplayItem]) -> None:
     """UserError where fields that are good each do not go together."""
-    if config.weight_regularizer.kind != "none" and not (config.full and config.weight_regularizer.weight > 0):
+    regularizer = config.weight_regularizer
+    if regularizer.kind != "none" and not (config.full and regularizer.weight > 0):
         raise UserError(
-            f"got the anchor {config.weight_regularizer.kind} with weight {config.weight_regularizer.weight} and full={config.full}, expected a "
-            "weight above 0 and full=true"
+            f"got the weight regularizer {regularizer.kind} with weight {regularizer.weight} and "
+            f"full={config.full}, expected a weight above 0 and full=true"
         )
     if (config.replay.weight or config.weight_regularizer.kind == "ewc") and not replay:
-        raise UserError("got replay.weight above 0, or the anchor ewc, and no questions; expected some with answers")
+        raise UserError(
+            "got replay.weight above 0, or the weight regularizer ewc, and no questions; expected some with answers"
+        )
 
 
-def _choose_what_learns(
-    model: CaptioningModel, config: DpoConfig, *, seed: int, adapter: Path | None
-) -> None:
+def _choose_what_learns(model: CaptioningModel, config: DpoConfig, *, seed: int, adapter: Path | None) -> None:
     """A LoRA, fresh or gone on with, or all layers; and the aligners if wanted."""
     model.requires_grad_(False)
     torch.manual_seed(seed)  # the LoRA's A
@@ -218,7 +238,7 @@ class _Part:
 
 @dataclass(frozen=True, kw_only=True)
 class _PairPart(_Part):
-    """`size`: what the whole step has. The first part of a step carries what is no pair's: the anchor."""
+    """`size`: what the whole step has. The first part of a step carries what is no pair's: the weight regularizer."""
 
     step: int
     is_first: bool
@@ -234,7 +254,9 @@ class _PairPart(_Part):
         if learner.weight_regularizer is None or not self.is_first:
             return output
         penalty = learner.weight_regularizer.penalty()
-        return replace(output, loss=output.loss + penalty, metrics=output.metrics | {"weight_regularizer": penalty.item()})
+        return replace(
+            output, loss=output.loss + penalty, metrics=output.metrics | {"weight_regularizer": penalty.item()}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,9 +273,10 @@ class _ReplayPart(_Part):
         answers = [one.target for one in response_logprobs(model, self.packed, media_tokens) if one.target]
         total, num_tokens = -torch.stack([answer.total for answer in answers]).sum(), sum(a.num_tokens for a in answers)
         return LossOutput(
-            loss=weight * (total / self.num_step_tokens), metrics={"replay": weight * total.item() / num_tokens},
+            loss=weight * (total / self.num_step_tokens),
+            metrics={"replay": weight * total.item() / num_tokens},
             weight=num_tokens,
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,9 +294,7 @@ class _Learner:
 
     def parts(self, step: int) -> list[_Part]:
         examples, media = self.encoder.pairs(self.batches.pairs_of(step))
-        size = StepSize(
-            num_pairs=len(examples), num_guided_tokens=sum(len(one.target_ids or ()) for one in examples)
-        )
+        size = StepSize(num_pairs=len(examples), num_guided_tokens=sum(len(one.target_ids or ()) for one in examples))
         found: list[_Part] = [
             _PairPart(packed=pack(examples[part]), media=media[part], step=step, is_first=part.start == 0, size=size)
             for part in self.encoder.divide(examples)
@@ -315,9 +336,13 @@ def _replay_losses(
 
 
 def _store_ref_logprobs(
-    model: CaptioningModel, encoder: "_Encoder", store: RefLogprobStore, pairs: Sequence[PreferencePair],
-    *, batch_size: int,
-) -> None:  # fmt: skip
+    model: CaptioningModel,
+    encoder: "_Encoder",
+    store: RefLogprobStore,
+    pairs: Sequence[PreferencePair],
+    *,
+    batch_size: int,
+) -> None:
     """Computes what the store lacks."""
     for first in range(0, len(pairs), batch_size):
         examples, media = encoder.pairs(pairs[first : first + batch_size])
@@ -354,10 +379,12 @@ class _Encoder:
         prompt_ids, chosen_ids = self._split(pair.prompt, pair.chosen, media_ids)
         target = pair.reference_caption
         return PairExample(
-            sample_id=pair.sample_id, prompt_ids=prompt_ids, chosen_ids=chosen_ids,
+            sample_id=pair.sample_id,
+            prompt_ids=prompt_ids,
+            chosen_ids=chosen_ids,
             rejected_ids=self._split(pair.prompt, pair.rejected, media_ids)[1],
             target_ids=self._split(pair.prompt, target, media_ids)[1] if target else None,
-        )  # fmt: skip
+        )
 
     def _question(self, item: ReplayItem, media_ids: Sequence[int]) -> PairExample:
         prompt_ids, answer_ids = self._split(item.prompt, item.answer, media_ids)

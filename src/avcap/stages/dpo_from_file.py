@@ -1,6 +1,6 @@
 """One preference round on pairs from a file: made elsewhere, imported, or chosen by a person.
 
-    pairs -> reference log-probs -> guided DPO on a fresh LoRA -> merged: OUT/checkpoint
+pairs -> reference log-probs -> guided DPO on a fresh LoRA -> merged: OUT/checkpoint
 """
 
 from collections import Counter
@@ -36,9 +36,14 @@ class DpoFromFileConfig:
 
 
 def run_dpo_from_file(
-    parent: Path, pairs: Sequence[PreferencePair], *, config: DpoFromFileConfig, out_dir: Path, allow_others: bool = False,
+    parent: Path,
+    pairs: Sequence[PreferencePair],
+    *,
+    config: DpoFromFileConfig,
+    out_dir: Path,
+    allow_others: bool = False,
     say: Callable[[str], None] = lambda line: None,
-) -> Path:  # fmt: skip
+) -> Path:
     """A checkpoint and pairs (with paths that lead to their videos) -> OUT/checkpoint; stopped, it goes on.
 
     UserError for pairs that another model wrote, unless `allow_others`: they teach what that model does wrong.
@@ -59,16 +64,23 @@ def run_dpo_from_file(
         named = {str(index): replace(pair, sample_id=str(index)) for index, pair in enumerate(pairs)}
         request = Request(decoding=Decoding(max_new_tokens=1))
         dpo(
-            captioner.model, captioner.tokenizer, pairs=list(named.values()), seed=config.seed, out_dir=out_dir / TRAIN,
-            media_of=lambda index: encoded(captioner, _sample(named[index]), request), config=config.dpo,
-        )  # fmt: skip
-        lineage = Lineage(
-            stage="dpo", parent=captioner.checkpoint, recipe="dpo", data_hash=data_hash(out_dir / PAIRS),
-            seed=config.seed, commit=code_commit(),
-        )  # fmt: skip
-        save_checkpoint(
-            out_dir / CHECKPOINT, captioner.model, captioner.tokenizer, lineage=lineage, parent=parent
+            captioner.model,
+            captioner.tokenizer,
+            pairs=list(named.values()),
+            seed=config.seed,
+            out_dir=out_dir / TRAIN,
+            media_of=lambda index: encoded(captioner, _sample(named[index]), request),
+            config=config.dpo,
         )
+        lineage = Lineage(
+            stage="dpo",
+            parent=captioner.checkpoint,
+            recipe="dpo",
+            data_hash=data_hash(out_dir / PAIRS),
+            seed=config.seed,
+            commit=code_commit(),
+        )
+        save_checkpoint(out_dir / CHECKPOINT, captioner.model, captioner.tokenizer, lineage=lineage, parent=parent)
     return out_dir / CHECKPOINT
 
 

@@ -140,7 +140,8 @@ def read_evaluation(folder: str | Path) -> tuple[Setting, list[Scored]]:
         modality: Modality = next(name for name in get_args(Modality) if name == setting.modality)
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise UserError(
-            f"{path}: cannot be read ({error}); expected the folder of a finished evaluation, as avcap evaluate leaves it"
+            f"{path}: cannot be read ({error}); expected the folder of a finished evaluation, as avcap evaluate leaves "
+            "it"
         ) from None
     answers: dict[str, Verdict | Unscored] = {}
     for verdict in read_jsonl(folder / VERDICTS, Verdict):
@@ -150,9 +151,7 @@ def read_evaluation(folder: str | Path) -> tuple[Setting, list[Scored]]:
     cases = list(read_jsonl(folder / CASES, Case))
     if missing := [case.caption_id for case in cases if case.caption_id not in answers]:
         raise UserError(f"{folder}: {len(missing)} captions have no verdict; run its avcap evaluate again to the end")
-    return setting, [
-        restrict(Scored(case=case, verdict=answers[case.caption_id]), modality=modality) for case in cases
-    ]
+    return setting, [restrict(Scored(case=case, verdict=answers[case.caption_id]), modality=modality) for case in cases]
 
 
 def restrict(scored: Scored, *, modality: Modality) -> Scored:
@@ -198,9 +197,7 @@ def _with_events(intake: Intake, *, extractor: Chat | None) -> Intake:
             f"got {len(needed)} samples with a reference caption and no events, the first is {needed[0].sample_id}; "
             "expected events, or a judge that can extract them: --judge openai:MODEL@URL or local:PATH"
         )
-    found = {
-        sample.sample_id: answer for sample, answer in zip(needed, extract(needed, chat=extractor), strict=True)
-    }
+    found = {sample.sample_id: answer for sample, answer in zip(needed, extract(needed, chat=extractor), strict=True)}
     cases, failures = [], list(intake.failures)
     for case in intake.cases:
         answer = found.get(case.sample.sample_id, case.sample)
@@ -218,9 +215,7 @@ def _corrected(intake: Intake, corrections: Sequence[Correction]) -> Intake:
     if not corrections:
         return intake
     done = apply_corrections([case.sample for case in intake.cases], corrections=corrections, partial=True)
-    cases = [
-        dataclasses.replace(case, sample=sample) for case, sample in zip(intake.cases, done.samples, strict=True)
-    ]
+    cases = [dataclasses.replace(case, sample=sample) for case, sample in zip(intake.cases, done.samples, strict=True)]
     stale = [Problem(kind="stale correction", name=text.partition(":")[0], detail=text) for text in done.stale]
     return dataclasses.replace(intake, cases=tuple(cases), problems=(*intake.problems, *stale))
 

@@ -1,8 +1,8 @@
 """Questions about videos are asked of a model: what `avcap evaluate-qa` runs.
 
-    OUT/run.json       what was asked, and of whom
-    OUT/answers.jsonl  one Answer or AnswerError a line; a stopped run goes on with what is missing
-    OUT/metrics.json   accuracy by kind with intervals over videos, chance, letter bias, and what has no answer
+OUT/run.json       what was asked, and of whom
+OUT/answers.jsonl  one Answer or AnswerError a line; a stopped run goes on with what is missing
+OUT/metrics.json   accuracy by kind with intervals over videos, chance, letter bias, and what has no answer
 """
 
 import contextlib
@@ -55,9 +55,13 @@ Ask = Callable[[LookedAt, list[VideoQuestion]], Iterator[Answer]]
 
 
 def evaluate_qa(
-    captioner: Captioner, questions: QuestionSet, *, config: QaConfig, out_dir: Path,
+    captioner: Captioner,
+    questions: QuestionSet,
+    *,
+    config: QaConfig,
+    out_dir: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> QaMetrics:  # fmt: skip
+) -> QaMetrics:
     """A model and questions -> figures, and the files above. `progress(done, total)`: questions, after each video."""
     answerer = Answerer(captioner)
     scoring: Scoring = "letters" if answerer.knows_letters else "texts"
@@ -95,9 +99,12 @@ def _metrics(questions: QuestionSet, rows: list[Row], *, scoring: Scoring) -> Qa
         if isinstance(row, Answer) and row.question_id in known
     }
     return compute_qa_metrics(
-        questions.questions, answers.values(), scoring=scoring, unanswered=unanswered,
+        questions.questions,
+        answers.values(),
+        scoring=scoring,
+        unanswered=unanswered,
         is_world=questions.format == "world",
-    )  # fmt: skip
+    )
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------
@@ -111,21 +118,29 @@ def _ask_all(
     for question in todo:
         groups.setdefault((question.video, question.interval_s), []).append(question)
     request = Request(
-        decoding=Decoding(max_new_tokens=config.max_new_tokens), use_audio=config.use_audio,
+        decoding=Decoding(max_new_tokens=config.max_new_tokens),
+        use_audio=config.use_audio,
         use_video=config.use_video,
-    )  # fmt: skip
+    )
     samples = [Sample(sample_id=video, video=video, prompt="", interval_s=part) for video, part in groups]
     clips = answerer.clips(samples, request)
     for sample, clip, asked in zip(samples, clips, groups.values(), strict=True):
-        yield len(asked), ask_about_clip(
-            answerer, clip, asked, sample=sample, request=request, config=config, scoring=scoring
+        yield (
+            len(asked),
+            ask_about_clip(answerer, clip, asked, sample=sample, request=request, config=config, scoring=scoring),
         )
 
 
 def ask_about_clip(
-    answerer: Answerer, clip: Clip | MediaError, asked: list[VideoQuestion], *, sample: Sample, request: Request,
-    config: QaConfig, scoring: Scoring,
-) -> list[Row]:  # fmt: skip
+    answerer: Answerer,
+    clip: Clip | MediaError,
+    asked: list[VideoQuestion],
+    *,
+    sample: Sample,
+    request: Request,
+    config: QaConfig,
+    scoring: Scoring,
+) -> list[Row]:
     """A decoded clip and the questions about it -> their answers, or an error for each question."""
     try:
         if isinstance(clip, MediaError):
@@ -169,9 +184,14 @@ def _score_letters(
     all_scores = answerer.letter_scores(looked, [shown for _, shown, _ in turned])
     for (question, shown, rotation), scores in zip(turned, all_scores, strict=True):
         yield _choice_answer(
-            answerer, question, method="logprobs", rotation=rotation, choice=scores.index(max(scores)), scores=scores,
+            answerer,
+            question,
+            method="logprobs",
+            rotation=rotation,
+            choice=scores.index(max(scores)),
+            scores=scores,
             prompt=letters_prompt(shown),
-        )  # fmt: skip
+        )
 
 
 def _write_texts(
@@ -182,10 +202,15 @@ def _write_texts(
     for question, reply in zip(asked, replies, strict=True):
         choice = read_text(reply.text, question)
         yield Answer(
-            question_id=question.question_id, video=question.video, method="generate", text=reply.text,
-            is_right=is_right(reply.text, question), choice=choice, shown_choice=choice,
+            question_id=question.question_id,
+            video=question.video,
+            method="generate",
+            text=reply.text,
+            is_right=is_right(reply.text, question),
+            choice=choice,
+            shown_choice=choice,
             unknown_words=len(unknown_words(answerer.tokenizer, question.text)),
-        )  # fmt: skip
+        )
 
 
 def _score_texts(answerer: Answerer, looked: LookedAt, asked: list[VideoQuestion]) -> Iterator[Answer]:
@@ -193,9 +218,14 @@ def _score_texts(answerer: Answerer, looked: LookedAt, asked: list[VideoQuestion
     with_options = [question for question in asked if question.options]
     for question, scores in zip(with_options, answerer.text_scores(looked, with_options), strict=True):
         yield _choice_answer(
-            answerer, question, method="logprobs", rotation=0, choice=scores.index(max(scores)), scores=scores,
+            answerer,
+            question,
+            method="logprobs",
+            rotation=0,
+            choice=scores.index(max(scores)),
+            scores=scores,
             prompt=question.text,
-        )  # fmt: skip
+        )
 
 
 def _turned(asked: list[VideoQuestion], *, rotate: bool) -> list[tuple[VideoQuestion, VideoQuestion, int]]:
@@ -208,19 +238,32 @@ def _turned(asked: list[VideoQuestion], *, rotate: bool) -> list[tuple[VideoQues
 
 
 def _choice_answer(
-    answerer: Answerer, question: VideoQuestion, *, method: Method, rotation: int, choice: int | None, prompt: str,
-    text: str = "", scores: list[float] | None = None,
-) -> Answer:  # fmt: skip
+    answerer: Answerer,
+    question: VideoQuestion,
+    *,
+    method: Method,
+    rotation: int,
+    choice: int | None,
+    prompt: str,
+    text: str = "",
+    scores: list[float] | None = None,
+) -> Answer:
     """`choice` and `scores` in the order shown -> an Answer in the file's order."""
     number = len(question.options)
     meant = None if choice is None else (choice + rotation) % number
     in_order = scores and [scores[(index - rotation) % number] for index in range(number)]
     return Answer(
-        question_id=question.question_id, video=question.video, method=method, text=text, choice=meant,
-        shown_choice=choice, rotation=rotation, is_right=meant is not None and meant == question.answer_index,
+        question_id=question.question_id,
+        video=question.video,
+        method=method,
+        text=text,
+        choice=meant,
+        shown_choice=choice,
+        rotation=rotation,
+        is_right=meant is not None and meant == question.answer_index,
         scores=tuple(round(score, 4) for score in in_order or ()),
         unknown_words=len(unknown_words(answerer.tokenizer, prompt)),
-    )  # fmt: skip
+    )
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -247,9 +290,7 @@ def _take_up(lines: Journal[Row]) -> list[Row]:
     return answers
 
 
-def _without_answer(
-    questions: tuple[VideoQuestion, ...], rows: list[Row], *, config: QaConfig
-) -> list[VideoQuestion]:
+def _without_answer(questions: tuple[VideoQuestion, ...], rows: list[Row], *, config: QaConfig) -> list[VideoQuestion]:
     """Questions that lack an answer by some method, or in some order of their options."""
     done = {(row.question_id, row.method, row.rotation) for row in rows if isinstance(row, Answer)}
     return [

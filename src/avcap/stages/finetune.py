@@ -42,7 +42,7 @@ class FinetuneConfig(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusFinetuneConfig:
-    """How a stage teaches from a corpus of videos with captions."""
+    """How a stage learns from a corpus of videos with captions."""
 
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     seed: int = 0
@@ -61,9 +61,13 @@ class CorpusFinetuneConfig:
         """-> the samples of the files, for this model."""
         del encoders, shared_dir  # features are computed as they are needed, with the model itself
         return Corpus(
-            model=model, tokenizer=tokenizer, config=self.corpus, batch_size=self.batch_size, seed=self.seed,
+            model=model,
+            tokenizer=tokenizer,
+            config=self.corpus,
+            batch_size=self.batch_size,
+            seed=self.seed,
             max_tokens=self.loop.max_tokens,
-        )  # fmt: skip
+        )
 
 
 def finetune(
@@ -79,11 +83,17 @@ def finetune(
     if config.loop.checkpoint_activations:
         checkpoint_activations(model)
     run_loop(
-        model, make_batch=source.batches(), loss_fn=source.loss, evaluate=source.held_out, optim=config.optim,
+        model,
+        make_batch=source.batches(),
+        loss_fn=source.loss,
+        evaluate=source.held_out,
+        optim=config.optim,
         # examples are encoded as they are drawn, with this very model: another process would need a copy of it
-        config=replace(config.loop, num_workers=0), out_dir=out_dir, title=stage,
+        config=replace(config.loop, num_workers=0),
+        out_dir=out_dir,
+        title=stage,
         notes={"stage": stage, "seed": config.seed, "num_steps": config.loop.num_steps},
-    )  # fmt: skip
+    )
     if config.lora:
         merge_lora(model)
     round_trained(model, dtype=dtype)

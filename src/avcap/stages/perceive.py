@@ -71,7 +71,10 @@ class AudioPerception(nn.Module):
         return attribute_loss(self.heads(chunks_KD), batch.targets)
 
 
-PARTS: dict[str, type[VisionPerception] | type[AudioPerception]] = {"vision": VisionPerception, "audio": AudioPerception}
+PARTS: dict[str, type[VisionPerception] | type[AudioPerception]] = {
+    "vision": VisionPerception,
+    "audio": AudioPerception,
+}
 
 
 def perceive(model: Salmonn2ForCaptioning, part: str, *, config: PerceiveConfig, out_dir: Path) -> None:
@@ -86,10 +89,16 @@ def perceive(model: Salmonn2ForCaptioning, part: str, *, config: PerceiveConfig,
         batches = AudioBatches(seed=config.seed, num_mel_bins=model.config.audio_config.num_mel_bins)
     held_out = _held_out_batches(batches)
     run_loop(
-        trained, make_batch=batches, loss_fn=trained.loss, config=config.loop, optim=config.optim, out_dir=out_dir,
-        title=part, notes={"stage": part, "seed": config.seed, "num_steps": config.loop.num_steps},
+        trained,
+        make_batch=batches,
+        loss_fn=trained.loss,
+        config=config.loop,
+        optim=config.optim,
+        out_dir=out_dir,
+        title=part,
+        notes={"stage": part, "seed": config.seed, "num_steps": config.loop.num_steps},
         evaluate=lambda: _accuracy(trained, held_out),
-    )  # fmt: skip
+    )
 
 
 def load_perceived(model: Salmonn2ForCaptioning, part: str, *, out_dir: Path) -> None:
@@ -109,7 +118,9 @@ def _held_out_batches(batches: FrameBatches | AudioBatches) -> dict[str, list[At
 
 
 @torch.no_grad()
-def _accuracy(trained: VisionPerception | AudioPerception, held_out: dict[str, list[AttributeBatch]]) -> dict[str, float]:
+def _accuracy(
+    trained: VisionPerception | AudioPerception, held_out: dict[str, list[AttributeBatch]]
+) -> dict[str, float]:
     trained.eval()
     result: dict[str, float] = {}
     for name, batches in held_out.items():

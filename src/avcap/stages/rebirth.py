@@ -48,7 +48,7 @@ POOL, KEPT, QUALITY = "pool.jsonl", "kept.jsonl", "quality.json"
 
 @dataclass(frozen=True, kw_only=True)
 class RebirthMix:
-    """Share of each kind of lesson; they are normalised over the kinds that there are."""
+    """Share of each kind of example; they are normalised over the kinds that there are."""
 
     captions: float = 0.65
     questions: float = 0.25
@@ -67,7 +67,7 @@ class RebirthConfig:
     full: bool = False
     """All of the language model and the aligners learn, and no LoRA."""
     batch_size: int = 32
-    """Lessons a step."""
+    """Examples a step."""
     questions_per_example: int = 4
     """Questions about one video, each asked as if it were the only one."""
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(num_steps=150, num_workers=0))
@@ -113,9 +113,15 @@ class RebirthExamples:
 
 
 def rebirth(
-    student: Path, teacher: Path, *, config: RebirthConfig, round_data: RoundData, judge: EventJudge | None, out_dir: Path,
+    student: Path,
+    teacher: Path,
+    *,
+    config: RebirthConfig,
+    round_data: RoundData,
+    judge: EventJudge | None,
+    out_dir: Path,
     say: Callable[[str], None] = lambda line: None,
-) -> Path:  # fmt: skip
+) -> Path:
     """The model before the rounds and the final one -> the reborn checkpoint.
 
     material.samples are the pool (events and reference captions are not read). `judge` None, or no held-out samples:
@@ -141,17 +147,25 @@ def rebirth(
     if not (out_dir / CHECKPOINT).exists():
         _learn(captioner, examples, config=config, out_dir=out_dir)
         lineage = Lineage(
-            stage="rebirth", parent=f"{checkpoint_title(student)} on captions of {checkpoint_title(teacher)}",
-            recipe="rebirth", data_hash=data_hash(out_dir / KEPT), seed=config.seed, commit=code_commit(),
-        )  # fmt: skip
-        save_checkpoint(
-            out_dir / CHECKPOINT, captioner.model, captioner.tokenizer, lineage=lineage, parent=student
+            stage="rebirth",
+            parent=f"{checkpoint_title(student)} on captions of {checkpoint_title(teacher)}",
+            recipe="rebirth",
+            data_hash=data_hash(out_dir / KEPT),
+            seed=config.seed,
+            commit=code_commit(),
         )
+        save_checkpoint(out_dir / CHECKPOINT, captioner.model, captioner.tokenizer, lineage=lineage, parent=student)
     if judge is not None and round_data.held_out:
         selection = Selection(
-            start=student, samples=round_data.held_out, questions=round_data.held_out_questions, judge=judge,
-            features=features, batch_size=config.caption_batch, device=config.loop.device, dtype=config.loop.dtype,
-        )  # fmt: skip
+            start=student,
+            samples=round_data.held_out,
+            questions=round_data.held_out_questions,
+            judge=judge,
+            features=features,
+            batch_size=config.caption_batch,
+            device=config.loop.device,
+            dtype=config.loop.dtype,
+        )
         compare_models(selection, student, teacher, out_dir=out_dir, say=say)
     return out_dir / CHECKPOINT
 
@@ -175,15 +189,24 @@ def _open(model: Path, config: RebirthConfig, features: FeatureCache) -> Caption
     """A captioner on the device and in the dtype of the run."""
     device = choose_device(config.loop.device)
     return Captioner(
-        model, device=device, dtype=choose_dtype(config.loop.dtype, device=device), batch_size=config.caption_batch,
+        model,
+        device=device,
+        dtype=choose_dtype(config.loop.dtype, device=device),
+        batch_size=config.caption_batch,
         feature_cache=features,
-    )  # fmt: skip
+    )
 
 
 def _learned_captions(
-    teacher: Path, *, config: RebirthConfig, pool: Sequence[Sample], read: ReadClauses, out_dir: Path,
-    features: FeatureCache, say: Callable[[str], None],
-) -> Sequence[Caption]:  # fmt: skip
+    teacher: Path,
+    *,
+    config: RebirthConfig,
+    pool: Sequence[Sample],
+    read: ReadClauses,
+    out_dir: Path,
+    features: FeatureCache,
+    say: Callable[[str], None],
+) -> Sequence[Caption]:
     """The teacher's good captions of the pool."""
     captioner = _open(teacher, config, features)
     captions = collect_captions(captioner, pool, _request(captioner), path=out_dir / POOL)
@@ -217,14 +240,10 @@ def _caption_examples(
     ]
 
 
-def _example(
-    captioner: Captioner, sample: Sample, request: Request, *, turns: tuple[tuple[str, str], ...]
-) -> Example:
+def _example(captioner: Captioner, sample: Sample, request: Request, *, turns: tuple[tuple[str, str], ...]) -> Example:
     """A sample, which part of its video is shown and what is said of it -> an example whose video is read later."""
     # off the device until its microbatch is read: features of a whole step may be larger than its memory
-    return Example(
-        media=lambda: encoded(captioner, sample, request).to("cpu"), turns=turns, name=sample.sample_id
-    )
+    return Example(media=lambda: encoded(captioner, sample, request).to("cpu"), turns=turns, name=sample.sample_id)
 
 
 def _asked(captioner: Captioner, round_data: RoundData, *, config: RebirthConfig) -> list[Example]:
@@ -249,9 +268,7 @@ def _request(captioner: Captioner, *, use_audio: bool = True, use_video: bool = 
 # --- learning ---------------------------------------------------------------------------------------------------------
 
 
-def _learn(
-    captioner: Captioner, examples: dict[str, list[Example]], *, config: RebirthConfig, out_dir: Path
-) -> None:
+def _learn(captioner: Captioner, examples: dict[str, list[Example]], *, config: RebirthConfig, out_dir: Path) -> None:
     """Fine-tunes the captioner's model in place on examples of all kinds."""
     model = captioner.model
     if config.full:
@@ -259,8 +276,13 @@ def _learn(
     else:
         model.requires_grad_(False)
     source = RebirthExamples(
-        model=model, tokenizer=captioner.tokenizer, examples=examples, mix=config.mix, batch_size=config.batch_size,
-        seed=config.seed, max_tokens=config.loop.max_tokens,
-    )  # fmt: skip
+        model=model,
+        tokenizer=captioner.tokenizer,
+        examples=examples,
+        mix=config.mix,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        max_tokens=config.loop.max_tokens,
+    )
     learning = replace(config, lora=None) if config.full else config
     finetune(model, source, stage="rebirth", config=learning, out_dir=out_dir / TRAIN)

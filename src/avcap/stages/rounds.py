@@ -3,7 +3,7 @@
     model -> several captions of each video -> verdicts -> pairs -> guided DPO on a fresh LoRA -> merged: the next model
 
     OUT/config.yaml
-    OUT/round-0/held-out/      the model that the rounds begin with, measured as each round's is (gate.py)
+    OUT/round-0/held-out/      the model that the rounds begin with, measured as each round's is (selection.py)
     OUT/round-1/captions.jsonl verdicts.jsonl pairs.jsonl selection.txt
                 answers.jsonl  where questions are learned by preference, too
                 train/         reference log-probs, metrics.jsonl, state
@@ -139,9 +139,14 @@ class RoundData:
 
 
 def run_rounds(
-    parent: Path, *, config: RoundsConfig, round_data: RoundData, judge: EventJudge, out_dir: Path,
+    parent: Path,
+    *,
+    config: RoundsConfig,
+    round_data: RoundData,
+    judge: EventJudge,
+    out_dir: Path,
     say: Callable[[str], None] = lambda line: None,
-) -> Path:  # fmt: skip
+) -> Path:
     """The SFT checkpoint and videos -> the best round's checkpoint.
 
     Samples without reference captions are learned from pairs alone, which is said. UserError where a round cannot go
@@ -151,17 +156,30 @@ def run_rounds(
     _check_round_data(round_data, config=config, say=say)
     features = FeatureCache(out_dir / "features", max_bytes=config.feature_bytes)
     selection = Selection(
-        start=parent, samples=round_data.held_out, questions=round_data.held_out_questions, judge=judge, features=features,
-        batch_size=config.batch_size, device=config.device, dtype=config.dtype,
-    )  # fmt: skip
+        start=parent,
+        samples=round_data.held_out,
+        questions=round_data.held_out_questions,
+        judge=judge,
+        features=features,
+        batch_size=config.batch_size,
+        device=config.device,
+        dtype=config.dtype,
+    )
     models, all_metrics = [parent], [selection.measure(parent, round_number=0, folder=out_dir / "round-0")]
     say(describe(all_metrics[0]))
     for round_number in range(1, config.num_rounds + 1):
         folder = out_dir / f"round-{round_number}"
         one = _Round(
-            round_number=round_number, start=parent, before=models[-1], folder=folder, config=config, round_data=round_data,
-            judge=judge, features=features, say=say,
-        )  # fmt: skip
+            round_number=round_number,
+            start=parent,
+            before=models[-1],
+            folder=folder,
+            config=config,
+            round_data=round_data,
+            judge=judge,
+            features=features,
+            say=say,
+        )
         one.run()
         models.append(folder / CHECKPOINT)
         all_metrics.append(selection.measure(one.measured, round_number=round_number, folder=folder))
@@ -222,14 +240,20 @@ class _Round:
         self.folder.mkdir(parents=True, exist_ok=True)
         device = choose_device(self.config.device)
         captioner = Captioner(
-            self.before, device=device, dtype=choose_dtype(self.config.dtype, device=device),
-            batch_size=self.config.batch_size, feature_cache=self.features,
-        )  # fmt: skip
+            self.before,
+            device=device,
+            dtype=choose_dtype(self.config.dtype, device=device),
+            batch_size=self.config.batch_size,
+            feature_cache=self.features,
+        )
         prompts = draw_prompts(self.round_data.samples, config=self.config, round_number=self.round_number)
         captions = collect_captions(
-            captioner, prompts, self._request(captioner), path=self.folder / CAPTIONS,
+            captioner,
+            prompts,
+            self._request(captioner),
+            path=self.folder / CAPTIONS,
             num_answers=self.config.sampling.captions_per_prompt,
-        )  # fmt: skip
+        )
         verdicts = collect_verdicts(
             captions, prompts, judge=self.judge, path=self.folder / VERDICTS, max_unscored=self.config.max_unscored
         )
@@ -247,24 +271,34 @@ class _Round:
 
     def _request(self, captioner: Captioner) -> Request:
         sampling = self.config.sampling
-        seed = (self.config.seed * 1000 + self.round_number) * sampling.captions_per_prompt  # answer k draws from seed + k
+        seed = (
+            self.config.seed * 1000 + self.round_number
+        ) * sampling.captions_per_prompt  # answer k draws from seed + k
         return Request(
             decoding=Decoding(
-                max_new_tokens=captioner.settings.max_new_tokens, temperature=sampling.temperature,
-                top_p=sampling.top_p, seed=seed,
+                max_new_tokens=captioner.settings.max_new_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                seed=seed,
             )
-        )  # fmt: skip
+        )
 
     def _choose_pairs(
-        self, captioner: Captioner, captions: Sequence[Caption], verdicts: Sequence[Verdict | Unscored],
+        self,
+        captioner: Captioner,
+        captions: Sequence[Caption],
+        verdicts: Sequence[Verdict | Unscored],
         prompts: Sequence[Sample],
-    ) -> list[PreferencePair]:  # fmt: skip
+    ) -> list[PreferencePair]:
         pairs: list[PreferencePair] = []
         if prompts:
             selection = select_pairs(
-                captions, verdicts=verdicts, samples=prompts, config=self.config.pairs,
+                captions,
+                verdicts=verdicts,
+                samples=prompts,
+                config=self.config.pairs,
                 read=self.round_data.read_clauses,
-            )  # fmt: skip
+            )
             write_text(self.folder / SELECTION, report_text(selection.report) + "\n")
             pairs += selection.pairs
         return pairs + self._question_pairs(captioner)
@@ -277,10 +311,13 @@ class _Round:
         num_answers = self.config.sampling.captions_per_prompt
         answers = iter(
             answer_questions(
-                captioner, [one.question for one in asked], path=self.folder / ANSWERS,
-                request=self._request(captioner), num_answers=num_answers,
+                captioner,
+                [one.question for one in asked],
+                path=self.folder / ANSWERS,
+                request=self._request(captioner),
+                num_answers=num_answers,
             )
-        )  # fmt: skip
+        )
         pairs = []
         for one in asked:
             found = [next(answers) for _ in range(num_answers)]
@@ -289,11 +326,15 @@ class _Round:
                 right_text = next((text for text, right in found if right), one.answer)
                 pairs.append(
                     PreferencePair(
-                        sample_id=one.sample.sample_id, video=one.sample.video, prompt=one.sample.prompt,
-                        chosen=right_text, rejected=wrong.most_common(1)[0][0], interval_s=one.sample.interval_s,
+                        sample_id=one.sample.sample_id,
+                        video=one.sample.video,
+                        prompt=one.sample.prompt,
+                        chosen=right_text,
+                        rejected=wrong.most_common(1)[0][0],
+                        interval_s=one.sample.interval_s,
                         checkpoint=captioner.checkpoint,
                     )
-                )  # fmt: skip
+                )
         return pairs
 
     def _learn(self, captioner: Captioner, pairs: Sequence[PreferencePair]) -> None:
@@ -312,26 +353,35 @@ class _Round:
         request = self._request(captioner)
         try:
             dpo(
-                model, captioner.tokenizer, pairs=pairs, replay=replay, adapter=adapter,
+                model,
+                captioner.tokenizer,
+                pairs=pairs,
+                replay=replay,
+                adapter=adapter,
                 media_of=lambda sample_id: encoded(captioner, by_id[sample_id], request),
                 config=with_guidance(config.dpo, config.guidance_of(self.round_number)),
-                seed=config.seed * 1000 + self.round_number, out_dir=self.folder / TRAIN, title=f"round {self.round_number}",
-            )  # fmt: skip
+                seed=config.seed * 1000 + self.round_number,
+                out_dir=self.folder / TRAIN,
+                title=f"round {self.round_number}",
+            )
         except FloatingPointError as error:
             raise UserError(
-                f"round {self.round_number}: {error}; rounds before it are kept: set a lower dpo.optim.lr and go on with "
-                f"--from-round {self.round_number}"
+                f"round {self.round_number}: {error}; rounds before it are kept: set a lower dpo.optim.lr and go on "
+                f"with --from-round {self.round_number}"
             ) from None
         self._save(captioner, model)
 
     def _save(self, captioner: Captioner, model: CaptioningModel) -> None:
         lineage = Lineage(
-            stage="rounds", round=self.round_number, parent=captioner.checkpoint, recipe="rounds",
-            data_hash=data_hash(self.folder / PAIRS), seed=self.config.seed, commit=code_commit(),
-        )  # fmt: skip
-        save_checkpoint(
-            self.folder / CHECKPOINT, model, captioner.tokenizer, lineage=lineage, parent=self.before
+            stage="rounds",
+            round=self.round_number,
+            parent=captioner.checkpoint,
+            recipe="rounds",
+            data_hash=data_hash(self.folder / PAIRS),
+            seed=self.config.seed,
+            commit=code_commit(),
         )
+        save_checkpoint(self.folder / CHECKPOINT, model, captioner.tokenizer, lineage=lineage, parent=self.before)
 
 
 def draw_prompts(samples: Sequence[Sample], *, config: RoundsConfig, round_number: int) -> list[Sample]:

@@ -53,9 +53,14 @@ def read_record(path: Path, record_type: type[RecordT]) -> RecordT:
 
 
 def save_checkpoint(
-    folder: Path, model: CaptioningModel, tokenizer: PreTrainedTokenizerBase, *, lineage: Lineage,
-    parent: Path | None = None, more: Callable[[Path], None] = lambda folder: None,
-) -> Path:  # fmt: skip
+    folder: Path,
+    model: CaptioningModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    lineage: Lineage,
+    parent: Path | None = None,
+    more: Callable[[Path], None] = lambda folder: None,
+) -> Path:
     """A trained model -> a checkpoint folder that says where it comes from, whole or as it was.
 
     `parent`: all else that its folder has (settings, world check) is inherited. `more` writes what is to be there

@@ -1,9 +1,9 @@
-"""The gate of preference rounds: a model measured on held-out videos, and the rule that stops and picks.
+"""The selection of preference rounds: a model measured on held-out videos, and the rule that stops and picks.
 
-    greedy captions -> verdicts -> error rates          (held-out/)
-    the same captions -> words, distinct n-grams, perplexity under the model that the rounds began with
-    held-out questions -> accuracy by kind              (held-out/answers.jsonl)
-    -> Standing, one per round -> Decision
+greedy captions -> verdicts -> error rates          (held-out/)
+the same captions -> words, distinct n-grams, perplexity under the model that the rounds began with
+held-out questions -> accuracy by kind              (held-out/answers.jsonl)
+-> RoundMetrics, one per round -> Decision
 """
 
 import math
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from avcap import v0_1
 from avcap.data.feature_cache import FeatureCache
 from avcap.data.prompt import encode_chat
 from avcap.data.qa_files import VideoQuestion, letters_of
@@ -57,7 +58,7 @@ class StopConfig:
     max_perplexity_ratio: float = 3.0
     """Perplexity of the captions under the model that the rounds began with: text that it would never write."""
     max_fewer_questions: float = 0.02
-    """The question gate: the share of held-out questions answered right may not fall by more."""
+    """Questions: the share of held-out questions answered right may not fall by more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +111,18 @@ class Selection:
     def _open(self, model: Path) -> Captioner:
         device = choose_device(self.device)
         return Captioner(
-            model, device=device, dtype=choose_dtype(self.dtype, device=device), batch_size=self.batch_size,
+            model,
+            device=device,
+            dtype=choose_dtype(self.dtype, device=device),
+            batch_size=self.batch_size,
             feature_cache=self.features,
-        )  # fmt: skip
+        )
 
     def measure(self, model: Path, *, round_number: int, folder: Path) -> RoundMetrics:
-        """A model -> its standing, also in folder/round_metrics.json; goes on with what a stopped run left there."""
-        return record(folder / ROUND_METRICS, RoundMetrics, lambda: self._measure(model, round_number=round_number, folder=folder))
+        """A model -> its round metrics, also in folder/round_metrics.json; goes on where a stopped run ended."""
+        return record(
+            folder / ROUND_METRICS, RoundMetrics, lambda: self._measure(model, round_number=round_number, folder=folder)
+        )
 
     def _measure(self, model: Path, *, round_number: int, folder: Path) -> RoundMetrics:
         held_out = folder / HELD_OUT
@@ -133,9 +139,12 @@ class Selection:
         )
         right = self._answered(captioner, path=held_out / "answers.jsonl")
         return round_metrics_of(
-            round_number, evaluation.metrics, distinct=distinct_ngrams([caption.text for caption in captions]),
-            perplexity=self._perplexity(captions), right=right,
-        )  # fmt: skip
+            round_number,
+            evaluation.metrics,
+            distinct=distinct_ngrams([caption.text for caption in captions]),
+            perplexity=self._perplexity(captions),
+            right=right,
+        )
 
     def _answered(self, captioner: Captioner, *, path: Path) -> list[tuple[str, bool]]:
         """-> kind of each held-out question, and whether the model answers it right."""
@@ -147,8 +156,9 @@ class Selection:
         captioner = self._open(self.start)
         total, num_tokens = 0.0, 0
         for first in range(0, len(captions), self.batch_size):
-            found = caption_logprobs(captioner, self.samples[first : first + self.batch_size],
-                                     captions[first : first + self.batch_size])  # fmt: skip
+            found = caption_logprobs(
+                captioner, self.samples[first : first + self.batch_size], captions[first : first + self.batch_size]
+            )
             total += sum(logprob for logprob, _ in found)
             num_tokens += sum(num for _, num in found)
         return math.exp(-total / num_tokens)
@@ -179,9 +189,11 @@ def caption_logprobs(
         if isinstance(video, CaptionError):
             raise UserError(video.error)
         ids, is_target = encode_chat(
-            captioner.tokenizer, [(caption.prompt, caption.text)], captioner.model.placeholders(video.clip.media),
+            captioner.tokenizer,
+            [(caption.prompt, caption.text)],
+            captioner.model.placeholders(video.clip.media),
             captioner.chat,
-        )  # fmt: skip
+        )
         first = is_target.index(True)
         examples.append(PairExample(sample_id=caption.sample_id, prompt_ids=ids[:first], target_ids=ids[first:]))
         media.append(video.clip.media)
@@ -190,17 +202,19 @@ def caption_logprobs(
 
 
 def answer_questions(
-    captioner: Captioner, questions: Sequence[VideoQuestion], *, path: Path, request: Request | None = None,
+    captioner: Captioner,
+    questions: Sequence[VideoQuestion],
+    *,
+    path: Path,
+    request: Request | None = None,
     num_answers: int = 1,
-) -> list[tuple[str, bool]]:  # fmt: skip
+) -> list[tuple[str, bool]]:
     """Questions -> num_answers (text, whether it is right) of each, next to each other, also in the file."""
     if not questions:
         return []
     asked = ask_as_it_can(captioner, questions)
     request = request or Request(decoding=Decoding(max_new_tokens=MAX_ANSWER_TOKENS))
-    found = collect_captions(
-        captioner, [one.sample for one in asked], request, path=path, num_answers=num_answers
-    )  # fmt: skip
+    found = collect_captions(captioner, [one.sample for one in asked], request, path=path, num_answers=num_answers)
     each = (one for one in asked for _ in range(num_answers))
     return [(answer.text, one.is_right(answer.text)) for one, answer in zip(each, found, strict=True)]
 
@@ -234,9 +248,11 @@ def _asked(question: VideoQuestion, *, by_letter: bool) -> AskedQuestion:
         assert question.answer_index is not None
         answer = letters_of(question)[question.answer_index]
     sample = Sample(
-        sample_id=question.question_id, video=question.video, interval_s=question.interval_s,
+        sample_id=question.question_id,
+        video=question.video,
+        interval_s=question.interval_s,
         prompt=letters_prompt(question) if by_letter else question.text,
-    )  # fmt: skip
+    )
     return AskedQuestion(question=question, sample=sample, answer=answer, by_letter=by_letter)
 
 
@@ -244,9 +260,13 @@ def _asked(question: VideoQuestion, *, by_letter: bool) -> AskedQuestion:
 
 
 def round_metrics_of(
-    round_number: int, metrics: Metrics, *, distinct: float | None = None, perplexity: float | None = None,
+    round_number: int,
+    metrics: Metrics,
+    *,
+    distinct: float | None = None,
+    perplexity: float | None = None,
     right: Sequence[tuple[str, bool]] = (),
-) -> RoundMetrics:  # fmt: skip
+) -> RoundMetrics:
     """Metrics of held-out captions -> what the stop rule reads. Words, repetition and the like are the global ones."""
     groups = [group for group in (metrics.global_, metrics.local) if group is not None]
     main = groups[0]
@@ -258,19 +278,24 @@ def round_metrics_of(
 
     kinds = {kind: [hit for of, hit in right if of == kind] for kind in sorted({kind for kind, _ in right})}
     return RoundMetrics(
-        round_number=round_number, total_error=mean("total_error_rate"),
+        round_number=round_number,
+        total_error=mean("total_error_rate"),
         global_error=metrics.global_.total_error_rate.value if metrics.global_ else None,
         local_error=metrics.local.total_error_rate.value if metrics.local else None,
-        missing=mean("missing_rate"), hallucination=mean("hallucination_rate"),
-        repetition=main.repetition_rate.value or 0.0, truncated=main.truncated_rate.value or 0.0,
-        words=main.words_per_caption.value or 0.0, distinct=distinct, perplexity=perplexity,
+        missing=mean("missing_rate"),
+        hallucination=mean("hallucination_rate"),
+        repetition=main.repetition_rate.value or 0.0,
+        truncated=main.truncated_rate.value or 0.0,
+        words=main.words_per_caption.value or 0.0,
+        distinct=distinct,
+        perplexity=perplexity,
         questions=sum(hit for _, hit in right) / len(right) if right else None,
         questions_by_kind={kind: sum(hits) / len(hits) for kind, hits in kinds.items()},
-    )  # fmt: skip
+    )
 
 
 def decide(all_metrics: Sequence[RoundMetrics], config: StopConfig) -> Decision:
-    """Standings of rounds 0, 1, ... -> the best so far, and whether to stop.
+    """Metrics of rounds 0, 1, ... -> the best so far, and whether to stop.
 
     A round is a new best if its total error is lower by min_gain than the best before it, and nothing that error rates
     do not see has gone wrong. Rounds that swing are no reason to stop before `patience` of them in a row are no better.
@@ -284,10 +309,9 @@ def decide(all_metrics: Sequence[RoundMetrics], config: StopConfig) -> Decision:
             best = round_metrics
     since = all_metrics[-1].round_number - best.round_number
     stopped = since >= config.patience
-    reason = (
-        f"total error {best.total_error:.3f}, {best.total_error - start.total_error:+.3f} against the start"
-        + (f"; {since} rounds since without a better one" if since else "")
-    )  # fmt: skip
+    reason = f"total error {best.total_error:.3f}, {best.total_error - start.total_error:+.3f} against the start" + (
+        f"; {since} rounds since without a better one" if since else ""
+    )
     return Decision(best=best.round_number, reason=reason, refused=refused, stopped=stopped)
 
 
@@ -317,12 +341,13 @@ def rejection_reason(round_metrics: RoundMetrics, *, start: RoundMetrics, config
 
 
 def describe(round_metrics: RoundMetrics) -> str:
-    """A standing -> one line."""
+    """Round metrics -> one line."""
     parts = [
-        f"round {round_metrics.round_number}: total error {round_metrics.total_error:.3f} (missing {round_metrics.missing:.3f}, "
-        f"hallucination {round_metrics.hallucination:.3f})",
-        f"repetition {round_metrics.repetition:.3f}", f"{round_metrics.words:.0f} words",
-    ]  # fmt: skip
+        f"round {round_metrics.round_number}: total error {round_metrics.total_error:.3f} (missing "
+        f"{round_metrics.missing:.3f}, hallucination {round_metrics.hallucination:.3f})",
+        f"repetition {round_metrics.repetition:.3f}",
+        f"{round_metrics.words:.0f} words",
+    ]
     if round_metrics.questions is not None:
         parts.append(f"questions {round_metrics.questions:.3f}")
     if round_metrics.perplexity is not None:
@@ -331,11 +356,12 @@ def describe(round_metrics: RoundMetrics) -> str:
 
 
 def read_round_metrics(out_dir: Path) -> list[RoundMetrics]:
-    """Folder of rounds -> the standings of those that have been measured, in order."""
+    """Folder of rounds -> the round metrics of those that have been measured, in order."""
     all_metrics = []
     for folder in sorted(out_dir.glob("round-*"), key=lambda path: int(path.name.removeprefix("round-"))):
-        if (folder / ROUND_METRICS).exists():
-            all_metrics.append(read_record(folder / ROUND_METRICS, RoundMetrics))
+        file = v0_1.round_metrics_file(folder)
+        if file.exists():
+            all_metrics.append(read_record(file, RoundMetrics))
     if not all_metrics:
         raise UserError(f"{out_dir}: got no measured round, expected a folder of avcap rounds run")
     return all_metrics

@@ -18,7 +18,7 @@ from avcap.stages.finetune import CorpusFinetuneConfig, Run, finetune
 @dataclass(frozen=True, kw_only=True)
 class SftConfig:
     finetune: WorldFinetuneConfig | CorpusFinetuneConfig
-    """Lessons from the world, or from a corpus."""
+    """Examples from the world, or from a corpus."""
     seed: int = 0
     full: bool = False
     """All but the encoders learns, and no LoRA; else the Q-Former, its query, the vision aligner and the LoRA."""

@@ -1,8 +1,8 @@
 """From a recipe to a checkpoint folder: what `avcap train` runs.
 
-    OUT/config.yaml       the resolved configuration, enough to rebuild the run
-    OUT/checkpoint/       weights, tokenizer, avcap.json, lineage.json: what --model takes
-    OUT/../tracks-*/      encoded tracks, shared by all stages that have the same encoders and data seed
+OUT/config.yaml       the resolved configuration, enough to rebuild the run
+OUT/checkpoint/       weights, tokenizer, avcap.json, lineage.json: what --model takes
+OUT/../tracks-*/      encoded tracks, shared by all stages that have the same encoders and data seed
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from avcap import v0_1
 from avcap.config import to_dict
 from avcap.data.tokenizer import build_word_tokenizer
 from avcap.errors import UserError
@@ -57,6 +58,7 @@ def run_recipe(name: str, config: StageConfig, *, out_dir: Path, parent: Path | 
     if not is_new and parent is None:
         raise UserError(f"{name} goes on from a checkpoint: give --model FOLDER or the name of a shipped model")
     with lock_folder(out_dir):
+        v0_1.take_over(out_dir, {"recipe": name, **to_dict(config)})
         claim(out_dir, "config.yaml", {"recipe": name, **to_dict(config)})
         return _run(name, config, out_dir=out_dir, parent=parent)
 
@@ -75,25 +77,32 @@ def _run(name: str, config: StageConfig, *, out_dir: Path, parent: Path | None) 
 
 
 def _save(
-    model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, name: str, config: StageConfig,
-    *, out_dir: Path, parent: Path | None,
-) -> Path:  # fmt: skip
+    model: CaptioningModel,
+    tokenizer: PreTrainedTokenizerFast,
+    name: str,
+    config: StageConfig,
+    *,
+    out_dir: Path,
+    parent: Path | None,
+) -> Path:
     def tell_world(folder: Path) -> None:
         if config.finetune.knows_world:
             write_settings(folder, world_settings(out_dir.name))
             fit_world_check(frame_size=model.config.vision_config.image_size).save(folder)
 
     lineage = Lineage(
-        stage=config.stage, parent=checkpoint_title(parent) if parent else None, recipe=name,
-        data_hash=config_hash(config), seed=config.seed, commit=code_commit(),
-    )  # fmt: skip
-    return save_checkpoint(
-        out_dir / "checkpoint", model, tokenizer, lineage=lineage, parent=parent, more=tell_world
+        stage=config.stage,
+        parent=checkpoint_title(parent) if parent else None,
+        recipe=name,
+        data_hash=config_hash(config),
+        seed=config.seed,
+        commit=code_commit(),
     )
+    return save_checkpoint(out_dir / "checkpoint", model, tokenizer, lineage=lineage, parent=parent, more=tell_world)
 
 
 def world_settings(name: str) -> CaptionerSettings:
-    """Name of a model of the world -> how it is to be asked: the prompts of its lessons, and its limits."""
+    """Name of a model of the world -> how it is to be asked: the prompts of its examples, and its limits."""
     prompts = Prompts(
         global_caption=describe.GLOBAL_PROMPTS[0],
         interval_caption=describe.interval_prompt(0, 1).replace("0s", "{start}s").replace("1s", "{end}s"),
@@ -101,6 +110,10 @@ def world_settings(name: str) -> CaptionerSettings:
         audio_only=describe.AUDIO_PROMPT,
     )
     return CaptionerSettings(
-        name=name, describes="the synthetic world of `avcap world make`", prompts=prompts, max_new_tokens=400,
-        fps=1.0, max_frames=MAX_SECONDS,
-    )  # fmt: skip
+        name=name,
+        describes="the synthetic world of `avcap world make`",
+        prompts=prompts,
+        max_new_tokens=400,
+        fps=1.0,
+        max_frames=MAX_SECONDS,
+    )

@@ -25,9 +25,11 @@ def weighted(logprobs_T: Tensor, batch: AnswerBatch) -> LossOutput:
     total = -(logprobs_T * weight_T).sum()
     weight = weight_T.sum().item()
     return LossOutput(
-        loss=total / batch.step_weight, metrics={"answer_loss": total.item() / weight}, weight=weight,
+        loss=total / batch.step_weight,
+        metrics={"answer_loss": total.item() / weight},
+        weight=weight,
         num_tokens=batch.packed.num_tokens,
-    )  # fmt: skip
+    )
 
 
 def row_attention(model: CaptioningModel, packed: PackedBatch) -> type[SplitConcat] | type[Varlen] | type[Blocks]:

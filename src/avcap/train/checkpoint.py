@@ -19,9 +19,13 @@ from avcap.files.write import replacing
 
 
 def save_state(
-    folder: Path, *, step: int, params: dict[str, nn.Parameter], optimizers: list[torch.optim.Optimizer],
+    folder: Path,
+    *,
+    step: int,
+    params: dict[str, nn.Parameter],
+    optimizers: list[torch.optim.Optimizer],
     notes: dict[str, Any],
-) -> Path:  # fmt: skip
+) -> Path:
     """Everything a run needs to go on after `step` steps -> folder/step-NNNNNN, older ones removed."""
     final = folder / f"step-{step:06d}"
     optimizer_state = _optimizer_tensors(params, optimizers)

@@ -118,9 +118,14 @@ class Corpus:
 
     def _example(self, sample: Sample) -> Example | None:
         request = clip_request(
-            self.model.config, sample.video, fps=self.config.fps, max_frames=self.config.max_frames,
-            interval_s=sample.interval_s, with_audio=self.config.use_audio, with_video=self.config.use_video,
-        )  # fmt: skip
+            self.model.config,
+            sample.video,
+            fps=self.config.fps,
+            max_frames=self.config.max_frames,
+            interval_s=sample.interval_s,
+            with_audio=self.config.use_audio,
+            with_video=self.config.use_video,
+        )
         try:
             clip = decode(request, deadline_s=DEADLINE_S)
         except MediaError as error:

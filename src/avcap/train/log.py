@@ -24,9 +24,14 @@ class RunLog:
         self._handle: IO[str] | None = None
         self._board = _open_tensorboard(folder) if tensorboard else None
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"), console=Console(stderr=True), disable=not sys.stderr.isatty(),
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
         self._task = self._progress.add_task(title, total=num_steps, completed=start_step, figures="")
         self._started = time.monotonic()
 

@@ -77,10 +77,12 @@ def joined(outputs: Sequence[LossOutput]) -> LossOutput:
         metrics[name] = sum(value * weight for value, weight in found) / sum(weight for _, weight in found)
     names = {name for output in outputs for name in output.counts}
     return LossOutput(
-        loss=torch.stack([output.loss.detach() for output in outputs]).sum(), metrics=metrics,
+        loss=torch.stack([output.loss.detach() for output in outputs]).sum(),
+        metrics=metrics,
         counts={name: sum(output.counts.get(name, 0) for output in outputs) for name in names},
-        num_tokens=sum(output.num_tokens for output in outputs), weight=sum(output.weight for output in outputs),
-    )  # fmt: skip
+        num_tokens=sum(output.num_tokens for output in outputs),
+        weight=sum(output.weight for output in outputs),
+    )
 
 
 class MakeBatch(Protocol):
@@ -155,13 +157,16 @@ def run_loop(
 def _loader(make_batch: MakeBatch, *, start: int, config: LoopConfig) -> DataLoader:
     steps = _Steps(make_batch, first=start, num_steps=config.num_steps)
     return DataLoader(
-        steps, batch_size=None, shuffle=False, num_workers=config.num_workers,
+        steps,
+        batch_size=None,
+        shuffle=False,
+        num_workers=config.num_workers,
         prefetch_factor=4 if config.num_workers else None,
         # A forked worker would inherit torch's thread pools and eSpeak's state in the middle of whatever they do.
         multiprocessing_context="forkserver" if config.num_workers else None,
         # Its own: it draws a number when it starts, and drawn from torch's a resumed run would drop out other units.
         generator=torch.Generator(),
-    )  # fmt: skip
+    )
 
 
 def _backward(module: nn.Module, part: Any, loss_fn: Callable[[Any], LossOutput], *, step: int) -> LossOutput:
@@ -175,9 +180,13 @@ def _backward(module: nn.Module, part: Any, loss_fn: Callable[[Any], LossOutput]
 
 
 def _update(
-    params: dict[str, nn.Parameter], optimizers: list[torch.optim.Optimizer],
-    *, step: int, num_steps: int, optim: OptimConfig,
-) -> float:  # fmt: skip
+    params: dict[str, nn.Parameter],
+    optimizers: list[torch.optim.Optimizer],
+    *,
+    step: int,
+    num_steps: int,
+    optim: OptimConfig,
+) -> float:
     """One optimiser step; returns the gradient's norm before clipping."""
     norm = nn.utils.clip_grad_norm_(params.values(), optim.clip_norm or float("inf"))
     factor = lr_factor(step, num_steps=num_steps, warmup_steps=optim.warmup_steps, decay_fraction=optim.decay_fraction)

@@ -59,9 +59,12 @@ class StepSize:
 
 
 def preference_loss(
-    logprobs: Sequence[ExampleLogprobs], ref_logprobs: Sequence[ExampleLogprobs], config: PreferenceConfig,
-    *, step: StepSize | None = None,
-) -> LossOutput:  # fmt: skip
+    logprobs: Sequence[ExampleLogprobs],
+    ref_logprobs: Sequence[ExampleLogprobs],
+    config: PreferenceConfig,
+    *,
+    step: StepSize | None = None,
+) -> LossOutput:
     """Log-probs of examples under the policy and under the reference policy -> mean loss over pairs, and figures.
 
     `step`: what the whole step has, where these examples are one of its microbatches; then their share of its loss.
@@ -86,15 +89,22 @@ def preference_loss(
         )
     answers = (a for example in logprobs for a in (example.chosen, example.rejected, example.target) if a)
     return LossOutput(
-        loss=torch.stack(terms).sum(), metrics=metrics, counts={"guidance/captions": len(captions)},
-        num_tokens=sum(a.num_tokens for a in answers), weight=len(logprobs),
-    )  # fmt: skip
+        loss=torch.stack(terms).sum(),
+        metrics=metrics,
+        counts={"guidance/captions": len(captions)},
+        num_tokens=sum(a.num_tokens for a in answers),
+        weight=len(logprobs),
+    )
 
 
 def _pair_terms(
-    logprobs: Sequence[ExampleLogprobs], ref_logprobs: Sequence[ExampleLogprobs], config: PreferenceConfig,
-    metrics: dict[str, float], *, num_pairs: int | None,
-) -> list[Tensor]:  # fmt: skip
+    logprobs: Sequence[ExampleLogprobs],
+    ref_logprobs: Sequence[ExampleLogprobs],
+    config: PreferenceConfig,
+    metrics: dict[str, float],
+    *,
+    num_pairs: int | None,
+) -> list[Tensor]:
     """Log-probs -> the preference term, or none where no example has a pair; fills `metrics`."""
     answers: list[tuple[AnswerLogprobs, AnswerLogprobs, AnswerLogprobs, AnswerLogprobs]] = []
     for example, ref in zip(logprobs, ref_logprobs, strict=True):

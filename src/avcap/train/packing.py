@@ -213,11 +213,15 @@ def pack(examples: Sequence[Packable]) -> PackedBatch:
         end = borders[-1]
     predictors, target_ids, weights, branches = zip(*targets, strict=True)
     return PackedBatch(
-        examples=tuple(examples), groups=tuple(groups), ids=tuple(torch.tensor([ids_S]) for ids_S in ids),
+        examples=tuple(examples),
+        groups=tuple(groups),
+        ids=tuple(torch.tensor([ids_S]) for ids_S in ids),
         positions=torch.cat([_positions(example) for example in examples], dim=-1).unsqueeze(-2),
-        predictor_T=torch.tensor(predictors), target_T=torch.tensor(target_ids), weight_T=torch.tensor(weights),
+        predictor_T=torch.tensor(predictors),
+        target_T=torch.tensor(target_ids),
+        weight_T=torch.tensor(weights),
         branch_T=torch.tensor(branches),
-    )  # fmt: skip
+    )
 
 
 def _targets(branch: Branch, span: Span, *, before: int, number: int) -> list[tuple[int, int, float, int]]:
@@ -273,8 +277,10 @@ class SplitConcat:
         self, query_1HLE: Tensor, key_1GLE: Tensor, value_1GLE: Tensor, *, scaling: float | None, dropout: float
     ) -> Tensor:
         options: dict[str, Any] = {
-            "scale": scaling, "dropout_p": dropout, "enable_gqa": query_1HLE.shape[1] != key_1GLE.shape[1],
-        }  # fmt: skip
+            "scale": scaling,
+            "dropout_p": dropout,
+            "enable_gqa": query_1HLE.shape[1] != key_1GLE.shape[1],
+        }
         parts = []
         for group in self.groups:
             prompt, first = group.prompt.slice, slice(group.prompt.start, group.answers[0].stop)
@@ -325,10 +331,17 @@ class Varlen:
             tensor[0].transpose(0, 1).to(half) for tensor in (query_1HLE, key_1GLE, value_1GLE)
         )
         out_LHE = varlen_attn(
-            query_LHE.contiguous(), key_LGE.index_select(0, self.key_index), value_LGE.index_select(0, self.key_index),
-            self.query_borders, self.key_borders, self.max_queries, self.max_keys, scale=scaling, window_size=(-1, 0),
+            query_LHE.contiguous(),
+            key_LGE.index_select(0, self.key_index),
+            value_LGE.index_select(0, self.key_index),
+            self.query_borders,
+            self.key_borders,
+            self.max_queries,
+            self.max_keys,
+            scale=scaling,
+            window_size=(-1, 0),
             enable_gqa=query_1HLE.shape[1] != key_1GLE.shape[1],
-        )  # fmt: skip
+        )
         assert isinstance(out_LHE, Tensor)
         return out_LHE.unsqueeze(0).to(query_1HLE.dtype)
 
@@ -357,9 +370,14 @@ class Blocks:
             for tensor in (query_1HLE, key_1GLE, value_1GLE)
         )
         out_BHSE = F.scaled_dot_product_attention(
-            query_BHSE, key_BGSE, value_BGSE, attn_mask=self.mask_B1SS, scale=scaling, dropout_p=dropout,
+            query_BHSE,
+            key_BGSE,
+            value_BGSE,
+            attn_mask=self.mask_B1SS,
+            scale=scaling,
+            dropout_p=dropout,
             enable_gqa=query_1HLE.shape[1] != key_1GLE.shape[1],
-        )  # fmt: skip
+        )
         return out_BHSE.transpose(1, 2).flatten(0, 1).index_select(0, self.kept).unsqueeze(0)
 
     @staticmethod
@@ -395,9 +413,17 @@ def attention_for(*, dtype: torch.dtype, device: torch.device) -> type[SplitConc
 
 
 def _attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
-    row: RowAttention | None = None, scaling: float | None = None, dropout: float = 0.0, **kwargs: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    row: RowAttention | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
     """The attention of a layer, as transformers calls it: over a packed row where there is one, else SDPA as ever."""
     if row is None:
         return sdpa_attention_forward(
@@ -426,9 +452,12 @@ def read_row(text_model: PreTrainedModel, *, embeds_1LD: Tensor, positions: Tens
         text_model.set_attn_implementation(SHARED_PROMPT)
     hidden_1LD = text_model(
         # a dict is taken as it is: from positions that begin anew a mask would be made that hides the prompt
-        inputs_embeds=embeds_1LD, position_ids=positions.to(embeds_1LD.device),
-        attention_mask={"full_attention": None}, use_cache=False, row=row,
-    ).last_hidden_state  # fmt: skip
+        inputs_embeds=embeds_1LD,
+        position_ids=positions.to(embeds_1LD.device),
+        attention_mask={"full_attention": None},
+        use_cache=False,
+        row=row,
+    ).last_hidden_state
     return hidden_1LD[0]
 
 
@@ -443,9 +472,12 @@ def response_logprobs(
 
 
 def target_states(
-    model: CaptioningModel, packed: PackedBatch, media_tokens: Sequence[MediaTokens | None], *,
+    model: CaptioningModel,
+    packed: PackedBatch,
+    media_tokens: Sequence[MediaTokens | None],
+    *,
     attention: type[SplitConcat] | type[Varlen] | type[Blocks],
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """A packed row and the media of each example -> last hidden states from which the targets are predicted (T, D)."""
     parts = [model.embed(ids_1S, [tokens]) for ids_1S, tokens in zip(packed.ids, media_tokens, strict=True)]
     embeds_1LD = torch.cat(parts, dim=1)

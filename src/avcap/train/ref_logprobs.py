@@ -66,9 +66,7 @@ def ref_policy(model: CaptioningModel) -> RefPolicy:
 def weights_hash(model: nn.Module) -> str:
     """Model -> hash of names and bytes of its parameters; those of a LoRA, and where it was put in, do not count."""
     named = sorted((name.replace(".base_layer.", "."), param) for name, param in model.named_parameters())
-    labelled = (
-        (f"{name} {param.dtype} {tuple(param.shape)}", param) for name, param in named if "lora_" not in name
-    )
+    labelled = ((f"{name} {param.dtype} {tuple(param.shape)}", param) for name, param in named if "lora_" not in name)
     return hash_tensors(labelled, digest=hashlib.blake2b(digest_size=16))
 
 
@@ -103,9 +101,10 @@ class RefLogprobStore:
     def missing(self, examples: Sequence[PairExample]) -> list[int]:
         """Examples -> the indices of those that are pairs and not in the file yet."""
         return [
-            index for index, example in enumerate(examples)
+            index
+            for index, example in enumerate(examples)
             if example.chosen_ids is not None and (example.sample_id, tokens_hash(example)) not in self._found
-        ]  # fmt: skip
+        ]
 
     def add(self, examples: Sequence[PairExample], logprobs: Sequence[ExampleLogprobs]) -> None:
         """Writes the log-probs of pairs; they are on the disk when this returns."""
@@ -114,9 +113,7 @@ class RefLogprobStore:
             stored.append(records)
         self._found |= {(record.sample_id, record.tokens): record for record in records}
 
-    def lookup(
-        self, examples: Sequence[PairExample], *, device: torch.device | None = None
-    ) -> list[ExampleLogprobs]:
+    def lookup(self, examples: Sequence[PairExample], *, device: torch.device | None = None) -> list[ExampleLogprobs]:
         """Examples -> their stored log-probs; raises UserError for a pair that was never computed with these tokens."""
         return [self._lookup(example, device) for example in examples]
 
@@ -141,9 +138,14 @@ class RefLogprobStore:
         if not all(map(math.isfinite, totals)):
             raise UserError(f"sample {example.sample_id}: reference log-probs are {totals}; is the checkpoint whole?")
         return RefLogprobs(
-            sample_id=example.sample_id, tokens=tokens_hash(example), policy=self.policy,
-            chosen=totals[0], chosen_tokens=chosen.num_tokens, rejected=totals[1], rejected_tokens=rejected.num_tokens,
-        )  # fmt: skip
+            sample_id=example.sample_id,
+            tokens=tokens_hash(example),
+            policy=self.policy,
+            chosen=totals[0],
+            chosen_tokens=chosen.num_tokens,
+            rejected=totals[1],
+            rejected_tokens=rejected.num_tokens,
+        )
 
     def _check_policy(self, record: RefLogprobs) -> None:
         if record.policy != self.policy:

@@ -53,5 +53,7 @@ def fisher_diagonal(params: dict[str, nn.Parameter], answer_losses: Iterable[Ten
                 sums[name] += grad.square()
     mean = sum(total.sum() for total in sums.values()) / sum(total.numel() for total in sums.values())
     if not mean > 0:
-        raise UserError("anchor ewc: got no answer whose loss depends on the weights, expected questions to replay")
+        raise UserError(
+            "weight regularizer ewc: got no answer whose loss depends on the weights, expected questions to replay"
+        )
     return {name: total / mean for name, total in sums.items()}

@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from avcap.stages.selection import RoundMetrics
 
 RATES = {
-    "missing": "missing_rate", "hallucination": "hallucination_rate", "total error": "total_error_rate",
+    "missing": "missing_rate",
+    "hallucination": "hallucination_rate",
+    "total error": "total_error_rate",
     "repetition": "repetition_rate",
-}  # fmt: skip
+}
 COLOURS = ("#0b57d0", "#d9730d", "#1a7f4b", "#7a1fa0", "#a3270f", "#5c6570")
 DRAWN_BY = "avcap plot"
 BAR_SHARE = 0.8  # of the room between two groups of bars
 
 
 def plot_rates(path: str | Path, runs: Mapping[str, Metrics]) -> None:
-    """Metrics by name -> a picture file: for whole videos and for intervals a panel of bars with their intervals."""
+    """Metrics by name -> an image file: for whole videos and for intervals a panel of bars with their intervals."""
     panels = {
         "whole videos": {name: metrics.global_ for name, metrics in runs.items()},
         "intervals": {name: metrics.local for name, metrics in runs.items()},
@@ -42,13 +44,15 @@ def plot_rates(path: str | Path, runs: Mapping[str, Metrics]) -> None:
 
 
 def plot_rounds(path: str | Path, all_metrics: "Sequence[RoundMetrics]", *, best: int | None = None) -> None:
-    """Standings of rounds -> a picture file: errors, signs of unnatural text, questions; the best round is marked."""
+    """Metrics of rounds -> an image file: errors, signs of unnatural text, questions; the best round is marked."""
     rounds = [round_metrics.round_number for round_metrics in all_metrics]
     start = all_metrics[0]
 
     def against_start(name: str) -> list[float | None]:
         before = getattr(start, name)
-        return [getattr(one, name) / before if before and getattr(one, name) is not None else None for one in all_metrics]
+        return [
+            getattr(one, name) / before if before and getattr(one, name) is not None else None for one in all_metrics
+        ]
 
     kinds = sorted(start.questions_by_kind)
     panels: dict[str, dict[str, list[float | None]]] = {
@@ -60,9 +64,7 @@ def plot_rounds(path: str | Path, all_metrics: "Sequence[RoundMetrics]", *, best
         "questions answered right": {"all": [one.questions for one in all_metrics]}
         | {kind: [one.questions_by_kind.get(kind) for one in all_metrics] for kind in kinds},
     }
-    shown = {
-        title: lines for title, lines in panels.items() if any(v is not None for v in next(iter(lines.values())))
-    }
+    shown = {title: lines for title, lines in panels.items() if any(v is not None for v in next(iter(lines.values())))}
     figure = _figure(width=4.6 * len(shown))
     for axes, (title, lines) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
         for i, (name, values) in enumerate(lines.items()):
@@ -82,7 +84,7 @@ def plot_rounds(path: str | Path, all_metrics: "Sequence[RoundMetrics]", *, best
 
 
 def plot_official(path: str | Path, official: "Fed", default: "Fed", *, title: str) -> None:
-    """What a model is fed by the published rules and by ours -> a picture file: order of tokens, sound against picture,
+    """What a model is fed by the published rules and by ours -> an image file: order of tokens, sound against picture,
     and positions, or frame times where positions only count."""
     figure = _figure(width=11, height=7.2)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
@@ -104,7 +106,7 @@ def plot_official(path: str | Path, official: "Fed", default: "Fed", *, title: s
 
 
 def _save(figure: Any, path: Path) -> None:
-    """Figure -> a picture file that says who drew it: by that, the next one may take its place."""
+    """Figure -> an image file that says who drew it: by that, the next one may take its place."""
     suffix = path.suffix.lower()
     name = {".png": "Software", ".pdf": "Creator", ".svg": "Creator", ".ps": "Creator", ".eps": "Creator"}.get(suffix)
     try:
@@ -127,9 +129,7 @@ def _draw_order(axes: Any, fed: "Fed") -> None:
     for (name, points), colour in zip(kinds.items(), (COLOURS[0], COLOURS[1], "#b0b6bd"), strict=True):
         x, y = zip(*points, strict=True) if points else ((), ())
         axes.plot(x, y, ".", color=colour, markersize=3 if name == "video" else 6, label=name)
-    axes.set_title(
-        f"{fed.name}: {fed.num_visual:,} picture + {fed.num_audio:,} sound tokens", loc="left", fontsize=10
-    )
+    axes.set_title(f"{fed.name}: {fed.num_visual:,} picture + {fed.num_audio:,} audio tokens", loc="left", fontsize=10)
     axes.set_xlim(0, len(fed.ids))
     axes.set_xlabel("index in the prompt")
     axes.set_ylabel("second of the file it tells of")
@@ -154,7 +154,7 @@ def _draw_sync(axes: Any, official: "Fed", default: "Fed") -> None:
 
 
 def _draw_positions(axes: Any, official: "Fed", default: "Fed") -> None:
-    """Of each second, the position on the time axis of its first picture token and of its first token of real sound."""
+    """Of each second, the position on the time axis of its first visual token and of its first token of real sound."""
     from avcap.model.interleave import AUDIO_ID, VISUAL_ID  # torch comes in here
 
     for fed, colour in ((official, COLOURS[4]), (default, COLOURS[2])):
@@ -164,9 +164,14 @@ def _draw_positions(axes: Any, official: "Fed", default: "Fed") -> None:
                 if kind == VISUAL_ID or second < fed.audio_end_s:
                     first.setdefault(second, fed.positions[index][0])  # type: ignore[index]
             axes.plot(
-                list(first), list(first.values()), style, color=colour, linewidth=1.5, markersize=4,
+                list(first),
+                list(first.values()),
+                style,
+                color=colour,
+                linewidth=1.5,
+                markersize=4,
                 label=f"{name}, {fed.name}",
-            )  # fmt: skip
+            )
     axes.set_title("position on the time axis", loc="left", fontsize=10)
     axes.set_xlabel("second of the file")
     axes.set_ylabel("t of its first token")

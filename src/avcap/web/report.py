@@ -53,9 +53,12 @@ def _fill(piece: str, parts: dict[str, str]) -> str:
 def _closing(evaluation: Evaluation) -> str:
     setting = evaluation.setting
     closing = closing_line(
-        num_videos=evaluation.num_videos, num_events=evaluation.num_events, num_unscored=evaluation.num_unscored,
-        judge=setting.judge, protocol=setting.protocol,
-    )  # fmt: skip
+        num_videos=evaluation.num_videos,
+        num_events=evaluation.num_events,
+        num_unscored=evaluation.num_unscored,
+        judge=setting.judge,
+        protocol=setting.protocol,
+    )
     return closing if setting.modality == "both" else f"{closing}; {setting.modality} events only"
 
 
@@ -93,10 +96,14 @@ def _caption(one: Scored) -> dict[str, Any]:
     """A judged caption -> what the page shows of it."""
     sample = one.case.sample
     data: dict[str, Any] = {
-        "id": sample.sample_id, "video": sample.video, "kind": "global" if sample.interval_s is None else "local",
-        "interval": sample.interval_s, "text": one.case.text, "finished": one.case.finished,
+        "id": sample.sample_id,
+        "video": sample.video,
+        "kind": "global" if sample.interval_s is None else "local",
+        "interval": sample.interval_s,
+        "text": one.case.text,
+        "finished": one.case.finished,
         "repetition": count_words(one.case.text).repetition_rate,
-    }  # fmt: skip
+    }
     if isinstance(one.verdict, Unscored):
         return data | {"unscored": one.verdict.reason, "reply": one.verdict.reply}
     label_of = {event.event_id: event.label for event in one.verdict.events}

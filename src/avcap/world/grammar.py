@@ -26,9 +26,13 @@ from avcap.world.scene import (
 VISUAL_KINDS = ("appear", "move", "recolour", "grow", "shrink", "vanish")
 SOUND_KINDS = ("plain", "counted", "say")
 VERBS = {
-    "appear": "appears", "move": "moves", "recolour": "turns",
-    "grow": "grows", "shrink": "shrinks", "vanish": "vanishes",
-}  # fmt: skip
+    "appear": "appears",
+    "move": "moves",
+    "recolour": "turns",
+    "grow": "grows",
+    "shrink": "shrinks",
+    "vanish": "vanishes",
+}
 PLAIN_CLAUSES = {
     "flute": "a flute plays",
     "trumpet": "a trumpet plays",

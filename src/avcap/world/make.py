@@ -110,7 +110,9 @@ def _check(settings: WorldSettings) -> None:
     if settings.difficulty not in DIFFICULTIES:
         raise UserError(f"difficulty {settings.difficulty!r} is not known; expected one of {', '.join(DIFFICULTIES)}")
     if not 1 <= settings.num_clips <= MAX_CLIPS:
-        raise UserError(f"got {settings.num_clips} clips, expected 1 to {MAX_CLIPS}; use several worlds with other seeds")
+        raise UserError(
+            f"got {settings.num_clips} clips, expected 1 to {MAX_CLIPS}; use several worlds with other seeds"
+        )
     if settings.seed < 0:
         raise UserError(f"got seed {settings.seed}, expected 0 or more")
 

@@ -86,9 +86,10 @@ def _quote(statement: Statement) -> str:
 def _invented(statement: Statement) -> InventedClaim:
     claim = statement.claim
     return InventedClaim(
-        text=_quote(statement), modality="visual" if claim.is_visual else "audio",
+        text=_quote(statement),
+        modality="visual" if claim.is_visual else "audio",
         start_s=None if claim.second is None else float(claim.second),
-    )  # fmt: skip
+    )
 
 
 def _without_repeats(

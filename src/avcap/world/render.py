@@ -295,12 +295,24 @@ SHAPE_LOOPS = {
     "star": [_regular(10, 1.12, 0.48)],
     "cross": [
         np.array(
-            [(-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM),
-             (_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM)]
+            [
+                (-_ARM, -1),
+                (_ARM, -1),
+                (_ARM, -_ARM),
+                (1, -_ARM),
+                (1, _ARM),
+                (_ARM, _ARM),
+                (_ARM, 1),
+                (-_ARM, 1),
+                (-_ARM, _ARM),
+                (-1, _ARM),
+                (-1, -_ARM),
+                (-_ARM, -_ARM),
+            ]
         )
     ],
     "ring": [_regular(48, 1.0), _regular(48, 0.56)],
-}  # fmt: skip
+}
 
 
 # What does not move

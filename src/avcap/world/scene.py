@@ -16,18 +16,56 @@ PLACES = ("top-left", "top-right", "bottom-left", "bottom-right")  # row by row:
 SIZES = ("small", "medium", "large")
 
 PLAIN_SOUNDS = (
-    "flute", "trumpet", "piano", "violin", "guitar", "bird",
-    "telephone", "rain", "waves", "helicopter", "applause", "cymbal",
-)  # fmt: skip
+    "flute",
+    "trumpet",
+    "piano",
+    "violin",
+    "guitar",
+    "bird",
+    "telephone",
+    "rain",
+    "waves",
+    "helicopter",
+    "applause",
+    "cymbal",
+)
 COUNTED_SOUNDS = ("bell", "drum", "knock")
 MAX_COUNT = 4
 
 WORDS = (
-    "apple", "basket", "candle", "dragon", "eagle", "forest", "garden", "hammer",
-    "island", "jacket", "kitten", "ladder", "lemon", "magnet", "monkey", "number",
-    "paper", "pencil", "pocket", "rabbit", "river", "rocket", "sugar", "summer",
-    "table", "tiger", "tunnel", "valley", "window", "winter", "wizard", "zebra",
-)  # fmt: skip
+    "apple",
+    "basket",
+    "candle",
+    "dragon",
+    "eagle",
+    "forest",
+    "garden",
+    "hammer",
+    "island",
+    "jacket",
+    "kitten",
+    "ladder",
+    "lemon",
+    "magnet",
+    "monkey",
+    "number",
+    "paper",
+    "pencil",
+    "pocket",
+    "rabbit",
+    "river",
+    "rocket",
+    "sugar",
+    "summer",
+    "table",
+    "tiger",
+    "tunnel",
+    "valley",
+    "window",
+    "winter",
+    "wizard",
+    "zebra",
+)
 
 MAX_SECONDS = 20
 
@@ -104,8 +142,13 @@ DIFFICULTIES = {
 }
 
 KIND_WEIGHTS: dict[str, float] = {
-    "appear": 0.36, "move": 0.2, "recolour": 0.16, "grow": 0.1, "shrink": 0.1, "vanish": 0.08,
-}  # fmt: skip
+    "appear": 0.36,
+    "move": 0.2,
+    "recolour": 0.16,
+    "grow": 0.1,
+    "shrink": 0.1,
+    "vanish": 0.08,
+}
 SOUND_WEIGHTS: dict[str, float] = {"plain": 0.33, "counted": 0.27, "say": 0.4}
 
 
@@ -140,9 +183,13 @@ def make_scene(
             if rng.random() < level.second_sound_rate:
                 sounds.append(_make_other_sound(sounds[-1], weights=weights, rng=rng))
     return Scene(
-        seed=seed, difficulty=difficulty, domain=domain, duration_s=duration_s,
-        visual=tuple(visual), sounds=tuple(sounds),
-    )  # fmt: skip
+        seed=seed,
+        difficulty=difficulty,
+        domain=domain,
+        duration_s=duration_s,
+        visual=tuple(visual),
+        sounds=tuple(sounds),
+    )
 
 
 def _change_something(stage: dict[str, Thing], *, second: int, rng: random.Random) -> VisualAtom:
@@ -173,9 +220,15 @@ def _atom(
     second: int, kind: str, thing: Thing, place: str, *, new_place: str | None = None, new_colour: str | None = None
 ) -> VisualAtom:
     return VisualAtom(
-        second=second, kind=kind, colour=thing.colour, shape=thing.shape, size=thing.size,  # type: ignore[arg-type]
-        place=place, new_place=new_place, new_colour=new_colour,
-    )  # fmt: skip
+        second=second,
+        kind=kind,  # type: ignore[arg-type]
+        colour=thing.colour,
+        shape=thing.shape,
+        size=thing.size,
+        place=place,
+        new_place=new_place,
+        new_colour=new_colour,
+    )
 
 
 def _draw_thing(stage: dict[str, Thing], *, rng: random.Random) -> Thing:
