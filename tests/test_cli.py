@@ -104,8 +104,33 @@ def test_a_folder_is_searched_and_what_is_skipped_is_told(caption_args, videos, 
     (tmp_path / "in" / ".hidden.mp4").write_text("")
     code, out, err = run(*caption_args, tmp_path / "in")
     assert code == 0
-    assert err == "avcap: 1 file is no media by name (.json 1)\n"
+    assert err == "avcap: 2 files were not taken: 1 .json, 1 hidden\n"
     assert out.startswith("A.MP4  3.0 s")
+
+
+def test_a_file_is_captioned_once_whatever_it_is_called(caption_args, videos, tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "b.mp4").write_bytes((videos / "b.mp4").read_bytes())
+    (tmp_path / "link").symlink_to("x")
+    for spelling, told in (
+        ("x", "1 captions written"),
+        ("./x", "0 captions written"),
+        ("link", "0 captions written"),
+        (tmp_path / "x" / "b.mp4", "0 captions written"),
+    ):
+        code, _, err = run(*caption_args, spelling, "--out", "o.jsonl")
+        assert code == 0 and told in err
+    assert [row.video for row in read_rows(tmp_path / "o.jsonl")] == ["x/b.mp4"]
+
+
+def test_captions_of_one_name_are_printed_with_their_folders(caption_args, videos, tmp_path, run):
+    for name, video in (("ytb", "a"), ("nsr", "b")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "001.mp4").write_bytes((videos / f"{video}.mp4").read_bytes())
+    _, out, _ = run(*caption_args, tmp_path)
+    heads = [line for line in out.splitlines() if "frames" in line]
+    assert [head.split("  ")[0] for head in heads] == ["nsr/001.mp4", "ytb/001.mp4"]
 
 
 @pytest.mark.slow
@@ -207,7 +232,7 @@ BAD_INPUT = [
     (["world", "make", "--clips", "1", "--out", "w", "--domain", "moon"], "domain 'moon' is not known"),
     (["world", "make", "--clips", "1"], "Missing option '--out'"),
     (["train", "tiny_base", "--set", "seed"], "--set seed: expected NAME=VALUE"),
-    (["train", "tiny_base", "--config", "no.yaml"], "no.yaml: cannot be read as YAML"),
+    (["train", "tiny_base", "--config", "no.yaml"], "no.yaml: cannot be read (No such file"),
     (["train", "tiny_sft", "--model", "nobody"], "model 'nobody': no model of that name"),
 ]
 
@@ -244,7 +269,7 @@ def test_a_process_with_bad_input_says_nothing_else(words, tmp_path, random_chec
 def prepare_bad_input(arguments: list[str], folder: Path, checkpoint: Path) -> tuple[list[str], dict[str, bytes]]:
     """-> the arguments with a model, and what is in the folder."""
     (folder / "empty.txt").write_text("# nothing\n")
-    (folder / "binary.txt").write_bytes(b"\xff\xfe\x00\n")
+    (folder / "binary.txt").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00\n")
     (folder / "external.jsonl").write_text('{"question": "is this a caption?"}')
     if arguments[0] == "caption" and "--model" not in arguments:
         arguments = [*arguments, "--model", str(checkpoint)]

@@ -25,6 +25,7 @@ ROWS = (
     ("config", "records"),
     ("v0_1",),
     ("files", "processes"),
+    ("texts",),
     ("errors",),
 )
 assert len({room for row in ROWS for room in row}) == sum(map(len, ROWS)), "a room stands in two rows"

@@ -52,5 +52,5 @@ def test_a_bad_line_is_named(tmp_path, line, message):
 
 
 def test_missing_file_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="cannot be read"):
         list(read_jsonl(tmp_path / "none.jsonl", Event))

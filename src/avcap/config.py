@@ -12,20 +12,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from avcap import v0_1
 from avcap.errors import UserError
+from avcap.texts.yaml_text import parse_yaml, read_yaml
 
 ConfigT = TypeVar("ConfigT")
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """YAML file -> nested dict. Raises UserError if it is not readable or not a mapping."""
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(_no_yaml(str(path), error)) from None
+    data = read_yaml(path, expected="a YAML file of fields and values")
     if not isinstance(data, dict):
         raise UserError(f"{path}: got {type(data).__name__}, expected a mapping of fields to values")
     return data
@@ -33,21 +29,16 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     """["optim.lr=5e-4"] -> {"optim.lr": 0.0005}; values are read as YAML."""
-    result = {}
+    result: dict[str, Any] = {}
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UserError(f"--set {text}: expected NAME=VALUE, for example --set optim.lr=5e-4")
-        try:
-            result[name.strip()] = yaml.safe_load(value) if value.strip() else ""
-        except yaml.YAMLError as error:
-            raise UserError(_no_yaml(f"--set {text}", error)) from None
+        name = name.strip()
+        if name in result:
+            raise UserError(f"--set {text}: got {name!r} twice, expected each field once")
+        result[name] = parse_yaml(value, where=f"--set {text}") if value.strip() else ""
     return result
-
-
-def _no_yaml(where: str, error: Exception) -> str:
-    """Where the YAML stood and what is wrong with it -> one line."""
-    return f"{where}: cannot be read as YAML: {' '.join(str(error).split())}"
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

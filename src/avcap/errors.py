@@ -14,6 +14,10 @@ class MediaError(UserError):
     """A media file that cannot be used, with the reason."""
 
 
+class ModelError(UserError):
+    """A checkpoint folder that cannot be run: no file that it is asked about would fare better."""
+
+
 class WriteError(UserError):
     """A file or a folder that cannot be written, with the reason."""
 

@@ -18,6 +18,7 @@ from avcap import v0_1
 from avcap.errors import UserError
 from avcap.files.journal import Journal, LineFormat
 from avcap.files.write import replacing
+from avcap.texts.json_text import parse_json, read_json, read_json_lines
 
 Modality = Literal["visual", "audio", "both"]
 EventLabel = Literal["correct", "missing", "incorrect"]
@@ -238,11 +239,22 @@ def _fields(record: Any) -> dict[str, Any]:
 
 def from_json(text: str, record_type: type[RecordT]) -> RecordT:
     """One line of JSON -> a record. Raises UserError that names a field that is unknown, missing or of a wrong type."""
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"not a line of JSON ({error}): {text[:80]!r}") from None
+    return from_data(parse_json(text), record_type)
+
+
+def from_data(data: Any, record_type: type[RecordT]) -> RecordT:
+    """What a JSON reader made of a record -> the record; errors as `from_json`."""
     return _build(data, record_type, record_type.__name__)
+
+
+def read_record(path: str | Path, record_type: type[RecordT], *, expected: str = "") -> RecordT:
+    """JSON file of one record -> the record. UserError that names the file."""
+    expected = expected or f"a {record_type.__name__} as JSON"
+    data = read_json(path, expected=expected)
+    try:
+        return from_data(data, record_type)
+    except UserError as error:
+        raise UserError(f"{path}: {error}; expected {expected}") from None
 
 
 def _build(value: Any, expected: Any, where: str) -> Any:
@@ -300,21 +312,11 @@ def _type_hints(record_type: Any) -> dict[str, Any]:
 
 def read_jsonl(path: str | Path, record_type: type[RecordT]) -> Iterator[RecordT]:
     """JSONL file -> records, one at a time. Raises UserError with file and line for anything that is not one."""
-    try:
-        with open(path, encoding="utf-8") as handle:
-            for number, line in enumerate(handle, start=1):
-                if line.strip():
-                    yield _from_line(line, record_type, where=f"{path}, line {number}")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{path}: cannot read ({why}); expected a JSONL file of {record_type.__name__}") from None
-
-
-def _from_line(line: str, record_type: type[RecordT], *, where: str) -> RecordT:
-    try:
-        return from_json(line, record_type)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+    for number, data in read_json_lines(path, expected=f"a JSONL file of {record_type.__name__}"):
+        try:
+            yield from_data(data, record_type)
+        except UserError as error:
+            raise UserError(f"{path}, line {number}: {error}") from None
 
 
 def write_jsonl(path: str | Path, records: Iterable[Any]) -> None:

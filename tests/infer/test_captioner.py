@@ -215,7 +215,7 @@ def test_an_unknown_model_is_an_error_that_says_what_is_expected(tmp_path):
         ('{"max_frame": 3}', "unknown field 'max_frame'"),
         ('{"max_frames": 0}', "max_frames=0"),
         ('{"prompts": {"global": "x"}}', "unknown field 'global'"),
-        ("{", "not a line of JSON"),
+        ("{", "cannot be read as JSON"),
     ],
 )
 def test_wrong_settings_name_the_file(tmp_path, text, message):

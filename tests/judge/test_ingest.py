@@ -123,6 +123,28 @@ def test_captions_are_judged_without_the_thoughts_stored_with_them(tmp_path, tru
     assert problems(intake)["caption with thoughts"] == ["a", "b"]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path, order):
+    """Paths of another machine: what they have in common from the end decides; where that is as much twice, nobody."""
+    samples = [{"id": name, "video": f"{name}/001.mp4", "events": ["x"]} for name in ("ytb", "nsr")]
+    truth = write(tmp_path / "t.json", samples)
+    captions = [{"video": f"/data/{name}/001.mp4", "text": name} for name in ("ytb", "nsr")]
+    intake = take(tmp_path, captions[::order], truth)
+    assert texts(intake) == {"ytb": "ytb", "nsr": "nsr"} and not intake.problems
+    captions.append({"video": "E:\\other\\001.mp4", "text": "whose?"})
+    assert problems(take(tmp_path, captions[::order], truth)) == {"unmatched caption": ["E:\\other\\001.mp4"]}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_caption_of_another_folder_takes_no_truth_that_a_better_one_fits(tmp_path, order):
+    truth = write(tmp_path / "t.json", [{"id": "s", "video": "ytb/001.mp4", "events": ["x"]}])
+    captions = [{"video": "/data/nsr/001.mp4", "text": "no"}, {"video": "/data/ytb/001.mp4", "text": "yes"}][::order]
+    intake = take(tmp_path, captions, truth)
+    assert texts(intake) == {"s": "yes"}
+    assert problems(intake) == {"unmatched caption": ["/data/nsr/001.mp4"]}
+    assert texts(take(tmp_path, [{"video": "/data/nsr/001.mp4", "text": "moved"}], truth)) == {"s": "moved"}
+
+
 def test_an_error_that_was_mended_by_a_later_caption_is_none(tmp_path, truth):
     intake = take(tmp_path, [{"id": "a", "text": None}, {"id": "a", "text": "A."}, {"id": "b", "text": None}], truth)
     assert texts(intake) == {"data/a.mp4": "A."}
@@ -274,10 +296,10 @@ def test_a_writer_that_gives_one_id_to_all_captions_is_not_believed(tmp_path, tr
 @pytest.mark.parametrize(
     ("captions", "expected"),
     [
-        ("[{]", "neither JSON nor JSONL"),
+        ("[{]", "cannot be read as JSON"),
         ("7", "expected a list of objects"),
         ('["a"]', "row 1: got a str"),
-        ('{"id": "a", "text": "A."}\n{"id": ', "line 2: got no line of JSON"),
+        ('{"id": "a", "text": "A."}\n{"id": ', "line 2: not a line of JSON"),
         ([{"text": "A."}], "expected one that names the video"),
         ([{"id": "a"}], "expected one with the caption"),
         ([{"id": "a", "text": 3}], "expected text"),
@@ -319,7 +341,7 @@ def test_the_caption_field_can_be_chosen(tmp_path, truth):
 
 def test_a_file_that_is_no_text_or_not_there(tmp_path, truth):
     (tmp_path / "captions.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="no UTF-8 text"):
+    with pytest.raises(UserError, match="no text"):
         match(read_captions([tmp_path / "captions.json"]), read_truth(truth))
     with pytest.raises(UserError, match="cannot be read"):
         read_truth(tmp_path / "nothing.json")

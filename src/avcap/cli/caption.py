@@ -3,7 +3,7 @@
 import gc
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -14,9 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr, tell
 from avcap.errors import visible_line
+from avcap.files.names import short_names
+from avcap.files.walk import RealPaths
 from avcap.infer.caption_file import CaptionFile
 from avcap.infer.find_checkpoint import find_checkpoint, tiny_models
-from avcap.infer.inputs import find_media
+from avcap.infer.inputs import MediaFiles, find_media
 from avcap.infer.official_options import name_with_official, official_decoding, refuse_plus_interval
 from avcap.infer.request import Interval, Request
 from avcap.infer.settings import checkpoint_name, is_plus, read_settings
@@ -102,8 +104,7 @@ def caption(
     if official and is_plus(folder):
         refuse_plus_interval(request.interval_s)
     found = find_media(inputs)
-    if found.num_skipped:
-        say(found.describe_skipped())
+    tell_not_taken(found)
 
     def caption_all(paths: list[str]) -> Iterator[Caption | CaptionError]:
         captioner = start_captioner(
@@ -119,7 +120,7 @@ def caption(
         return captioner.stream(paths, request)
 
     if out is None:
-        return _print_captions(caption_all(found.paths), request)
+        return _print_captions(caption_all(found.paths), request, names=short_names(found.paths))
     checkpoint = name_with_official(checkpoint_name(folder, settings), official=official)
     return _caption_to_file(
         out,
@@ -129,6 +130,12 @@ def caption(
         rows_at_once=batch_size,
         check=lambda row: request.check_same(row, checkpoint=checkpoint, settings=settings),
     )
+
+
+def tell_not_taken(found: MediaFiles) -> None:
+    """Says what the folders and lists of a command line held besides."""
+    if found.not_taken:
+        say(found.not_taken.describe())
 
 
 def interval_asked(start: float | None, end: float | None) -> Interval | None:
@@ -179,8 +186,11 @@ def _weight_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def _print_captions(rows: Iterable[Caption | CaptionError], request: Request) -> int:
-    """Captions to stdout as text, with an empty line between two; errors to stderr -> exit code."""
+def _print_captions(rows: Iterable[Caption | CaptionError], request: Request, *, names: Mapping[str, str]) -> int:
+    """Captions to stdout as text, with an empty line between two; errors to stderr -> exit code.
+
+    `names`: path -> what to call the file, so that those of several folders are told apart.
+    """
     num_captions, num_errors = 0, 0
     for row in rows:
         if isinstance(row, CaptionError):
@@ -190,14 +200,14 @@ def _print_captions(rows: Iterable[Caption | CaptionError], request: Request) ->
         ending = "" if row.finished else " [cut off: --max-new-tokens]"
         gap = "\n" if num_captions else ""
         notes = "".join(f"  ({note})\n" for note in row.seen.notes)
-        tell(f"{gap}{_describe_seen(row, request)}\n{notes}{row.text}{ending}")
+        tell(f"{gap}{_describe_seen(row, request, name=names[row.video])}\n{notes}{row.text}{ending}")
         num_captions += 1
     if num_errors and num_captions + num_errors > 1:
         say(f"{num_captions} captions, {num_errors} errors")
     return EXIT_SOME_FAILED if num_errors else 0
 
 
-def _describe_seen(caption: Caption, request: Request) -> str:
+def _describe_seen(caption: Caption, request: Request, *, name: str) -> str:
     """A caption -> "two_bells.mp4  10.0 s: 10 frames, 10.0 s of sound": the file, and what was really seen of it."""
     seen = caption.seen
     length = f"{caption.duration_s:.1f} s"
@@ -211,7 +221,7 @@ def _describe_seen(caption: Caption, request: Request) -> str:
     ]
     if seen.bad_packets:
         parts.append(f"{seen.bad_packets} bad packets")
-    return f"{visible_line(Path(caption.video).name)}  {length}: {', '.join(parts)}"
+    return f"{visible_line(name)}  {length}: {', '.join(parts)}"
 
 
 def _caption_to_file(
@@ -224,10 +234,18 @@ def _caption_to_file(
     caption_all: Callable[[list[str]], Iterator[Caption | CaptionError]],
 ) -> int:
     """Captions what the file does not have yet -> exit code. Without anything to do, no model is loaded."""
-    sample_ids = {path: request.sample(path).sample_id for path in paths}
+    real_paths = RealPaths()
+
+    def which(sample_id: str, video: str) -> str:
+        """The file and the part of it, whatever way the file is called: `x` and `./x` are one."""
+        return real_paths(video) + sample_id.removeprefix(video) if sample_id.startswith(video) else sample_id
+
+    expected = {path: which(request.sample(path).sample_id, path) for path in paths}
     num_errors = 0
-    with CaptionFile(out, retry=set(sample_ids.values()), check=check) as file:
-        todo = [path for path, sample_id in sample_ids.items() if sample_id not in file.done]
+    with CaptionFile(
+        out, retry=set(expected.values()), check=check, key=lambda row: which(row.sample_id, row.video)
+    ) as file:
+        todo = [path for path, key in expected.items() if key not in file.done]
         if todo:
             num_errors = _write_captions(caption_all(todo), file, num_todo=len(todo), rows_at_once=rows_at_once)
     num_old = len(paths) - len(todo)

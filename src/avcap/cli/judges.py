@@ -20,7 +20,7 @@ from avcap.judge.oracle import OracleJudge
 from avcap.llm.budget import PRICES, Budget, read_prices
 from avcap.llm.cache import ReplyCache
 from avcap.llm.chat import OpenAIChat, open_chat, read_chat_spec
-from avcap.records import from_json
+from avcap.records import read_record
 from avcap.world.oracle import JUDGE_NAME
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -142,10 +142,7 @@ def _oracle(truth: Truth) -> OracleJudge:
 
 def read_calibration(path: Path, *, judge: EventJudge) -> Calibration:
     """File of `avcap judge calibrate` -> the calibration. UserError if it is of another judge, or asked otherwise."""
-    try:
-        calibration = from_json(path.read_text(encoding="utf-8"), Calibration)
-    except (OSError, UnicodeDecodeError, UserError) as error:
-        raise UserError(f"{path}: cannot read ({error}); expected a file of avcap judge calibrate") from None
+    calibration = read_record(path, Calibration, expected="a file of avcap judge calibrate")
     got = f"{calibration.judge} {calibration.prompt_version}".strip()
     expected = f"{judge.name} {judge.prompt_version}".strip()
     if got != expected:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from avcap.files.claim import refuse_external
-from avcap.records import from_json, read_jsonl, write_jsonl
+from avcap.records import read_jsonl, read_record, write_jsonl
 
 
 def check_records(path: Path, record_type: type) -> None:
@@ -21,7 +21,7 @@ def check_record(path: Path, record_type: type) -> None:
     """UserError if the file is there and is no such record."""
     refuse_external(
         path,
-        is_ours=lambda file: bool(from_json(file.read_text(encoding="utf-8"), record_type)),
+        is_ours=lambda file: bool(read_record(file, record_type)),
         expected=f"a {record_type.__name__}",
     )
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr, tell
-from avcap.cli.caption import start_captioner
+from avcap.cli.caption import start_captioner, tell_not_taken
 from avcap.data.qa_files import read_questions
 from avcap.errors import UserError, visible_line
 from avcap.infer.find_checkpoint import find_checkpoint
@@ -177,4 +177,6 @@ def _audit_clips(data: Path) -> list["AuditClip"]:
     truth = data / "truth.jsonl"
     if truth.is_file():
         return [AuditClip(video=str(data / row.video), truth=row) for row in read_jsonl(truth, WorldTruth)]
-    return [AuditClip(video=path) for path in find_media([str(data)]).paths]
+    found = find_media([str(data)])
+    tell_not_taken(found)
+    return [AuditClip(video=path) for path in found.paths]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avcap import v0_1
+from avcap.cli.caption import tell_not_taken
 from avcap.cli.evaluate import TRUTH_FILE
 from avcap.data.qa_files import VideoQuestion, read_questions
 from avcap.errors import UserError
@@ -113,7 +114,9 @@ def is_video_folder(path: Path) -> bool:
 def pool_of(data: Path) -> Sequence[Sample]:
     """--data of rebirth -> videos to be captioned: a world's samples, a file of samples, or a folder of videos."""
     if is_video_folder(data):
-        return [Sample(sample_id=path, video=path, prompt="") for path in find_media([str(data)]).paths]
+        found = find_media([str(data)])
+        tell_not_taken(found)
+        return [Sample(sample_id=path, video=path, prompt="") for path in found.paths]
     truth = read_one(data)
     return [replace(sample, video=truth.video_path(sample), prompt="") for sample in truth.samples]
 

@@ -5,12 +5,12 @@ The released "v1" flavour (facts of its format: docs/data.md): a JSON list of
                                                                     {"from": "gpt", "value": CAPTION}]}
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from avcap.errors import UserError
 from avcap.records import Sample, read_jsonl
+from avcap.texts.json_text import read_json
 
 MEDIA_TAGS = ("<image>", "<video>", "<audio>")
 
@@ -34,12 +34,7 @@ def read_corpus(path: Path) -> list[Sample]:
 
 
 def _read_released(path: Path) -> list[Sample]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read as JSON ({error}); expected .jsonl of samples or a JSON list"
-        ) from None
+    rows = read_json(path, expected=".jsonl of samples or a JSON list")
     if not isinstance(rows, list):
         raise UserError(f"{path}: got {type(rows).__name__}, expected a list of rows with video and conversations")
     return [_released_sample(path, index, row) for index, row in enumerate(rows)]

@@ -12,9 +12,6 @@ A row that cannot be asked (no such video, an answer that is none of the options
 reason: counted and named, never passed over.
 """
 
-import csv
-import json
-import os
 import random
 import re
 from collections import defaultdict
@@ -24,10 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from avcap.errors import UserError
+from avcap.files.names import composed, last_part, longest_tail
+from avcap.files.walk import NotTaken, files_below, is_media
 from avcap.records import Modality, WorldTruth, read_jsonl
+from avcap.texts.json_text import read_json
+from avcap.texts.tables import read_table
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".ts", ".mpg", ".gif"])
 WORLD_OPTIONS = 4
 
 MVBENCH_FOLDERS = {
@@ -166,10 +166,7 @@ def _guess_format(file: Path) -> str:
 
 
 def _read_json(file: Path) -> Any:
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{file}: cannot be read as JSON ({error}); expected a file of questions") from None
+    data = read_json(file, expected="JSON of questions")
     if not isinstance(data, list | dict):
         raise UserError(f"{file}: got {type(data).__name__}, expected a list or an object of questions")
     return data
@@ -189,27 +186,30 @@ def _read_parquet(file: Path) -> list[dict[str, Any]]:
 
 
 class VideoFolder:
-    """All videos below a folder, by file name and by name without suffix."""
+    """All videos and sound files below a folder, by file name and by name without suffix; links are followed."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._by_name: dict[str, list[Path]] = defaultdict(list)
-        for parent, _, names in os.walk(folder):
-            for name in names:
-                file = Path(parent, name)
-                if file.suffix.lower() in VIDEO_SUFFIXES:
-                    self._by_name[name].append(file)
-                    self._by_name[file.stem].append(file)
+        self.not_taken = NotTaken()
+        seen: set[str] = set()
+        for found in files_below(str(folder), is_expected=is_media, not_taken=self.not_taken):
+            if found.real in seen:
+                continue
+            seen.add(found.real)
+            file = Path(found.path)
+            for name in (file.name, file.stem):
+                self._by_name[composed(name)].append(file)
 
     def find(self, name: str, within: str = "") -> Path:
         """Name with or without suffix -> the file; `within`: one folder of its path begins so. LookupError with why."""
-        hits = self._by_name.get(name) or self._by_name.get(Path(name).name, [])
+        hits = self._by_name.get(composed(name)) or self._by_name.get(composed(last_part(name)), [])
         named = (
             [file for file in hits if any(part.startswith(within) for part in file.relative_to(self.folder).parts[:-1])]
             if within
             else hits
         )
-        hits = named or hits
+        hits = longest_tail(name, named or hits)
         if not hits:
             raise LookupError(f"no video called {name} below {self.folder}")
         if len(hits) > 1:
@@ -345,12 +345,8 @@ def _next_qa(file: Path, find: Find) -> Found:
             find=find,
         )
 
-    try:
-        with open(file, encoding="utf-8", newline="") as handle:
-            rows = list(csv.DictReader(handle))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file}: cannot be read as CSV ({error}); expected the multiple-choice file") from None
-    yield from _rows(file, rows, read)
+    table = read_table(file, names=("video", "question", "answer"), expected="CSV of multiple-choice questions")
+    yield from _rows(file, (row for _, row in table), read)
 
 
 def _mv_bench(file: Path, find: Find) -> Found:

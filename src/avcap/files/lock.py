@@ -40,7 +40,8 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
 def lock_file(path: str | Path) -> Iterator[None]:
     """Holds a file, which need not be there yet; its folder has to be."""
     path = Path(path)
-    with _hold(path.with_name(path.name + ".lock"), told=path):
+    real = Path(os.path.realpath(path))  # all links to a file have one lock
+    with _hold(real.with_name(real.name + ".lock"), told=path):
         yield
 
 

@@ -15,9 +15,20 @@ Row = Caption | CaptionError
 class CaptionFile:
     """Context manager around the file. What it held stays; `done` are the samples that need no captioning again."""
 
-    def __init__(self, path: str | Path, *, retry: Collection[str], check: Callable[[Caption], None]):
-        """`retry`: samples whose old errors make room for a new try. `check`: UserError for captions made otherwise."""
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        retry: Collection[str],
+        check: Callable[[Caption], None],
+        key: Callable[[Row], str] = lambda row: row.sample_id,
+    ):
+        """`retry`: samples whose old errors make room for a new try. `check`: UserError for captions made otherwise.
+
+        `key`: what tells whether two rows are about the same sample; `retry` and `done` hold it.
+        """
         self.path = Path(path)
+        self._key = key
         self.done: set[str] = set()
         self._journal = Journal(self.path, ROWS)
         self._retry, self._check = retry, check
@@ -47,13 +58,13 @@ class CaptionFile:
                     self._check(row)
                 except UserError as error:
                     raise UserError(f"{self.path}: {error}") from None
-                self.done.add(row.sample_id)
+                self.done.add(self._key(row))
             num_retried += self._is_retried(row)
         if num_retried:
             self._journal.rewrite(row for row in self._journal.read() if not self._is_retried(row))
 
     def _is_retried(self, row: Row) -> bool:
-        return isinstance(row, CaptionError) and row.sample_id in self._retry
+        return isinstance(row, CaptionError) and self._key(row) in self._retry
 
 
 def read_rows(path: str | Path) -> Iterator[Row]:

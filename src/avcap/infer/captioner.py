@@ -13,6 +13,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -24,7 +25,7 @@ from avcap.data.encode import clip_request, encode_clip
 from avcap.data.feature_cache import EncodedClip, FeatureCache, features_id
 from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.data.tokenizer import unknown_words
-from avcap.errors import MediaError, UserError
+from avcap.errors import MediaError, ModelError, UserError
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.infer.generate import Generated, LoopStop, generate
 from avcap.infer.official_options import name_with_official, official_decoding
@@ -45,6 +46,7 @@ from avcap.model.checkpoints import load
 from avcap.model.features import MediaTokens
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
 from avcap.model.placement import DevicePlacement
+from avcap.model.refusals import is_out_of_memory, told_of
 from avcap.records import Caption, CaptionError, Decoding, Sample, Seen
 
 logger = logging.getLogger("avcap")
@@ -139,10 +141,13 @@ class Captioner:
         fields = official_fields(folder) if official else {}
         self.model, self.tokenizer = load(folder, dtype=dtype, placement=placement, **fields)
         self.world_check = WorldCheck.load(folder)
-        self.chat = ChatStyle(**self.model.config.chat)
-        # What closes an answer in the chat, which is not always what the tokenizer calls its end.
-        closing = self.tokenizer(self.chat.answer_suffix, add_special_tokens=False)["input_ids"]
-        self.end_ids = {closing[0], self.tokenizer.eos_token_id}
+        with self._told_of_model(what="its chat cannot be written"):
+            self.chat = ChatStyle(**self.model.config.chat)
+            if wrong := [name for name, text in vars(self.chat).items() if not isinstance(text, str)]:
+                raise TypeError(f"chat.{wrong[0]}: got {getattr(self.chat, wrong[0])!r}, expected text")
+            # What closes an answer in the chat, which is not always what the tokenizer calls its end.
+            closing = self.tokenizer(self.chat.answer_suffix, add_special_tokens=False)["input_ids"]
+            self.end_ids = {closing[0], self.tokenizer.eos_token_id}
         self.feature_cache = feature_cache
         self._features_id = ""
         if feature_cache is not None:
@@ -150,6 +155,10 @@ class Captioner:
             if self.world_check:  # its score is kept with the features
                 self._features_id += hashlib.sha256((folder / CHECK_FILE).read_bytes()).hexdigest()
         self._warned: set[str] = set()
+
+    def _told_of_model(self, *, what: str = "the model cannot be run") -> AbstractContextManager[None]:
+        """What goes wrong within is the checkpoint's: its config, tokenizer and weights do not fit each other."""
+        return told_of(self.folder / "config.json", what=what)
 
     # A str is an iterable of str, and a list an iterable: the first that fits is what happens.
     @overload
@@ -291,6 +300,8 @@ class Captioner:
                     raise clip
                 with named_memory_error(plan.sample.video):
                     encoded = self._encode(clip, sample=plan.sample, request=request)
+            except ModelError:
+                raise
             except UserError as error:
                 yield CaptionError(sample_id=plan.sample.sample_id, video=plan.sample.video, error=str(error))
                 continue
@@ -316,7 +327,8 @@ class Captioner:
         """A decoded clip -> its features; UserError if it is not what was asked for."""
         check_clip(clip, interval_s=sample.interval_s)
         check = deadline_check(clip.path, seconds=self.deadline_s, spent_s=clip.decoding_s)
-        media = encode_clip(self.model, clip, tokenizer=self.tokenizer, check=check)
+        with self._told_of_model():
+            media = encode_clip(self.model, clip, tokenizer=self.tokenizer, check=check)
         if self.official:
             media = official_features(media, clip)
         if request.use_audio and clip.has_audio and AUDIO_ID not in self.model.placeholders(media):
@@ -335,7 +347,10 @@ class Captioner:
 
     def _ask_or_error(self, video: EncodedVideo, *, request: Request) -> _Asked | CaptionError:
         try:
-            return self._ask(video, request=request)
+            with self._told_of_model(what="its tokenizer cannot write the prompt"):
+                return self._ask(video, request=request)
+        except ModelError:
+            raise
         except UserError as error:
             return CaptionError(sample_id=video.sample.sample_id, video=video.sample.video, error=str(error))
 
@@ -390,9 +405,9 @@ class Captioner:
         media_tokens: list[MediaTokens] = []
         answers: list[Generated] = []
         if asked:
-            with torch.no_grad():
+            with torch.no_grad(), self._told_of_model():
                 media_tokens = self.model.align_batch([item.clip.media for item in asked])
-            answers = self._generate(asked, media_tokens, decodings=decodings)
+                answers = self._generate(asked, media_tokens, decodings=decodings)
         captions = (
             self._caption(item, tokens, answers[index * len(decodings) + decoding_index], decoding)
             for index, (item, tokens) in enumerate(zip(asked, media_tokens, strict=True))
@@ -457,9 +472,7 @@ def named_memory_error(path: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # PyTorch has a class of its own for a GPU's memory, and none for that of the machine
-        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-        if not is_memory:
+        if not is_out_of_memory(error):
             raise
         raise MediaError(
             f"{path}: memory ran out while it was encoded; caption a part of it (--start, --end), or on a larger "

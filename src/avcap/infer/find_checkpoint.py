@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avcap.errors import UserError
+from avcap.files.walk import refuse_odd_files
+from avcap.texts.read import LARGEST_SETTINGS, read_text
 
+CHECKPOINT_SUFFIXES = (".json", ".safetensors", ".txt")
 MODELS_FOLDER = Path(__file__).parent.parent / "models"
 
 
@@ -29,6 +32,8 @@ def find_checkpoint(model: str | Path) -> Path:
     if str(model) in names:
         return names[str(model)]
     path = Path(model)
+    if path.is_dir():
+        refuse_odd_files(path, suffixes=CHECKPOINT_SUFFIXES)
     if (path / "config.json").is_file():
         return path
     if path.exists():
@@ -49,7 +54,7 @@ def _headline(folder: Path) -> str:
     card = folder / "README.md"
     if not card.is_file():
         return ""
-    text = card.read_text(encoding="utf-8")
+    text = read_text(card, expected="a model card", most_bytes=LARGEST_SETTINGS)
     if text.startswith("---\n"):
         text = text.partition("\n---\n")[2]
     return next((line.lstrip("# ").strip() for line in text.splitlines() if line.strip()), "")

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from transformers import DynamicCache
 
+from avcap.errors import ModelError
 from avcap.infer.shared_prompt import OwnPrompts, SharedPrompts
 from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaTokens
@@ -328,6 +329,8 @@ def _write(model: CaptioningModel, rows: _Rows, *, choice: _Choice, ends: _Ends)
 def _choose(rows: _Rows, *, choice: _Choice, step: int) -> torch.Tensor:
     """Logits of the rows -> next token of each (R,)."""
     logits_RV = rows.logits_RV
+    if not logits_RV.amax(dim=-1).isfinite().all():
+        raise ModelError("the model computes numbers that are not finite; load it as float32 (--dtype float32)")
     if choice.repetition_penalty != 1.0:
         weaker_RV = torch.where(
             logits_RV > 0, logits_RV / choice.repetition_penalty, logits_RV * choice.repetition_penalty

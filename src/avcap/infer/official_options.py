@@ -3,13 +3,14 @@
 "default" is what is right; "official" runs a released checkpoint exactly as published. docs/official.md compares them.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from avcap.errors import UserError
 from avcap.infer.request import Interval
 from avcap.records import Decoding
+from avcap.texts.json_text import read_json
+from avcap.texts.read import LARGEST_SETTINGS
 
 GENERATION_CONFIG = "generation_config.json"
 
@@ -29,11 +30,11 @@ def official_decoding(decoding: Decoding, folder: Path) -> Decoding:
     It calls `generate` of transformers, which reads generation_config.json: Qwen2.5-VL brings 1.05 with it.
     """
     try:
-        fields = json.loads((folder / GENERATION_CONFIG).read_text(encoding="utf-8"))
+        if not (folder / GENERATION_CONFIG).exists():
+            return decoding
+        fields = read_json(folder / GENERATION_CONFIG, expected="JSON", most_bytes=LARGEST_SETTINGS)
         penalty = float(fields.get("repetition_penalty") or 1.0)
-    except FileNotFoundError:
-        return decoding
-    except (OSError, UnicodeDecodeError, ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{folder / GENERATION_CONFIG}: {error}; download it again") from None
     return decoding if decoding.repetition_penalty != 1 else replace(decoding, repetition_penalty=penalty)
 

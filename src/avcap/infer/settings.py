@@ -11,7 +11,9 @@ from pathlib import Path
 from avcap.errors import UserError
 from avcap.files.hashes import hash_ends
 from avcap.files.write import write_text
-from avcap.records import from_json
+from avcap.records import from_data
+from avcap.texts.json_text import read_json
+from avcap.texts.read import LARGEST_SETTINGS
 
 SETTINGS_FILE = "avcap.json"
 
@@ -74,12 +76,12 @@ def read_settings(folder: Path) -> CaptionerSettings:
     defaults = family_settings(folder)
     if not path.exists():
         return defaults
+    data = read_json(path, expected="a JSON object of settings", most_bytes=LARGEST_SETTINGS)
     try:
-        text = path.read_text(encoding="utf-8")
-        settings = from_json(text, CaptionerSettings)
-    except (UserError, OSError, UnicodeDecodeError) as error:
+        settings = from_data(data, CaptionerSettings)
+    except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    left_out = [name for name in ("fps", "max_frames") if name not in json.loads(text)]
+    left_out = [name for name in ("fps", "max_frames") if name not in data]
     return replace(settings, **{name: getattr(defaults, name) for name in left_out})
 
 
@@ -91,8 +93,8 @@ def family_settings(folder: Path) -> CaptionerSettings:
 def is_plus(folder: Path) -> bool:
     """Whether a checkpoint folder is of the family of video-SALMONN 2+, by its config.json."""
     try:
-        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError):
+        model_type = read_json(folder / "config.json", expected="JSON", most_bytes=LARGEST_SETTINGS).get("model_type")
+    except (UserError, AttributeError):
         model_type = None  # loading the model says what is wrong
     return model_type in PLUS_TYPES
 
@@ -104,7 +106,8 @@ def write_settings(folder: Path, settings: CaptionerSettings) -> None:
 
 def checkpoint_name(folder: Path, settings: CaptionerSettings) -> str:
     """Checkpoint folder -> "name@fingerprint", so that captions of two trainings under one name are told apart."""
-    digest = hash_ends(sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]))
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    digest = hash_ends(sorted(path for path in weights if path.is_file()))  # loading says what the others are
     return f"{settings.name or folder}@{digest[:8]}"
 
 

@@ -22,6 +22,7 @@ from avcap.errors import UserError
 from avcap.media.clip import Clip
 from avcap.media.deadline import Check, no_check
 from avcap.media.mel import SAMPLE_RATE_HZ, chunk_waveform, log_mel
+from avcap.model.weight_files import read_header
 
 CHECK_FILE = "world_check.safetensors"
 SHRINKAGE = 0.05  # of the correlations towards none: distances along directions that the world hardly uses stay finite
@@ -67,6 +68,23 @@ class Familiarity:
             for window in WINDOWS
         ]
         return cls(mean_F=mean_F, scale_F=scale_F, precision_FF=precision_FF, limits=torch.stack(limits))
+
+    def check(self, path: Path, *, name: str, num_statistics: int) -> None:
+        """UserError unless the tensors, read from a file, have the shapes and numbers of a check."""
+        shapes = {
+            "mean_F": (num_statistics,),
+            "scale_F": (num_statistics,),
+            "precision_FF": (num_statistics, num_statistics),
+            "limits": (len(WINDOWS),),
+        }
+        for key, shape in shapes.items():
+            tensor = getattr(self, key)
+            if tuple(tensor.shape) != shape:
+                raise UserError(f"{path}: got {name}.{key} of {list(tensor.shape)}, expected {list(shape)}; {REMEDY}")
+            if not tensor.is_floating_point() or not tensor.isfinite().all():
+                raise UserError(f"{path}: got {name}.{key} that is no finite numbers; {REMEDY}")
+        if not (self.scale_F > 0).all() or not (self.limits > 0).all():
+            raise UserError(f"{path}: got {name}.scale_F or {name}.limits of 0 or less, expected more; {REMEDY}")
 
     def distances(self, clip_NF: torch.Tensor) -> torch.Tensor:
         """Statistics -> how far each frame or second is from the world's mean (N,); about 1 for those of the world."""
@@ -126,16 +144,16 @@ class WorldCheck:
         if not path.exists():
             return None
         try:
+            read_header(path)
             tensors = {v0_1.world_check_name(name): tensor for name, tensor in load_file(path).items()}
             parts = {
                 name: Familiarity(**{key: tensors[f"{name}.{key}"] for key in Familiarity.__dataclass_fields__})
                 for name in ("video", "audio")
             }
-        except (OSError, SafetensorError, KeyError) as error:
+        except (UserError, OSError, SafetensorError, KeyError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({error}); {REMEDY}") from None
         for name, expected in (("video", NUM_VIDEO_STATISTICS), ("audio", NUM_AUDIO_STATISTICS)):
-            if (got := len(parts[name].mean_F)) != expected:
-                raise UserError(f"{path}: got {got} statistics of {name}, expected {expected}; {REMEDY}")
+            parts[name].check(path, name=name, num_statistics=expected)
         return cls(**parts)
 
 

@@ -3,8 +3,7 @@
 Nothing is guessed: a row without a name or a text, or with two texts that differ, is an error that names it.
 """
 
-import csv
-import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from avcap.errors import UserError
+from avcap.files.names import composed
+from avcap.texts.json_text import parse_json, read_json_or_lines
+from avcap.texts.tables import read_table
 
 NAME_FIELDS = ("sample_id", "id", "video_id", "video", "video_path", "path", "file", "video_name")
 TEXT_FIELDS = ("pred", "prediction", "response", "output", "caption", "text")
 REFERENCE_CAPTION_FIELDS = ("reference_caption", "ref", "reference", "gt", "caption", "text")
 INTERVAL_FIELDS = ("interval_s", "timestamps", "interval")
 LIST_FIELDS = ("data", "results", "samples", "annotations")
-CSV_FIELD_BYTES = 2**24  # Python's own limit is shorter than a caption that never ended
+TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 
 Interval = tuple[float, float]
 
@@ -34,46 +36,23 @@ class Row:
 def read_rows(path: str | Path) -> Iterator[Row]:
     """A .csv or .tsv file, a JSONL file, a JSON list, or a JSON object of named rows -> its rows, in order."""
     path = Path(path)
-    try:
-        if path.suffix.lower() in (".csv", ".tsv"):
-            yield from _csv_rows(path)
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        for number, cells in read_table(path, names=(*NAME_FIELDS, *TEXT_FIELDS), expected="a CSV file with a header"):
+            yield Row(where=f"{path}, row {number}", data=cells)
+        return
+    is_lines, values = read_json_or_lines(path, expected="a JSONL, JSON or CSV file")
+    for number, data in values:
+        if is_lines:
+            yield _row(data, where=f"{path}, line {number}")
         else:
-            with open(path, encoding="utf-8-sig") as handle:
-                is_lines = _is_object(handle.readline())
-            yield from _jsonl_rows(path) if is_lines else _json_rows(path)
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise UserError(f"{path}: cannot be read ({why}); expected a JSONL, JSON or CSV file") from None
+            yield from _json_rows(path, data)
 
 
-def _is_object(line: str) -> bool:
-    """Whether a first line is one row of JSONL, not the beginning of a JSON text, nor a map of names to rows."""
-    try:
-        data = json.loads(line)
-    except json.JSONDecodeError:
-        return False
-    return isinstance(data, dict) and any(name in data for name in ("clip_id", *NAME_FIELDS))
-
-
-def _jsonl_rows(path: Path) -> Iterator[Row]:
-    with open(path, encoding="utf-8-sig") as handle:
-        for number, line in enumerate(handle, start=1):
-            if line.strip():
-                where = f"{path}, line {number}"
-                try:
-                    yield _row(json.loads(line), where=where)
-                except json.JSONDecodeError as error:
-                    raise UserError(f"{where}: got no line of JSON ({error}); mend or remove the line") from None
-
-
-def _json_rows(path: Path) -> Iterator[Row]:
-    text = path.read_text(encoding="utf-8-sig")
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: got neither JSON nor JSONL ({error}); expected one of them, or a .csv file") from None
-    if isinstance(data, dict):
+def _json_rows(path: Path, data: Any) -> Iterator[Row]:
+    if isinstance(data, dict) and "clip_id" not in data:
         data = next((data[name] for name in LIST_FIELDS if isinstance(data.get(name), list)), None) or _named_rows(data)
+    if isinstance(data, dict):
+        data = [data]
     if not isinstance(data, list):
         raise UserError(f"{path}: got JSON of a {type(data).__name__}, expected a list of objects")
     for number, item in enumerate(data, start=1):
@@ -89,19 +68,6 @@ def _named_rows(data: dict[str, Any]) -> list[Any]:
         return value if isinstance(value, dict) else {"events" if isinstance(value, list) else "text": value}
 
     return [{"sample_id": name, **fields(value)} for name, value in data.items()]
-
-
-def _csv_rows(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(CSV_FIELD_BYTES)
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    with open(path, encoding="utf-8-sig", newline="") as handle:
-        try:
-            for number, row in enumerate(csv.DictReader(handle, delimiter=delimiter), start=1):
-                if None in row or None in row.values():
-                    raise UserError(f"{path}, row {number}: got another number of cells than the header has")
-                yield Row(where=f"{path}, row {number}", data=row)
-        except csv.Error as error:
-            raise UserError(f"{path}: got no CSV ({error}); expected a header line and quoted cells") from None
 
 
 def _row(data: Any, *, where: str) -> Row:
@@ -135,6 +101,7 @@ def spellings(name: str) -> tuple[str, ...]:
     >>> spellings("data/talk.mp4")
     ('data/talk.mp4', 'talk.mp4', 'talk')
     """
+    name = composed(name)
     base = os.path.basename(name.replace("\\", "/"))
     return tuple(dict.fromkeys((name, base, os.path.splitext(base)[0])))
 
@@ -175,9 +142,9 @@ def interval_of(row: Row) -> Interval | None:
     if value is None:
         return None
     try:
-        start_s, end_s = (float(time_s) for time_s in (json.loads(value) if isinstance(value, str) else value))
-    except (TypeError, ValueError):
+        start_s, end_s = (float(time_s) for time_s in (parse_json(value) if isinstance(value, str) else value))
+    except (TypeError, ValueError, UserError):
         raise UserError(f"{row.where}: got the interval {value!r}, expected [start, end] in seconds") from None
-    if not 0 <= start_s < end_s:
+    if not 0 <= start_s < end_s < math.inf:
         raise UserError(f"{row.where}: got the interval {value!r}, expected a start of 0 or more and an end after it")
     return start_s, end_s

@@ -8,7 +8,6 @@ A caption meets its sample by the sample's id, else by the name of the video (pa
 
 import dataclasses
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +15,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from avcap.errors import UserError
+from avcap.files.names import common_tail, disagree, longest_tail
 from avcap.judge import external_rows
 from avcap.judge.base import Case
 from avcap.judge.external_rows import Interval, Row
 from avcap.judge.metrics import Scored
 from avcap.llm.answer import answer_of
-from avcap.records import Caption, CaptionError, Event, Modality, Sample, Unscored, WorldTruth, from_json
+from avcap.records import Caption, CaptionError, Event, Modality, Sample, Unscored, WorldTruth, from_data
+from avcap.texts.json_text import parse_json
 
+LONGEST_PATH = 10_000  # parts: an id says more than any path
 EVENT_TEXT_FIELDS = ("text", "event", "description")
 SAMPLE_FIELDS = {f.name for f in dataclasses.fields(Sample)}
 
@@ -139,7 +141,7 @@ def _written_caption(row: Row, text_field: str | None) -> WrittenCaption:
 
 def _record(row: Row, record_type: type) -> Any:
     try:
-        return from_json(json.dumps(row.data), record_type)
+        return from_data(row.data, record_type)
     except UserError as error:
         raise UserError(f"{row.where}: {error}") from None
 
@@ -228,8 +230,8 @@ def _external_sample(row: Row) -> Sample:
 
 def _events_in_cell(text: str, *, where: str) -> Any:
     try:
-        return json.loads(text) if text.strip() else []
-    except json.JSONDecodeError:
+        return parse_json(text) if text.strip() else []
+    except UserError:
         raise UserError(f"{where}: got events that are no JSON list ({text[:80]!r}), expected one") from None
 
 
@@ -273,13 +275,11 @@ def match(captions: Iterable[WrittenCaption], truth: Truth) -> Intake:
     problems = list(truth.problems)
     taken: set[str] = set()
     durations_s = dict(truth.durations_s)
-    for caption in captions:
+    for caption, sample in _find_all(captions, index):
         name = caption.names[0]
         if caption.is_padding:
             problems.append(Problem(kind="padding row", name=name, detail=f"{caption.where}: should_use is false"))
-            continue
-        sample = index.find(caption)
-        if isinstance(sample, str):
+        elif isinstance(sample, str):
             problems.append(Problem(kind="unmatched caption", name=name, detail=f"{caption.where}: {sample}"))
         elif caption.text is None:
             failed[sample.sample_id] = _failure(sample, caption)
@@ -362,6 +362,27 @@ def _check_some(cases: Mapping[str, Case], failures: Sequence[Scored], problems:
         )
 
 
+def _find_all(
+    captions: Iterable[WrittenCaption], index: "SampleIndex"
+) -> Iterator[tuple[WrittenCaption, Sample | str]]:
+    """Captions -> each with its sample, or why there is none.
+
+    A caption of x/001.mp4 is none of y/001.mp4 if another one is; alone it may be, for files move between folders.
+    """
+    found = [(caption, index.find(caption)) for caption in captions]
+    fits: dict[str, int] = {}
+    for caption, sample in found:
+        if isinstance(sample, Sample) and not caption.is_padding:
+            fits[sample.sample_id] = max(fits.get(sample.sample_id, 0), index.fit(caption, sample)[0])
+    for caption, sample in found:
+        if isinstance(sample, Sample):
+            fit, is_doubtful = index.fit(caption, sample)
+            if is_doubtful and fit < fits.get(sample.sample_id, 0):
+                yield caption, f"another caption has more of the path {sample.video}"
+                continue
+        yield caption, sample
+
+
 class SampleIndex:
     """Samples by id, and by every spelling of their video's name with their interval."""
 
@@ -388,6 +409,13 @@ class SampleIndex:
             return "no video of that name is in the truth"
         return self._part(caption.names, caption.interval_s)
 
+    def fit(self, caption: WrittenCaption, sample: Sample) -> tuple[int, bool]:
+        """A caption and its sample -> (parts of the path they have in common, whether the parts before differ)."""
+        if sample.sample_id in caption.names:
+            return (LONGEST_PATH, False)
+        best = max(caption.names, key=lambda name: common_tail(name, sample.video))
+        return common_tail(best, sample.video), disagree(best, sample.video)
+
     def _at(self, names: Iterable[str], interval_s: Interval | None) -> list[Sample]:
         """The samples of the first spelling that has any: a whole path says more than a file name."""
         spelled = [external_rows.spellings(name) for name in names]
@@ -396,7 +424,8 @@ class SampleIndex:
             for options in spelled:
                 place = (options[min(depth, len(options) - 1)], _rounded(interval_s))
                 if place in self.by_place:
-                    return self.by_place[place]
+                    # several folders may have a 001.mp4: that folder counts which the caption names, too
+                    return longest_tail(options[0], self.by_place[place], name_of=lambda sample: sample.video)
         return []
 
     def _part(self, names: Iterable[str], interval_s: Interval) -> Sample | str:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 from avcap.errors import UserError
 from avcap.files.claim import refuse_external
 from avcap.files.write import write_text
-from avcap.records import ErrorCounts, PreferencePair, from_json, to_json
+from avcap.records import ErrorCounts, PreferencePair, from_data, to_json
+from avcap.texts.json_text import parse_json, read_json, read_json_or_lines
 
 EXTRAS = "avcap"
 _EXTRA_FIELDS = (
@@ -159,11 +160,13 @@ def _extras(pair: PreferencePair) -> str:
 
 
 def _pair(fields: Row, *, row: Mapping[str, Any], where: str) -> PreferencePair:
-    extras = json.loads(row[EXTRAS]) if row.get(EXTRAS) else {}
+    extras = parse_json(str(row[EXTRAS]), where=where) if row.get(EXTRAS) else {}
+    if not isinstance(extras, dict):
+        raise UserError(f"{where}: got {EXTRAS} as a {type(extras).__name__}, expected an object as text")
     interval_s = fields.get("interval_s")
     name = fields["video"] if interval_s is None else f"{fields['video']}#t={interval_s[0]:g},{interval_s[1]:g}"
     try:
-        return from_json(json.dumps({"sample_id": name} | extras | fields), PreferencePair)
+        return from_data({"sample_id": name} | extras | fields, PreferencePair)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
@@ -285,12 +288,9 @@ def _from_factory(row: Mapping[str, Any]) -> Row:
 def _registration(path: Path) -> str:
     """File of rows -> what the dataset_info.json beside it will hold: it stands there under its stem; others stay."""
     info = path.with_name(DATASET_INFO)
-    try:
-        entries = json.loads(info.read_text(encoding="utf-8")) if info.exists() else {}
-        if not isinstance(entries, dict):
-            raise ValueError(f"it holds a {type(entries).__name__}")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{info}: cannot be read ({error}), expected a JSON object; mend it or move it away") from None
+    entries = read_json(info, expected="a JSON object; mend it or move it away") if info.exists() else {}
+    if not isinstance(entries, dict):
+        raise UserError(f"{info}: got a {type(entries).__name__}, expected a JSON object; mend it or move it away")
     columns = {"messages": "conversations", "chosen": "chosen", "rejected": "rejected", "videos": "videos"}
     entry = {"file_name": path.name, "formatting": "sharegpt", "ranking": True, "columns": columns}
     if entries.get(path.stem, entry) != entry:
@@ -377,19 +377,18 @@ def _is_exported(path: Path) -> bool:
     return all(EXTRAS in row for _, row in _read_rows(path))
 
 
-def _read_rows(path: Path) -> Iterable[tuple[str, Row]]:
+def _read_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """A JSON list or JSON lines -> (where it stands, row)."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if text.lstrip().startswith("["):
-            rows = [(f"{path}, row {number}", row) for number, row in enumerate(json.loads(text), start=1)]
+    is_lines, values = read_json_or_lines(path, expected="a JSON list or JSON lines")
+    for number, data in values:
+        if isinstance(data, list) and not is_lines:
+            for row_number, row in enumerate(data, start=1):
+                yield _object(row, where=f"{path}, row {row_number}")
         else:
-            lines = enumerate(text.split("\n"), start=1)
-            rows = [(f"{path}, line {number}", json.loads(line)) for number, line in lines if line.strip()]
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{path}: cannot be read ({why}); expected a JSON list or JSON lines") from None
-    for where, row in rows:
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: got a {type(row).__name__}, expected an object")
-    return rows
+            yield _object(data, where=f"{path}, line {number}")
+
+
+def _object(row: Any, *, where: str) -> tuple[str, Row]:
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: got a {type(row).__name__}, expected an object")
+    return where, row

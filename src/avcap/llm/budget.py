@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from avcap.errors import UserError
 from avcap.llm.types import ChatRequest, Reply
+from avcap.texts.yaml_text import read_yaml
 
 PRICES_DATE = "2026-04"
 BYTES_PER_TOKEN = 4
@@ -77,10 +76,7 @@ class Estimate:
 
 def read_prices(path: str | Path) -> dict[str, Price]:
     """YAML file -> the built-in prices with those of the file over them."""
-    try:
-        table = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as a price table ({error}); expected YAML") from None
+    table = read_yaml(path, expected="a price table in YAML")
     if not isinstance(table, dict):
         raise UserError(f"{path}: got {type(table).__name__}, expected lines like `gpt-4.1: {{input: 2, output: 8}}`")
     return {**PRICES, **{str(model): _price(entry, where=f"{path}: {model}") for model, entry in table.items()}}

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from avcap import v0_1
 from avcap.errors import UserError
 from avcap.files.write import replacing
+from avcap.texts.json_text import read_json
 
 LINEAGE_FILE = "lineage.json"
 
@@ -74,7 +75,7 @@ def _average_file(files: Sequence[Path], out: Path, shares: Sequence[float]) -> 
 def _tell_lineage(folder: Path, parents: Sequence[Path], shares: Sequence[float]) -> None:
     """Says in lineage.json that these weights are a mean, and of what."""
     path = folder / LINEAGE_FILE
-    lineage = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    lineage = read_json(path, expected="a lineage") if path.exists() else {}
     names = [
         parent.resolve().name if parent.resolve().name != "checkpoint" else parent.resolve().parent.name
         for parent in parents

@@ -20,7 +20,7 @@ from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from avcap import v0_1
-from avcap.errors import UserError
+from avcap.errors import ModelError, UserError
 from avcap.model.captioning import CaptioningModel
 from avcap.model.configuration import RELEASED_AUDIO, RELEASED_QFORMER, RELEASED_VISION, Salmonn2Config
 from avcap.model.layouts import (
@@ -35,6 +35,7 @@ from avcap.model.layouts import (
 from avcap.model.placement import DevicePlacement, available_bytes, describe_bytes, describe_count, needed_bytes
 from avcap.model.plus_checkpoints import our_plus_name, plus_config
 from avcap.model.plus_configuration import Salmonn2PlusConfig
+from avcap.model.refusals import check_numbers, is_out_of_memory, told_of
 from avcap.model.salmonn2 import Salmonn2ForCaptioning
 from avcap.model.salmonn2_plus import Salmonn2PlusForCaptioning
 from avcap.model.weight_files import SHARD_INDEX, TensorInfo, read_json
@@ -124,7 +125,9 @@ def load(
     source = open_source(path)
     check_fit(source)
     check_tokenizer_files(source.checkpoint.path)
-    model = _fill(source, dtype=dtype, placement=placement or DevicePlacement())
+    with told_of(source.checkpoint.path, what="cannot be loaded"):
+        model = _fill(source, dtype=dtype, placement=placement or DevicePlacement())
+    check_finite(model, source)
     for field_name, value in (("sync", sync), ("positions", positions)):
         if value is None:
             continue
@@ -139,23 +142,32 @@ def load(
 
 def load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
     """Checkpoint folder -> its tokenizer."""
-    try:
+    with told_of(folder, what="no usable tokenizer, expected tokenizer.json or vocab.json"):
         # given the config, the Auto class does not stumble over a model type that transformers does not know
-        return AutoTokenizer.from_pretrained(folder, config=config.text_config)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: no usable tokenizer ({error}); expected tokenizer.json or vocab.json") from error
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config.text_config)
+        most = max(tokenizer.get_vocab().values(), default=-1)
+    num_rows = config.text_config.vocab_size
+    if not 0 <= most < num_rows:
+        raise ModelError(
+            f"{folder}: got a tokenizer whose largest id is {most}, expected at most {num_rows - 1}, as the model "
+            "has that many words; it is of another model"
+        )
+    return tokenizer
 
 
 def open_source(path: str | Path) -> Source:
     """Checkpoint folder, or the weight file in it -> its class, config and tensors; only headers are read."""
     checkpoint = identify(path)
     refuse_unless_runnable(checkpoint)
+    check_numbers(checkpoint.path / CONFIG, checkpoint.fields, num_tensors=len(checkpoint.tensors))
     config_of, name_of, model_class = _family(checkpoint)
+    with told_of(checkpoint.path / CONFIG, what="no configuration can be made of it"):
+        config = config_of(checkpoint.path, checkpoint.fields)
     named = ((name_of(name), tensor) for name, tensor in checkpoint.tensors.items())
     return Source(
         checkpoint=checkpoint,
         model_class=model_class,
-        config=config_of(checkpoint.path, checkpoint.fields),
+        config=config,
         tensors={ours: tensor for ours, tensor in named if ours is not None},
     )
 
@@ -196,9 +208,13 @@ def _own_config(model_class: type[PreTrainedModel]) -> Callable[[Path, dict[str,
 
 def skeleton(source: Source) -> PreTrainedModel:
     """Source -> its model without memory for weights: what shapes they have, and which are tied."""
-    with no_init_weights(), torch.device("meta"):
+    with (
+        told_of(source.checkpoint.path / CONFIG, what="no model can be made of it"),
+        no_init_weights(),
+        torch.device("meta"),
+    ):
         model = source.model_class(source.config)
-    model.tie_weights()
+        model.tie_weights()
     return model
 
 
@@ -239,7 +255,20 @@ def _fill(source: Source, *, dtype: torch.dtype, placement: DevicePlacement) -> 
                 **placement.arguments(),
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise UserError(f"{source.checkpoint.path}: cannot be loaded: {error}") from error
+            if is_out_of_memory(error):
+                raise
+            raise ModelError(f"{source.checkpoint.path}: cannot be loaded: {' '.join(str(error).split())}") from error
+
+
+def check_finite(model: torch.nn.Module, source: Source) -> None:
+    """Raises ModelError for weights that are NaN or infinite, or too large for the dtype they were loaded as."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta or not parameter.is_floating_point():  # on a disk, or quantized
+            continue
+        if not parameter.sum(dtype=torch.float32).isfinite() and not parameter.isfinite().all():
+            tensor = source.tensors.get(name)
+            where = source.checkpoint.path if tensor is None else f"{tensor.file}: {tensor.name}"
+            raise ModelError(f"{where}: holds numbers that are not finite (as {parameter.dtype}); download it again")
 
 
 def _check_memory(source: Source, *, dtype: torch.dtype, placement: DevicePlacement) -> None:

@@ -184,8 +184,8 @@ class Salmonn2Config(AudioWindows, PreTrainedConfig):
         self.audio_config = _sub_config(WhisperConfig, self.audio_config, RELEASED_AUDIO)
         self.qformer_config = _sub_config(Blip2QFormerConfig, self.qformer_config, RELEASED_QFORMER)
         self.qformer_config.encoder_hidden_size = self.audio_config.d_model
-        self.text_config = _text_config(self.text_config or RELEASED_TEXT)
-        self.chat = dict(self.chat or CHATML_V1)
+        self.text_config = _text_config(RELEASED_TEXT if self.text_config is None else self.text_config)
+        self.chat = dict(CHATML_V1 if self.chat is None else self.chat)
         self.tie_word_embeddings = self.text_config.tie_word_embeddings
         super().__post_init__(**kwargs)
         self._check()
@@ -202,6 +202,9 @@ class Salmonn2Config(AudioWindows, PreTrainedConfig):
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
         if self.time_vectors and not self.time_token_ids:
             raise ValueError("time_vectors needs time_token_ids: the token ids of the words for seconds 0, 1, 2, ...")
+        ids, num_words = self.time_token_ids, self.text_config.vocab_size
+        if ids is not None and not all(type(number) is int and 0 <= number < num_words for number in ids):
+            raise ValueError(f"time_token_ids: got {str(ids)[:80]}, expected token ids below {num_words}")
         self.check_windows()
         if self.grid_size < self.pool_stride:
             raise ValueError(

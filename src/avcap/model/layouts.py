@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from avcap.errors import UserError
+from avcap.files.walk import refuse_odd_files
 from avcap.model.plus_keys import AUDIO_PREFIX, NEW_AUDIO_PREFIX, NEW_PREFIXES
 from avcap.model.weight_files import PICKLE_SUFFIXES, SHARD_INDEX, TensorInfo, read_json, read_tensors
 
@@ -77,7 +78,9 @@ def identify(path: str | Path) -> Checkpoint:
     if path.is_file() and path.suffix in PICKLE_SUFFIXES:
         return Checkpoint(path=path, layout=Layout.TRAINING, fields={}, tensors={})
     folder = path.parent if path.is_file() else path
-    if not folder.is_dir():
+    if folder.is_dir():
+        refuse_odd_files(folder, suffixes=(".json", ".safetensors", ".txt"))
+    else:
         raise UserError(f"{path}: no such file or folder; expected a checkpoint folder ({HELP})")
     if not (folder / CONFIG).exists() and (folder / ADAPTER_CONFIG).exists():
         fields = read_json(folder / ADAPTER_CONFIG)
@@ -145,6 +148,7 @@ def refuse_code(folder: Path) -> None:
 def check_tokenizer_files(folder: Path) -> None:
     """Raises UserError that names the file which the tokenizer of a folder lacks."""
     if (folder / "tokenizer.json").exists():
+        read_json(folder / "tokenizer.json")  # what is none leads its library far before it fails
         return
     missing = [name for name in ("vocab.json", "merges.txt") if not (folder / name).exists()]
     if len(missing) == 2:

@@ -7,12 +7,14 @@ download is found before any work begins.
 
 import json
 import math
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from avcap.errors import UserError
+from avcap.texts.json_text import read_json as read_json_text
 
 SINGLE_FILE, SHARD_INDEX = "model.safetensors", "model.safetensors.index.json"
 BYTES_OF = {
@@ -34,6 +36,7 @@ BYTES_OF = {
 }
 """Bytes of a number by its name in headers."""
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+LARGEST_INDEX = 2**26  # bytes; those of models with a million tensors have less
 LONGEST_HEADER = 100 * 10**6  # that of the safetensors library
 DOWNLOAD_AGAIN = "download it again"
 
@@ -59,6 +62,8 @@ class TensorInfo:
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """Safetensors file -> its tensors by name. UserError for any other file, and for one that is cut off."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: got a folder, a device or a pipe, expected a safetensors file; {DOWNLOAD_AGAIN}")
     try:
         size = path.stat().st_size
         with open(path, "rb") as handle:
@@ -138,9 +143,9 @@ def _read_shards(folder: Path) -> dict[str, TensorInfo]:
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise UserError(f"{index}: no weight_map of tensor names to files; {DOWNLOAD_AGAIN}")
     files = sorted(set(weight_map.values()))
-    if outside := [file for file in files if Path(file).name != file]:
+    if outside := [file for file in files if not file or Path(file).name != file]:
         raise UserError(f"{index}: names {outside[0]!r}; expected names of files beside it")
-    if missing := [file for file in files if not (folder / file).exists()]:
+    if missing := [file for file in files if not os.path.exists(folder / file)]:
         more = f" and {len(missing) - 1} more of its {len(files)} shards" if len(missing) > 1 else ""
         raise UserError(f"{folder / missing[0]}: is missing{more}, but {SHARD_INDEX} names it; download the rest")
     headers = {file: read_header(folder / file) for file in files}
@@ -153,11 +158,9 @@ def _read_shards(folder: Path) -> dict[str, TensorInfo]:
 def read_json(path: Path) -> dict[str, Any]:
     """JSON file -> the object in it. UserError for a file that cannot be read or holds anything else."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a checkpoint folder") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error}); {DOWNLOAD_AGAIN}") from error
+        fields = read_json_text(path, expected="JSON of a checkpoint folder", most_bytes=LARGEST_INDEX)
+    except UserError as error:
+        raise UserError(f"{error}; {DOWNLOAD_AGAIN}") from None
     if not isinstance(fields, dict):
         raise UserError(f"{path}: got a JSON {type(fields).__name__}, expected an object; {DOWNLOAD_AGAIN}")
     return fields

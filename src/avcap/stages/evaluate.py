@@ -13,7 +13,6 @@ Stopped and run again it goes on: a verdict is kept as long as its caption, its 
 """
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,12 +38,13 @@ from avcap.records import (
     Modality,
     Unscored,
     Verdict,
-    from_json,
+    from_data,
     journal,
     read_jsonl,
     to_json,
     write_jsonl,
 )
+from avcap.texts.json_text import read_json
 
 PROTOCOL = Avcap1().card.name
 CASES, VERDICTS, UNSCORED = "cases.jsonl", "verdicts.jsonl", "unscored.jsonl"
@@ -136,7 +136,7 @@ def read_evaluation(folder: str | Path) -> tuple[Setting, list[Scored]]:
     folder = Path(folder)
     path = folder / EVALUATION
     try:
-        setting = from_json(json.dumps(json.loads(path.read_text(encoding="utf-8"))["setting"]), Setting)
+        setting = from_data(read_json(path, expected="an evaluation")["setting"], Setting)
         modality: Modality = next(name for name in get_args(Modality) if name == setting.modality)
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise UserError(

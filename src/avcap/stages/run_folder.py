@@ -15,12 +15,11 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from avcap.errors import UserError
 from avcap.files.hashes import hash_file
 from avcap.files.write import replacing, write_json
 from avcap.infer.settings import read_settings
 from avcap.model.captioning import CaptioningModel
-from avcap.records import Lineage, from_json, read_jsonl, to_json, write_jsonl
+from avcap.records import Lineage, read_jsonl, read_record, to_json, write_jsonl
 
 LINEAGE_FILE = "lineage.json"
 NOT_INHERITED = ("*.md", "model*.safetensors*", "*.bin", "*.bin.index.json")
@@ -42,14 +41,6 @@ def record(path: Path, record_type: type[RecordT], compute: Callable[[], RecordT
         value: Any = compute()
         write_json(path, asdict(value))
     return read_record(path, record_type)
-
-
-def read_record(path: Path, record_type: type[RecordT]) -> RecordT:
-    """JSON file -> its record. UserError that names the file for anything else."""
-    try:
-        return from_json(path.read_text(encoding="utf-8"), record_type)
-    except (UserError, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}; expected a {record_type.__name__}") from None
 
 
 def save_checkpoint(

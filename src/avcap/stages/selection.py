@@ -27,10 +27,10 @@ from avcap.judge.base import Case, EventJudge
 from avcap.judge.ingest import Intake
 from avcap.judge.letters import read_letter
 from avcap.judge.metrics import Metrics
-from avcap.records import Caption, CaptionError, Decoding, Sample
+from avcap.records import Caption, CaptionError, Decoding, Sample, read_record
 from avcap.stages.collect import collect_captions
 from avcap.stages.evaluate import evaluate
-from avcap.stages.run_folder import read_record, record
+from avcap.stages.run_folder import record
 from avcap.train.compute import choose_device, choose_dtype
 from avcap.train.packing import PairExample, pack, response_logprobs
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from avcap.errors import UserError
+from avcap.texts.read import read_text
 
 
 def read_scalars(path: Path) -> dict[str, float]:
     """metrics.json -> its numbers by their place in it: "global/missing_rate/value". UserError for anything else."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        data = json.loads(read_text(path, expected="a metrics.json"))  # ours: it may hold NaN
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); expected a metrics.json") from None
     scalars = dict(_numbers(data, ()))
     if not scalars:
