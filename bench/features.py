@@ -23,8 +23,8 @@ from transformers import SiglipVisionConfig
 from avcap import Captioner
 from avcap.data.encode import encode_clip
 from avcap.data.feature_cache import EncodedClip, FeatureCache
+from avcap.data.request import Request
 from avcap.infer.inputs import find_media
-from avcap.infer.request import Request
 from avcap.media.clip import Clip
 from avcap.media.reader import read_request
 from avcap.model import Salmonn2ForCaptioning

@@ -15,9 +15,9 @@ import torch
 
 from avcap.cli.round_data import read_one, samples_of
 from avcap.data.feature_cache import FeatureCache
+from avcap.data.request import Request
 from avcap.infer.captioner import Captioner
 from avcap.infer.find_checkpoint import find_checkpoint
-from avcap.infer.request import Request
 from avcap.judge.oracle import OracleJudge
 from avcap.model.checkpoints import silence_progress_bars
 from avcap.recipes import tiny_rounds

@@ -18,8 +18,9 @@ ROWS = (
     ("web", "lmms"),
     ("recipes",),
     ("stages",),
+    ("captioners",),
     ("curriculum",),
-    ("train", "infer", "judge"),
+    ("train", "infer", "judge", "engines"),
     ("data", "world"),
     ("media", "model", "llm"),
     ("config", "records"),
@@ -35,7 +36,7 @@ FACE, FACE_OFFERS, FACE_USERS = "__init__", {"errors", "infer"}, {"cli"}
 
 # Packages with an awkward side (a C library, a download, an optional extra) -> the files, or rooms, that may load them.
 DOORS = {
-    "av": {"media/codec.py", "world/clip_file.py"},
+    "av": {"media/codec.py", "media/encode.py", "world/clip_file.py"},
     "ctypes": {"world/speech.py"},
     "espeakng_loader": {"world/speech.py"},
     "sf2utils": {"world/soundfont.py"},
@@ -160,7 +161,7 @@ def test_files_that_say_so_use_the_standard_library_alone():
 
 def test_what_promises_no_torch_loads_none():
     """Judges, chats, and all that a command line needs before its arguments are known to be good."""
-    free = ("judge", "llm")
+    free = ("judge", "llm", "engines")
     promised = [path for path in files() if _promises(path, "no torch") or room_of_file(_name(path)) in free]
     modules = [_module(path) for path in promised] + ["avcap", "avcap.config", "avcap.records", "avcap.media"]
     code = f"import sys\nfor name in {modules!r}: __import__(name); assert 'torch' not in sys.modules, name"

@@ -14,7 +14,11 @@ class MediaError(UserError):
     """A media file that cannot be used, with the reason."""
 
 
-class ModelError(UserError):
+class RunError(UserError):
+    """What every file of a run would meet: it ends the run, and is no row of it."""
+
+
+class ModelError(RunError):
     """A checkpoint folder that cannot be run: no file that it is asked about would fare better."""
 
 

@@ -22,6 +22,7 @@ from avcap.texts.json_text import parse_json, read_json, read_json_lines
 
 Modality = Literal["visual", "audio", "both"]
 EventLabel = Literal["correct", "missing", "incorrect"]
+AudioArrival = Literal["confirmed", "sent, not confirmed", "dropped"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +61,20 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What the model really saw of a video; counted where the tokens enter the language model."""
+    """What the model really saw of a video; counted where the tokens enter the language model.
+
+    Of a model behind an engine: what was sent to it. Tokens are None where the engine does not tell them.
+    """
 
     frames: int
     audio_seconds: float
-    visual_tokens: int
-    audio_tokens: int
+    visual_tokens: int | None
+    audio_tokens: int | None
     bad_packets: int = 0
     notes: tuple[str, ...] = ()
     """What of the file was corrected while it was read, or could not be: its clock, colours, channels, streams."""
+    audio: AudioArrival | None = None
+    """Whether audio that was sent to an engine reached the model; None: none was sent, or no engine was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ import torch
 
 from avcap import Captioner
 from avcap.data.prompt import encode_chat
-from avcap.data.qa_files import VideoQuestion
+from avcap.data.qa_files import VideoQuestion, letters_prompt
+from avcap.data.request import Request
 from avcap.data.tokenizer import build_word_tokenizer
 from avcap.errors import UserError
-from avcap.infer.answer import Answerer, letters_prompt
+from avcap.infer.answer import Answerer
 from avcap.infer.generate import generate
-from avcap.infer.request import Request
 from avcap.infer.settings import CaptionerSettings, write_settings
 from avcap.media.clip import load_clip
 from avcap.model.salmonn2 import Salmonn2ForCaptioning

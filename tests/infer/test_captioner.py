@@ -14,10 +14,10 @@ from support.media_files import set_display_matrix
 
 from avcap import Captioner
 from avcap.data.feature_cache import FeatureCache
+from avcap.data.request import Request
 from avcap.errors import UserError
 from avcap.infer.captioner import named_memory_error
 from avcap.infer.find_checkpoint import find_checkpoint
-from avcap.infer.request import Request
 from avcap.infer.settings import CaptionerSettings, Prompts, read_settings
 from avcap.media.reader import read_request
 from avcap.records import Caption, CaptionError, Decoding, Sample

@@ -6,9 +6,9 @@ import pytest
 from support.tiny_plus import QWEN3, write_tiny_plus
 
 from avcap.data.feature_cache import FeatureCache
+from avcap.data.request import Request
 from avcap.infer.answer import Answerer
 from avcap.infer.captioner import Captioner
-from avcap.infer.request import Request
 from avcap.infer.settings import read_settings
 from avcap.records import Decoding, Sample
 

@@ -17,7 +17,7 @@ from support.scripted_server import Body, ScriptedServer
 from avcap.errors import UserError
 from avcap.llm.cache import ReplyCache, reply_key
 from avcap.llm.chat import open_chat
-from avcap.llm.types import ChatRequest, Message, Reply
+from avcap.llm.types import ChatRequest, Choice, Message, Part, Reply, TokenLogprobs, described
 
 REPLY = Reply(text="ja \x00\n漢", finished=False, input_tokens=7, output_tokens=3)
 REQUEST = ChatRequest(messages=(Message(role="user", content="q"),), max_tokens=10)
@@ -213,3 +213,33 @@ def test_a_warm_cache_is_fast(tmp_path: Path):
         seconds = time.process_time() - began
     assert len(answers) == 483 and not server.calls
     assert seconds < 2
+
+
+def test_what_few_replies_have_is_kept_too(tmp_path):
+    reply = Reply(
+        text="B",
+        others=(Choice(text="C", finished=False),),
+        audio_tokens=0,
+        visual_tokens=12,
+        logprobs=(TokenLogprobs(token="B", logprob=-0.5, top=(("B", -0.5), ("A", -1.5))),),
+    )
+    cache = ReplyCache(tmp_path / "replies.sqlite")
+    assert cache.claim("k") is True
+    cache.put("k", reply, model="m")
+    cache.close()
+    cache = ReplyCache(tmp_path / "replies.sqlite")
+    assert cache.get("k") == reply
+    cache.close()
+
+
+def test_media_are_known_by_their_digests():
+    """Two requests that differ in what stands before their text are two; the text alone has the key that it had."""
+
+    def asked(*digests):
+        parts = tuple(Part(body={"type": "x", "data": "A" * 100}, digest=digest) for digest in digests)
+        return ChatRequest(messages=(Message(role="user", content="q", parts=parts),), max_tokens=5)
+
+    several = ((), ("a",), ("b",), ("a", "b"), ("b", "a"))
+    keys = [reply_key(asked(*digests), server="s", model="m") for digests in several]
+    assert len(set(keys)) == 5
+    assert described(asked())["messages"] == ({"role": "user", "content": "q"},)

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from support.tiny_plus import SETTINGS, write_tiny_plus
 
 from avcap.data.qa_files import VideoQuestion
+from avcap.data.request import Request
 from avcap.infer.captioner import Captioner
-from avcap.infer.request import Request
 from avcap.infer.settings import CaptionerSettings, write_settings
 from avcap.judge.pairs import PairConfig
 from avcap.model.checkpoints import load

@@ -11,11 +11,11 @@ import torch
 from avcap.cli.round_data import questions_of
 from avcap.data.feature_cache import FeatureCache
 from avcap.data.qa_files import VideoQuestion
+from avcap.data.request import Request
 from avcap.errors import UserError
 from avcap.infer.answer import Answerer
 from avcap.infer.captioner import Captioner
 from avcap.infer.find_checkpoint import find_checkpoint
-from avcap.infer.request import Request
 from avcap.judge.base import Case
 from avcap.judge.ingest import read_truth
 from avcap.judge.metrics import Scored, compute_metrics

@@ -120,6 +120,8 @@ OWN_TEXT = {
     "model/weight_files.py": "the header of weights, of a known length",
     "model/placement.py": "the system's own files",
     "media/worker.py": "what the parent process says",
+    "engines/findings.py": "what avcap wrote: what an engine was found to take",
+    "engines/proof.py": "probe clips of the package",
     "v0_1.py": "what avcap 0.1 wrote: the claim and the state of a run",
     "world/soundfont.py": "a file of the package",
     "world/speech.py": "files of a package",

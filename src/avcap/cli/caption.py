@@ -4,6 +4,7 @@ import gc
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -12,19 +13,35 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from avcap.captioners import Source, find_source
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr, tell
+from avcap.cli.engines import (
+    CONCURRENCY,
+    TIMEOUT_S,
+    AllowDroppedAudio,
+    EngineBudget,
+    EngineCache,
+    EngineConcurrency,
+    EngineFlags,
+    EnginePrices,
+    EngineTimeout,
+    budget_of,
+    opened_engine,
+    refuse_weight_options,
+)
+from avcap.data.request import Interval, Request
 from avcap.errors import visible_line
 from avcap.files.names import short_names
 from avcap.files.walk import RealPaths
 from avcap.infer.caption_file import CaptionFile
-from avcap.infer.find_checkpoint import find_checkpoint, tiny_models
+from avcap.infer.find_checkpoint import tiny_models
 from avcap.infer.inputs import MediaFiles, find_media
 from avcap.infer.official_options import name_with_official, official_decoding, refuse_plus_interval
-from avcap.infer.request import Interval, Request
-from avcap.infer.settings import checkpoint_name, is_plus, read_settings
-from avcap.records import Caption, CaptionError, Decoding
+from avcap.infer.settings import is_plus
+from avcap.records import Caption, CaptionError, Decoding, Seen
 
 if TYPE_CHECKING:
+    from avcap.engines.captioner import EngineCaptioner
     from avcap.infer.captioner import Captioner
 
 SMALL_MODEL = 50_000_000  # weights; below it, one thread is as fast as two on free cores
@@ -58,7 +75,9 @@ def caption(
         list[str],
         typer.Argument(metavar="FILE|DIR|GLOB|LIST.txt...", help="Videos or sound files. Folders are searched."),
     ],
-    model: Annotated[str, typer.Option(help="A shipped model (see: avcap models) or a checkpoint folder.")] = "tiny",
+    model: Annotated[
+        str, typer.Option(help="A shipped model (see: avcap models), a checkpoint folder, or openai:NAME@URL.")
+    ] = "tiny",
     start: Annotated[float | None, typer.Option(metavar="S", help="Second to begin at.")] = None,
     end: Annotated[float | None, typer.Option(metavar="S", help="Second to end at.")] = None,
     prompt: Annotated[str | None, typer.Option(help="What to ask, instead of the model's own prompt.")] = None,
@@ -82,17 +101,31 @@ def caption(
     official: Annotated[
         bool, typer.Option("--official", help="Exactly as the published code runs it, mistakes included.")
     ] = False,
+    cache: EngineCache = None,
+    budget: EngineBudget = None,
+    prices: EnginePrices = None,
+    concurrency: EngineConcurrency = CONCURRENCY,
+    timeout: EngineTimeout = TIMEOUT_S,
+    allow_dropped_audio: AllowDroppedAudio = False,
 ) -> int:
     """Caption videos: what is seen and heard, as text, or with --out as JSONL records."""
-    folder = find_checkpoint(model)
-    settings = read_settings(folder)
+    source = find_source(model)
+    folder = source.folder
     decoding = Decoding(
-        max_new_tokens=settings.max_new_tokens if max_new_tokens is None else max_new_tokens,
+        max_new_tokens=source.max_new_tokens if max_new_tokens is None else max_new_tokens,
         temperature=temperature,
         top_p=top_p,
         seed=seed,
     )
-    if official:
+    if folder is None:
+        refuse_weight_options(
+            official=official if official else None,
+            device=device,
+            dtype=dtype,
+            device_map=device_map,
+            quantize=quantize,
+        )
+    elif official:
         decoding = official_decoding(decoding, folder)
     request = Request(
         decoding=decoding,
@@ -101,12 +134,25 @@ def caption(
         use_audio=not no_audio,
         use_video=not no_video,
     )
-    if official and is_plus(folder):
+    if official and folder is not None and is_plus(folder):
         refuse_plus_interval(request.interval_s)
     found = find_media(inputs)
     tell_not_taken(found)
 
+    flags = EngineFlags(
+        cache=cache,
+        budget=budget_of(budget),
+        prices=prices,
+        concurrency=concurrency,
+        timeout_s=timeout,
+        allow_dropped_audio=allow_dropped_audio,
+    )
+
     def caption_all(paths: list[str]) -> Iterator[Caption | CaptionError]:
+        if folder is None:
+            with opened_engine(source, flags, deadline_s=deadline) as engine:
+                yield from engine.stream(paths, request)
+            return
         captioner = start_captioner(
             folder,
             batch_size=batch_size,
@@ -117,18 +163,18 @@ def caption(
             quantize=quantize,
             official=official,
         )
-        return captioner.stream(paths, request)
+        yield from captioner.stream(paths, request)
 
     if out is None:
         return _print_captions(caption_all(found.paths), request, names=short_names(found.paths))
-    checkpoint = name_with_official(checkpoint_name(folder, settings), official=official)
+    checkpoint = name_with_official(source.name, official=official)
     return _caption_to_file(
         out,
         found.paths,
         request,
         caption_all=caption_all,
-        rows_at_once=batch_size,
-        check=lambda row: request.check_same(row, checkpoint=checkpoint, settings=settings),
+        rows_at_once=1 if folder is None else batch_size,
+        check=lambda row: request.check_same(row, checkpoint=checkpoint, prompts=source.prompts),
     )
 
 
@@ -143,6 +189,18 @@ def interval_asked(start: float | None, end: float | None) -> Interval | None:
     if start is None and end is None:
         return None
     return (start or 0.0, math.inf if end is None else end)
+
+
+@contextmanager
+def started(
+    source: Source, flags: EngineFlags, *, batch_size: int, deadline_s: float
+) -> "Iterator[Captioner | EngineCaptioner]":
+    """What --model names -> its captioner, whatever it is; what an engine holds is closed behind it."""
+    if source.engine is not None:
+        with opened_engine(source, flags, deadline_s=deadline_s) as engine:
+            yield engine
+    else:
+        yield start_captioner(source.weights, batch_size=batch_size, deadline_s=deadline_s)
 
 
 def start_captioner(
@@ -217,11 +275,20 @@ def _describe_seen(caption: Caption, request: Request, *, name: str) -> str:
     no_audio = "no sound track" if request.use_audio else "sound left out"
     parts = [
         f"{seen.frames} frame{'s' if seen.frames > 1 else ''}" if seen.frames else no_video,
-        f"{seen.audio_seconds:.1f} s of sound" if seen.audio_tokens else no_audio,
+        _describe_audio(seen) or no_audio,
     ]
     if seen.bad_packets:
         parts.append(f"{seen.bad_packets} bad packets")
     return f"{visible_line(name)}  {length}: {', '.join(parts)}"
+
+
+def _describe_audio(seen: Seen) -> str:
+    """What was seen -> "10.0 s of sound", and of an engine whether it arrived; "" where there was none."""
+    if seen.audio == "dropped":
+        return "its sound was dropped"
+    if not (seen.audio_tokens or seen.audio_seconds):
+        return ""
+    return f"{seen.audio_seconds:.1f} s of sound" + (f" ({seen.audio})" if seen.audio else "")
 
 
 def _caption_to_file(

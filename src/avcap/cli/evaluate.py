@@ -11,15 +11,15 @@ from typing import Annotated, Any, get_args
 import typer
 from rich.progress import track
 
+from avcap.captioners import find_source
 from avcap.cli.app import EXIT_SOME_FAILED, PrivateCommand, app, say, stderr, tell
-from avcap.cli.caption import start_captioner
+from avcap.cli.caption import started
+from avcap.cli.engines import AllowDroppedAudio, EngineFlags, budget_of
 from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_calibration
 from avcap.cli.outputs import check_text
+from avcap.data.request import Request
 from avcap.errors import UserError
 from avcap.files.write import write_json
-from avcap.infer.find_checkpoint import find_checkpoint
-from avcap.infer.request import Request
-from avcap.infer.settings import checkpoint_name, read_settings
 from avcap.judge.calibrate import Calibration
 from avcap.judge.compare import compare, comparison_to_dict
 from avcap.judge.correction import correct_rates
@@ -64,7 +64,8 @@ def evaluate_captions(
         list[Path] | None, typer.Argument(metavar="CAPTIONS...", help="JSONL, JSON or CSV: videos with texts.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Caption the videos of the truth first, with this model.")
+        str | None,
+        typer.Option(metavar="NAME", help="Caption the videos of the truth first, with this model or openai:NAME@URL."),
     ] = None,
     judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report. Run again, it goes on.")] = OUT,
@@ -91,6 +92,7 @@ def evaluate_captions(
         Path | None, typer.Option(metavar="FILE.json", help="Also print rates without this judge's known mistakes.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what an LLM judge would cost.")] = False,
+    allow_dropped_audio: AllowDroppedAudio = False,
 ) -> int:
     """Evaluate captions against what is true: error rates with intervals, and a report to look into."""
     _check(captions, model=model, modality=modality, table=table, max_unscored=max_unscored, dry_run=dry_run)
@@ -101,7 +103,7 @@ def evaluate_captions(
     options = JudgeOptions(
         spec=judge,
         cache=cache if cache.exists() or not dry_run else None,
-        budget_usd=budget,
+        budget=budget_of(budget),
         prices=prices,
         concurrency=concurrency,
         timeout_s=timeout,
@@ -113,7 +115,10 @@ def evaluate_captions(
         if model is not None:
             claim_evaluation(out, setting_of(opened.judge, modality=asked))
             files = [out / CAPTIONS]
-            captioner = _caption(known, model=model, out=files[0], modality=asked, batch_size=batch_size)
+            flags = EngineFlags(
+                budget=options.budget, prices=prices, concurrency=concurrency, allow_dropped_audio=allow_dropped_audio
+            )
+            captioner = _caption(known, model=model, out=files[0], modality=asked, batch_size=batch_size, flags=flags)
         intake = match(read_captions(files, text_field=caption_field), known)
         intake = replace(intake, problems=(*intake.problems, *opened.remarks(intake)))
         if dry_run:
@@ -216,31 +221,30 @@ def _describe_cost(intake: Intake, chat: OpenAIChat | LocalChat | None) -> str:
     return "\n".join(lines)
 
 
-def _caption(truth: Truth, *, model: str, out: Path, modality: Modality, batch_size: int) -> str:
+def _caption(truth: Truth, *, model: str, out: Path, modality: Modality, batch_size: int, flags: EngineFlags) -> str:
     """Captions the samples of the truth that have no caption in `out` yet -> the name of the checkpoint."""
-    folder = find_checkpoint(model)
-    settings = read_settings(folder)
+    source = find_source(model)
     request = Request(
-        decoding=Decoding(max_new_tokens=settings.max_new_tokens),
+        decoding=Decoding(max_new_tokens=source.max_new_tokens),
         use_audio=modality != "visual",
         use_video=modality != "audio",
     )
-    checkpoint = checkpoint_name(folder, settings)
 
     def stream(samples: Sequence[Sample]) -> Iterator[Caption | CaptionError]:
-        return start_captioner(folder, batch_size=batch_size, deadline_s=DEADLINE_S).stream(samples, request)
+        with started(source, flags, batch_size=batch_size, deadline_s=DEADLINE_S) as captioner:
+            yield from captioner.stream(samples, request)
 
     num_old = caption_samples(
         truth,
         out=out,
         request=request,
-        checkpoint=checkpoint,
+        checkpoint=source.name,
         stream=stream,
-        rows_at_once=batch_size,
+        rows_at_once=1 if source.engine else batch_size,
         watch=partial(_watch, "captioning"),
     )
     say(f"{out}: {len(truth.samples) - num_old} samples captioned, {num_old} captions were there already")
-    return checkpoint
+    return source.name
 
 
 def _watch(what: str, items: Iterator[Any], total: int) -> Iterable[Any]:

@@ -39,6 +39,8 @@ class JudgeOptions:
     cache: Path | None = None
     """File of the replies, made if it is not there; None: none is kept."""
     budget_usd: float | None = None
+    budget: Budget | None = None
+    """Instead of `budget_usd`: one that an engine spends from, too."""
     prices: Path | None = None
     concurrency: int = 8
     timeout_s: float = TIMEOUT_S
@@ -115,7 +117,7 @@ def _open_server(options: JudgeOptions, cache: ReplyCache | None) -> OpenAIChat:
         cache=cache,
         concurrency=options.concurrency,
         timeout_s=options.timeout_s,
-        budget=None if options.budget_usd is None else Budget(options.budget_usd),
+        budget=options.budget or (None if options.budget_usd is None else Budget(options.budget_usd)),
         prices=PRICES if options.prices is None else read_prices(options.prices),
     )
 

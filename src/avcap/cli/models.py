@@ -2,17 +2,30 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from avcap.captioners import find_source
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr, tell
 from avcap.cli.caption import Device, Dtype, DtypeOption, QuantizeOption
+from avcap.cli.engines import (
+    TIMEOUT_S,
+    EngineFlags,
+    EnginePrices,
+    findings_folder,
+    opened_engine,
+    refuse_weight_options,
+)
+from avcap.engines.spec import USE_VIDEO, is_engine, read_engine_spec
 from avcap.errors import UserError
 from avcap.files.write import folder_aside
 from avcap.infer.find_checkpoint import find_checkpoint
+from avcap.infer.inputs import find_media
+from avcap.llm.budget import PRICES, PRICES_DATE, read_prices
 
 if TYPE_CHECKING:
     from avcap.model.convert import Conversion
@@ -66,20 +79,44 @@ def _write(plan: "Conversion", folder: Path, *, shard_size: float) -> None:
 
 @app.command("doctor", no_args_is_help=True)
 def doctor(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint folder, or a training checkpoint.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A checkpoint folder, a training checkpoint, or openai:NAME@URL.")
+    ],
     base: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Check that an adapter fits this model.")] = None,
 ) -> int:
-    """Tell what a checkpoint is, what it lacks, and what it would take to run it. No weight is loaded."""
+    """Tell what a checkpoint is, what it lacks, and what it would take to run it; no weight is loaded.
+
+    Of a model behind an engine: what it takes, and whether audio reaches it.
+    """
+    if is_engine(model):
+        if base is not None:
+            raise UserError("got --base and a model behind an engine, expected a folder with an adapter, or no --base")
+        return _doctor_engine(model)
     from avcap.model.doctor import examine
 
-    report = examine(model, base=base)
-    tell(model)
-    for what, finding in report.lines:
+    report = examine(Path(model), base=base)
+    return _print_report(model, report.lines, report.problems)
+
+
+def _doctor_engine(model: str) -> int:
+    """An engine's name -> what was found out about it, printed -> exit code."""
+    from avcap.engines.doctor import examine_engine
+
+    source = find_source(model)
+    with opened_engine(source, EngineFlags(allow_dropped_audio=True), deadline_s=TIMEOUT_S) as captioner:
+        report = examine_engine(captioner.engine)
+    return _print_report(source.name, report.lines, report.problems)
+
+
+def _print_report(name: str, lines: Sequence[tuple[str, str]], problems: Sequence[str]) -> int:
+    """What was found out, to stdout; problems to stderr -> exit code."""
+    tell(name)
+    for what, finding in lines:
         tell(f"  {what:12}{finding}")
-    for problem in report.problems:
+    for problem in problems:
         say(problem)
-    tell(f"  {'problems':12}{len(report.problems) or 'none'}")
-    return EXIT_SOME_FAILED if report.problems else 0
+    tell(f"  {'problems':12}{len(problems) or 'none'}")
+    return EXIT_SOME_FAILED if problems else 0
 
 
 @app.command("init-audio", no_args_is_help=True)
@@ -100,16 +137,28 @@ def init_audio(
 
 @app.command("plan", no_args_is_help=True)
 def plan(
-    model: Annotated[str, typer.Option(help="A shipped model or a checkpoint folder.")],
-    video: Annotated[str, typer.Option(metavar="60s", help="Length of the video: 60s, 10m or 1.5h.")],
+    model: Annotated[str, typer.Option(help="A shipped model, a checkpoint folder, or openai:NAME@URL.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE|DIR...]", help="Videos to be captioned by a model behind an engine."),
+    ] = None,
+    video: Annotated[str | None, typer.Option(metavar="60s", help="Length of one video: 60s, 10m or 1.5h.")] = None,
     frame: Annotated[str, typer.Option(metavar="WxH", help="Its frames, for models that take any size.")] = "1280x720",
     train: Annotated[bool, typer.Option("--train", help="A LoRA step instead of a caption.")] = False,
     device: Device = None,
     dtype: DtypeOption = None,
     quantize: QuantizeOption = None,
-) -> None:
-    """Tell tokens, memory, time and judge calls of a video before anything is loaded."""
-    seconds, size = _seconds(video), _frame_size(frame)
+    prices: EnginePrices = None,
+) -> int:
+    """Tell tokens, memory, time and judge calls of a video before anything is loaded; of an engine tokens and money."""
+    if bool(inputs) == (video is not None):
+        raise UserError("got files and --video, or neither; expected videos, or the length of one as --video 60s")
+    seconds, size = _seconds(video) if video else 0.0, _frame_size(frame)
+    if is_engine(model):
+        refuse_weight_options(device=device, dtype=dtype, quantize=quantize, train=train)
+        return _plan_engine(model, inputs or [], seconds=seconds, size=size, prices=prices)
+    if inputs:
+        raise UserError("got files for a model that runs here, expected the length of one video as --video 60s")
     folder = find_checkpoint(model)
     import torch
 
@@ -143,6 +192,47 @@ def plan(
     tell(f"{model}, {seconds:g} s of video")
     for name, value in rows.items():
         tell(f"  {name:14}{value}")
+    return 0
+
+
+def _plan_engine(
+    model: str, inputs: Sequence[str], *, seconds: float, size: tuple[int, int], prices: Path | None
+) -> int:
+    """Files, or the length and frame of one -> tokens and money, printed -> exit code. Nothing is sent."""
+    from avcap.engines.findings import FindingsStore
+    from avcap.engines.plan import Length, known_dialect, measure, plan_engine
+
+    spec = read_engine_spec(model)
+    found = FindingsStore(folder=findings_folder()).get(spec.name, use=USE_VIDEO)
+    dialect, assumed = known_dialect(spec, found)
+    lengths: list[Length] = []
+    num_errors = 0
+    for one in measure(find_media(inputs).paths, dialect) if inputs else ():
+        if isinstance(one, Length):
+            lengths.append(one)
+        else:
+            num_errors += 1
+            say(str(one))
+    if not inputs:
+        height, width = size
+        shrink = min(1.0, (dialect.max_pixels / (height * width)) ** 0.5)
+        lengths = [
+            Length(path="", seconds=seconds, height=round(height * shrink), width=round(width * shrink), has_audio=True)
+        ]
+    table = PRICES if prices is None else read_prices(prices)
+    plan = plan_engine(spec, lengths, dialect=dialect, found=found, assumed=assumed, prices=table)
+    tokens = plan.visual_tokens + plan.audio_tokens + plan.text_tokens
+    media = f"{plan.visual_tokens:,} of {plan.frames:,} frames, {plan.audio_tokens:,} of audio"
+    money = "no price is known: name a file with --prices"
+    if plan.money_usd is not None:
+        dated = f"prices of {PRICES_DATE} where --prices names none"
+        money = f"about ${plan.money_usd:.2f}, if all captions are as long as they may be ({dated})"
+    tell(f"{spec.name}, {plan.num_files} videos of {plan.seconds:,.1f} s together")
+    tell(f"  {'tokens':14}about {tokens:,}: {media}, {plan.text_tokens:,} of text; up to {plan.new_tokens:,} written")
+    tell(f"  {'money':14}{money}")
+    if plan.assumed:
+        tell(f"  {'assumed':14}{plan.assumed}")
+    return EXIT_SOME_FAILED if num_errors else 0
 
 
 def _seconds(text: str) -> float:

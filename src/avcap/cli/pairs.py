@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from avcap.captioners import find_source
 from avcap.cli.app import App, app, say, tell
+from avcap.cli.engines import AllowDroppedAudio, EngineFlags, budget_of
 from avcap.cli.evaluate import TRUTH_FILE
 from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_calibration
 from avcap.cli.outputs import check_records, write_records
 from avcap.cli.round_data import claim_run, clause_reader
+from avcap.cli.sample import NUM_CAPTIONS, TEMPERATURE, sample_to_file, sampling_request
 from avcap.cli.train import find_recipe, overrides
 from avcap.config import override, parse_assignments
 from avcap.errors import UserError
@@ -35,13 +38,19 @@ Flavours = ", ".join(FLAVOURS)
 
 @pairs_app.command("build", no_args_is_help=True)
 def build_pairs(
-    captions: Annotated[
-        list[Path], typer.Argument(metavar="CAPTIONS...", help="JSONL of avcap caption: several of each video.")
-    ],
     truth: Annotated[
         Path, typer.Option(metavar="FILE|DIR", help="Events of the videos, and reference captions; a world's folder.")
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Write the pairs here.")],
+    captions: Annotated[
+        list[Path] | None, typer.Argument(metavar="CAPTIONS...", help="JSONL of avcap sample: several of each video.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Caption the videos of the truth first: with this model or openai:NAME@URL."),
+    ] = None,
+    num: Annotated[int, typer.Option("--num", "-n", help="Captions of each video, with --model.")] = NUM_CAPTIONS,
+    temperature: Annotated[float, typer.Option(help="They are sampled at, with --model.")] = TEMPERATURE,
     judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
     verdicts: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Verdicts that are there already, instead of a judge.")
@@ -56,6 +65,8 @@ def build_pairs(
     cache: Annotated[Path, typer.Option(metavar="FILE", help="Replies of an LLM judge.")] = Path("replies.sqlite"),
     budget: Annotated[float | None, typer.Option(metavar="USD", help="Stop the judge before this.")] = None,
     timeout: Timeout = TIMEOUT_S,
+    prices: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models not built in.")] = None,
+    allow_dropped_audio: AllowDroppedAudio = False,
 ) -> None:
     """Choose at most one pair of captions for each prompt, and print what was dropped and why."""
     config = override(PairConfig(), {"rule": rule} | parse_assignments(set_ or []))
@@ -63,12 +74,18 @@ def build_pairs(
         raise UserError("got --calibration and --verdicts, expected one; give the margin as --set noise_margin=0.2")
     check_records(out, PreferencePair)
     known = read_truth(truth / TRUTH_FILE if truth.is_dir() else truth)
-    found = _captions_of(captions, known)
+    if bool(captions) == (model is not None):
+        raise UserError("got captions and --model, or neither; expected files of captions or a model that writes them")
+    files, spending = list(captions or []), budget_of(budget)
+    if model is not None:
+        flags = EngineFlags(budget=spending, prices=prices, allow_dropped_audio=allow_dropped_audio)
+        files = [_sampled(known, model, flags, num=num, temperature=temperature, beside=out)]
+    found = _captions_of(files, known)
     answers: list[Verdict | Unscored]
     if verdicts:
         answers = [verdict for path in verdicts for verdict in read_jsonl(path, Verdict)]
     else:
-        options = JudgeOptions(spec=judge, cache=cache, budget_usd=budget, timeout_s=timeout)
+        options = JudgeOptions(spec=judge, cache=cache, budget=spending, prices=prices, timeout_s=timeout)
         with open_judge(options, truth=known) as opened:
             if calibration:
                 config = above_noise(config, read_calibration(calibration, judge=opened.judge).noise_margin)
@@ -165,6 +182,16 @@ def _imported(file: Path, flavour: str | None) -> Sequence[PreferencePair]:
     if imported.num_audio_files:
         say(f"{imported.num_audio_files} rows name a sound file; the sound of the video itself is used instead")
     return imported.pairs
+
+
+def _sampled(known: Truth, model: str, flags: EngineFlags, *, num: int, temperature: float, beside: Path) -> Path:
+    """Captions the samples of the truth, several times each -> the file, which stands beside the pairs."""
+    source = find_source(model)
+    request = sampling_request(source, num=num, temperature=temperature)
+    samples = [replace(sample, video=known.video_path(sample)) for sample in known.samples]
+    path = beside.with_name(f"{beside.stem}.captions.jsonl")
+    sample_to_file(source, flags, samples, request, out=path, num=num)
+    return path
 
 
 def _captions_of(paths: Sequence[Path], truth: Truth) -> list[Caption]:

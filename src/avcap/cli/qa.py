@@ -1,6 +1,7 @@
 """`avcap evaluate-qa` and `avcap audit-audio`."""
 
 import sys
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,16 +11,29 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from avcap.captioners import find_source
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr, tell
-from avcap.cli.caption import start_captioner, tell_not_taken
+from avcap.cli.caption import started, tell_not_taken
+from avcap.cli.engines import (
+    CONCURRENCY,
+    TIMEOUT_S,
+    AllowDroppedAudio,
+    EngineBudget,
+    EngineCache,
+    EngineConcurrency,
+    EngineFlags,
+    EnginePrices,
+    EngineTimeout,
+    budget_of,
+)
 from avcap.data.qa_files import read_questions
 from avcap.errors import UserError, visible_line
-from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.infer.inputs import find_media
 from avcap.records import WorldTruth, read_jsonl
 
 if TYPE_CHECKING:
-    from avcap.judge.answers import MethodMetrics, QaMetrics
+    from avcap.captioners import AnyCaptioner
+    from avcap.judge.answers import Method, MethodMetrics, QaMetrics
     from avcap.judge.audio_ablation import AuditClip
     from avcap.judge.bootstrap import Rate
 
@@ -38,7 +52,9 @@ class MethodChoice(StrEnum):
 def evaluate_questions(
     data: Annotated[Path, typer.Option(metavar="FILE|DIR", help="Questions: a world, or a copy of a benchmark.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Answers and figures. Run again, it goes on.")],
-    model: Annotated[str, typer.Option(help="A shipped model (see: avcap models) or a checkpoint folder.")] = "tiny",
+    model: Annotated[
+        str, typer.Option(help="A shipped model (see: avcap models), a checkpoint folder, or openai:NAME@URL.")
+    ] = "tiny",
     format: Annotated[
         str, typer.Option(help="auto, world, videomme, nextqa, mvbench, worldsense or dailyomni.")
     ] = "auto",
@@ -55,25 +71,40 @@ def evaluate_questions(
     deadline: Annotated[
         float, typer.Option(metavar="S", help="Seconds that decoding and encoding one file may take.")
     ] = 600.0,
+    cache: EngineCache = None,
+    budget: EngineBudget = None,
+    prices: EnginePrices = None,
+    concurrency: EngineConcurrency = CONCURRENCY,
+    timeout: EngineTimeout = TIMEOUT_S,
+    allow_dropped_audio: AllowDroppedAudio = False,
 ) -> int:
     """Ask questions about videos: accuracy by kind, with intervals over videos, and chance beside it."""
     if no_audio and no_video:
         raise UserError("got --no-audio and --no-video, expected at least one of picture and sound")
-    folder = find_checkpoint(model)
+    source = find_source(model)
     questions = read_questions(data, format=format, videos=videos)
-    captioner = start_captioner(folder, batch_size=1, deadline_s=deadline)
-
-    from avcap.stages.evaluate_qa import METHODS, QaConfig, evaluate_qa
-
-    config = QaConfig(
-        methods=tuple(name for name in METHODS if method.value in (name, "both")),
-        use_audio=not no_audio,
-        use_video=not no_video,
-        rotate=rotate,
-        max_new_tokens=max_new_tokens,
+    flags = EngineFlags(
+        cache=cache,
+        budget=budget_of(budget),
+        prices=prices,
+        concurrency=concurrency,
+        timeout_s=timeout,
+        allow_dropped_audio=allow_dropped_audio,
     )
     columns = [TextColumn("questions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=stderr, disable=not sys.stderr.isatty()) as bar:
+    with ExitStack() as stack:
+        captioner = stack.enter_context(started(source, flags, batch_size=1, deadline_s=deadline))
+
+        from avcap.stages.evaluate_qa import QaConfig, evaluate_qa
+
+        config = QaConfig(
+            methods=_methods(method, captioner),
+            use_audio=not no_audio,
+            use_video=not no_video,
+            rotate=rotate,
+            max_new_tokens=max_new_tokens,
+        )
+        bar = stack.enter_context(Progress(*columns, console=stderr, disable=not sys.stderr.isatty()))
         task = bar.add_task("questions", total=len(questions.questions))
         metrics = evaluate_qa(
             captioner,
@@ -85,6 +116,20 @@ def evaluate_questions(
     _print_metrics(metrics)
     _name_unanswered(metrics, out=out)
     return EXIT_SOME_FAILED if metrics.unanswered else 0
+
+
+def _methods(choice: MethodChoice, captioner: "AnyCaptioner") -> "tuple[Method, ...]":
+    """--method -> the methods; of an engine without log-probabilities, only what it can, which is said."""
+    from avcap.captioners import open_answerer
+    from avcap.stages.evaluate_qa import METHODS
+
+    asked = tuple(name for name in METHODS if choice.value in (name, "both"))
+    if "logprobs" not in asked or open_answerer(captioner).has_logprobs:
+        return asked
+    if choice is MethodChoice.logprobs:
+        raise UserError(f"{captioner.checkpoint}: got --method logprobs of an engine without them, expected generate")
+    say(f"{captioner.checkpoint}: the engine gives no log-probabilities; questions are answered in words alone")
+    return ("generate",)
 
 
 def _print_metrics(metrics: "QaMetrics") -> None:
@@ -138,23 +183,40 @@ def _name_unanswered(metrics: "QaMetrics", *, out: Path) -> None:
 def audit_audio(
     data: Annotated[Path, typer.Option(metavar="DIR", help="A world with its truth, or any folder of videos.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Texts and figures.")],
-    model: Annotated[str, typer.Option(help="A shipped model (see: avcap models) or a checkpoint folder.")] = "tiny",
+    model: Annotated[
+        str, typer.Option(help="A shipped model (see: avcap models), a checkpoint folder, or openai:NAME@URL.")
+    ] = "tiny",
     clips: Annotated[int | None, typer.Option(metavar="N", help="Only the first N clips.")] = None,
     deadline: Annotated[
         float, typer.Option(metavar="S", help="Seconds that decoding and encoding one file may take.")
     ] = 600.0,
+    cache: EngineCache = None,
+    budget: EngineBudget = None,
+    prices: EnginePrices = None,
+    concurrency: EngineConcurrency = CONCURRENCY,
+    timeout: EngineTimeout = TIMEOUT_S,
+    allow_dropped_audio: AllowDroppedAudio = False,
 ) -> int:
     """Prove that a model uses the sound: the same clips with it, mute, with another's, and without a picture."""
     if clips is not None and clips < 2:
         raise UserError(f"got --clips {clips}, expected at least 2: sounds are swapped between clips")
-    folder = find_checkpoint(model)
+    source = find_source(model)
     found = _audit_clips(data)[:clips]
-    captioner = start_captioner(folder, batch_size=1, deadline_s=deadline)
-
-    from avcap.stages.audit_audio import audit_audio
-
+    flags = EngineFlags(
+        cache=cache,
+        budget=budget_of(budget),
+        prices=prices,
+        concurrency=concurrency,
+        timeout_s=timeout,
+        allow_dropped_audio=allow_dropped_audio,
+    )
     columns = [TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=stderr, disable=not sys.stderr.isatty()) as bar:
+    with ExitStack() as stack:
+        captioner = stack.enter_context(started(source, flags, batch_size=1, deadline_s=deadline))
+
+        from avcap.stages.audit_audio import audit_audio
+
+        bar = stack.enter_context(Progress(*columns, console=stderr, disable=not sys.stderr.isatty()))
         task = bar.add_task("clips", total=len(found))
         audit = audit_audio(captioner, found, out_dir=out, progress=lambda done: bar.update(task, completed=done))
     table = Table(box=None, pad_edge=False)

@@ -3,24 +3,33 @@
 import json
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from avcap.captioners import open_engine_captioner
 from avcap.cli.app import App, app, say, tell
+from avcap.cli.engines import findings_folder, key_of
 from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_calibration
 from avcap.cli.outputs import check_text
 from avcap.cli.round_data import claim_run, clause_reader, questions_of, read_truths, samples_of
 from avcap.cli.train import find_recipe, overrides
 from avcap.config import override
+from avcap.engines.spec import EngineSpec, is_engine, read_engine_spec
 from avcap.errors import UserError
 from avcap.files.lock import lock_folder
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.judge.pairs import above_noise
+from avcap.llm.chat import open_chat
 from avcap.web.plot import DRAWN_BY
 from avcap.world.oracle import JUDGE_NAME
+
+if TYPE_CHECKING:
+    from avcap.engines.captioner import EngineCaptioner
+    from avcap.infer.settings import CaptionerSettings
 
 
 class _RunByDefault(TyperGroup):
@@ -68,6 +77,12 @@ def run(
         Path | None,
         typer.Option(metavar="FILE", help="Questions about --held-out, for the selection. A world has its own."),
     ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="openai:NAME@URL", help="Sample by this engine; it serves the model that a round begins with."
+        ),
+    ] = None,
     from_round: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Set round N and those after it aside; make them anew.")
     ] = None,
@@ -102,8 +117,41 @@ def run(
         if calibration is not None:
             noise = read_calibration(calibration, judge=opened.judge).noise_margin
             resolved = replace(resolved, pairs=above_noise(resolved.pairs, noise))
-        best = run_rounds(parent, config=resolved, round_data=round_data, judge=opened.judge, out_dir=out_dir, say=say)
+        best = run_rounds(
+            parent,
+            config=resolved,
+            round_data=round_data,
+            judge=opened.judge,
+            out_dir=out_dir,
+            say=say,
+            sampler=None if sampler is None else partial(_sampler, sampler_name(sampler)),
+        )
     tell(best)
+
+
+def sampler_name(text: str) -> str:
+    """--sampler, as a name or as a URL alone -> openai:NAME@URL; of a URL, the first model that the server lists."""
+    if is_engine(text):
+        read_engine_spec(text)
+        return text
+    url, mark, query = text.partition("?")
+    with open_chat(f"openai:any@{url}", api_key=key_of(EngineSpec(model="any", url=url)), role="sampler") as chat:
+        listed = chat.fetch("models")
+    rows = listed.get("data") if isinstance(listed, dict) else None
+    name = rows[0].get("id") if isinstance(rows, list) and rows and isinstance(rows[0], dict) else None
+    if not isinstance(name, str):
+        raise UserError(f"--sampler {url}: no model is listed there, expected a running server, or openai:NAME@URL")
+    return f"openai:{name}@{url}{mark}{query}"
+
+
+def _sampler(name: str, settings: "CaptionerSettings") -> "EngineCaptioner":
+    """An engine's name and the settings of the checkpoint that it serves -> its captioner, which asks as that does."""
+    from avcap.engines.engine import EngineOptions
+
+    spec = read_engine_spec(name)
+    spec = replace(spec, fps=spec.fps or settings.fps, max_frames=spec.max_frames or settings.max_frames)
+    options = EngineOptions(key=key_of(spec), findings=findings_folder())
+    return open_engine_captioner(spec, options, prompts=settings.prompts)
 
 
 @rounds_app.command("status", no_args_is_help=True)

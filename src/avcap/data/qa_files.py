@@ -28,6 +28,7 @@ from avcap.texts.json_text import read_json
 from avcap.texts.tables import read_table
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTERS_PROMPT = "{question}\n{options}\nAnswer with the letter of the right option alone."
 WORLD_OPTIONS = 4
 
 MVBENCH_FOLDERS = {
@@ -114,6 +115,12 @@ def read_questions(path: Path, *, format: str = "auto", videos: Path | None = No
 def letters_of(question: VideoQuestion) -> str:
     """The letters that stand for the options: "ABCD" for four."""
     return LETTERS[: len(question.options)]
+
+
+def letters_prompt(question: VideoQuestion) -> str:
+    """A multiple-choice question -> the prompt that shows its options and asks for a letter."""
+    lines = [f"{letter}. {option}" for letter, option in zip(letters_of(question), question.options, strict=True)]
+    return LETTERS_PROMPT.format(question=question.text, options="\n".join(lines))
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -11,12 +11,12 @@ import torch
 
 from avcap.data.encode import encode_clip
 from avcap.data.prompt import encode_chat
-from avcap.data.qa_files import LETTERS, VideoQuestion, letters_of
+from avcap.data.qa_files import LETTERS, VideoQuestion, letters_prompt
+from avcap.data.request import Request
 from avcap.data.tokenizer import unknown_words
 from avcap.errors import MediaError, UserError
 from avcap.infer.captioner import NUM_DECODERS, Captioner, check_clip
 from avcap.infer.generate import Generated, Prefix, generate_after, next_after, read_prefix, score_after
-from avcap.infer.request import Request
 from avcap.media.clip import Clip
 from avcap.media.deadline import deadline_check
 from avcap.media.pool import DecodePool
@@ -24,7 +24,6 @@ from avcap.model.interleave import AUDIO_ID, VISUAL_ID
 from avcap.records import Sample, Seen
 
 ROOM_TOKENS = 512  # for a question with its options and the answer
-LETTERS_PROMPT = "{question}\n{options}\nAnswer with the letter of the right option alone."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +49,20 @@ class Answerer:
     def __init__(self, captioner: Captioner):
         self.captioner = captioner
         self.model, self.tokenizer = captioner.model, captioner.tokenizer
+        self.at_once = 1
+        self.has_logprobs = True
+        self.checkpoint, self.prompts = captioner.checkpoint, captioner.settings.prompts
+        self.max_new_tokens = captioner.settings.max_new_tokens
+        self.needs_lead_in: bool = self.model.config.frame_difference
 
     @property
     def knows_letters(self) -> bool:
         """Whether the model's vocabulary has the letters that name options; the embedded models' has not."""
         return not unknown_words(self.tokenizer, " ".join(LETTERS[:5]))
+
+    def count_unknown_words(self, text: str) -> int:
+        """Text -> how many of its words the model does not know."""
+        return len(unknown_words(self.tokenizer, text))
 
     def clips(self, samples: Sequence[Sample], request: Request) -> Iterator[Clip | MediaError]:
         """Samples -> their decoded clips or errors, in order, decoded ahead in worker processes."""
@@ -150,9 +158,3 @@ class Answerer:
     def _text(self, answer: Generated) -> Reply:
         text = self.tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
         return Reply(text=text, finished=answer.finished)
-
-
-def letters_prompt(question: VideoQuestion) -> str:
-    """A multiple-choice question -> the prompt that shows its options and asks for a letter."""
-    lines = [f"{letter}. {option}" for letter, option in zip(letters_of(question), question.options, strict=True)]
-    return LETTERS_PROMPT.format(question=question.text, options="\n".join(lines))

@@ -24,6 +24,7 @@ import torch
 from avcap.data.encode import clip_request, encode_clip
 from avcap.data.feature_cache import EncodedClip, FeatureCache, features_id
 from avcap.data.prompt import ChatStyle, encode_chat
+from avcap.data.request import Interval, Request, Video
 from avcap.data.tokenizer import unknown_words
 from avcap.errors import MediaError, ModelError, UserError
 from avcap.infer.find_checkpoint import find_checkpoint
@@ -36,7 +37,6 @@ from avcap.infer.official_rules import (
     official_fields,
     official_prompt,
 )
-from avcap.infer.request import Interval, Request, Video
 from avcap.infer.settings import checkpoint_name, read_settings
 from avcap.infer.world_check import CHECK_FILE, WorldCheck
 from avcap.media.clip import Clip, ClipRequest

@@ -8,6 +8,7 @@ from avcap.files.walk import refuse_odd_files
 from avcap.texts.read import LARGEST_SETTINGS, read_text
 
 CHECKPOINT_SUFFIXES = (".json", ".safetensors", ".txt")
+ENGINE_PREFIX = "openai:"
 MODELS_FOLDER = Path(__file__).parent.parent / "models"
 
 
@@ -28,6 +29,11 @@ def tiny_models() -> list[TinyModel]:
 
 def find_checkpoint(model: str | Path) -> Path:
     """Name of a shipped model, or path of a checkpoint folder -> the folder; UserError that lists the names."""
+    if str(model).startswith(ENGINE_PREFIX):
+        raise UserError(
+            f"got {str(model).partition('@')[0]}, a model behind an engine, where weights are needed; expected the "
+            "path of a checkpoint folder or a shipped model"
+        )
     names = {tiny.name: tiny.folder for tiny in tiny_models()}
     if str(model) in names:
         return names[str(model)]

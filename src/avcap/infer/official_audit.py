@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from avcap.data.encode import clip_request, encode_clip
 from avcap.data.prompt import ChatStyle, encode_chat
+from avcap.data.request import Interval, check_interval
 from avcap.infer.captioner import check_clip, span_asked
 from avcap.infer.official_rules import (
     check_audio_lasts,
@@ -23,7 +24,6 @@ from avcap.infer.official_rules import (
     official_fields,
     official_prompt,
 )
-from avcap.infer.request import Interval, check_interval
 from avcap.infer.settings import CaptionerSettings, read_settings
 from avcap.media.clip import Clip
 from avcap.media.pool import decode

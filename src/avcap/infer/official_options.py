@@ -6,8 +6,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+from avcap.data.request import Interval
 from avcap.errors import UserError
-from avcap.infer.request import Interval
 from avcap.records import Decoding
 from avcap.texts.json_text import read_json
 from avcap.texts.read import LARGEST_SETTINGS

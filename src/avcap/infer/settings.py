@@ -8,6 +8,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from avcap.data.request import OFFICIAL_PROMPT, Prompts
 from avcap.errors import UserError
 from avcap.files.hashes import hash_ends
 from avcap.files.write import write_text
@@ -15,33 +16,9 @@ from avcap.records import from_data
 from avcap.texts.json_text import read_json
 from avcap.texts.read import LARGEST_SETTINGS
 
+__all__ = ["OFFICIAL_PROMPT", "CaptionerSettings", "Prompts"]
+
 SETTINGS_FILE = "avcap.json"
-
-OFFICIAL_PROMPT = (
-    "Provide a comprehensive description of all the content in the video, leaving out no details. "
-    "Be sure to include as much of the audio information as possible, "
-    "and ensure that your descriptions of the audio and video are closely aligned."
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prompts:
-    """What is asked when the user gives no prompt. The defaults suit the released checkpoints."""
-
-    global_caption: str = OFFICIAL_PROMPT
-    interval_caption: str = "Describe what happens from {start}s to {end}s."
-    """For a part of a video; {start} and {end} are seconds of the whole video."""
-    video_only: str = "Provide a comprehensive description of all that is seen in the video, leaving out no details."
-    audio_only: str = "Provide a comprehensive description of all that is heard, leaving out no details."
-
-    def choose(self, *, interval_s: tuple[float, float] | None, has_video: bool, has_audio: bool) -> str:
-        """What the model is shown -> the prompt that asks for it."""
-        if interval_s is not None:
-            start, end = (format_seconds(time_s) for time_s in interval_s)
-            return self.interval_caption.replace("{start}", start).replace("{end}", end)
-        if not has_audio:
-            return self.video_only
-        return self.global_caption if has_video else self.audio_only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +86,3 @@ def checkpoint_name(folder: Path, settings: CaptionerSettings) -> str:
     weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     digest = hash_ends(sorted(path for path in weights if path.is_file()))  # loading says what the others are
     return f"{settings.name or folder}@{digest[:8]}"
-
-
-def format_seconds(time_s: float) -> str:
-    """Seconds -> as they are written in prompts and ids: milliseconds at most, no trailing zeros.
-
-    >>> format_seconds(7.0), format_seconds(2.5)
-    ('7', '2.5')
-    """
-    return f"{time_s:.3f}".rstrip("0").rstrip(".")

@@ -100,16 +100,23 @@ def find_price(model: str, *, prices: Mapping[str, Price] = PRICES) -> Price | N
 
 def guess_input_tokens(request: ChatRequest) -> int:
     """Request -> about how many tokens it has; the judge's own tokenizer is not here to count."""
-    return sum(-(-_num_bytes(m.content) // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE for m in request.messages)
+    media = sum(part.tokens for m in request.messages for part in m.parts)
+    return media + sum(-(-_num_bytes(m.content) // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE for m in request.messages)
+
+
+def most_output_tokens(request: ChatRequest) -> int:
+    """Request -> how many tokens all its answers may have together."""
+    return request.max_tokens * int(request.options.get("n", 1))
 
 
 def most_it_can_cost(request: ChatRequest, *, price: Price) -> float:
     """Request -> US dollars that one call of it cannot exceed: no tokenizer in use makes two tokens of one byte."""
     in_bytes = sum(_num_bytes(m.content) + TOKENS_PER_MESSAGE for m in request.messages)
+    in_bytes += sum(part.most_tokens for m in request.messages for part in m.parts)
     # in a field of its own or, where a server takes none, in the prompt with a sentence, which costs less than counting
     # a token for every byte is too much
     in_bytes += _num_bytes(json.dumps(request.schema)) if request.schema else 0
-    return price.of(input_tokens=in_bytes, output_tokens=request.max_tokens)
+    return price.of(input_tokens=in_bytes, output_tokens=most_output_tokens(request))
 
 
 def _num_bytes(text: str) -> int:
@@ -140,7 +147,7 @@ def estimate(
         seen.add(its_key)
         calls += 1
         input_tokens += guess_input_tokens(request)
-        output_tokens += request.max_tokens
+        output_tokens += most_output_tokens(request)
     money = price.of(input_tokens=input_tokens, output_tokens=output_tokens) if price else None
     return Estimate(
         model=model,

@@ -19,10 +19,12 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from avcap.errors import UserError
-from avcap.llm.types import ChatRequest, Reply, described
+from avcap.llm.types import ChatRequest, Choice, Reply, TokenLogprobs, described
 
 LEASE_S = 15.0
 LOCK_WAIT_S = 60.0
@@ -36,6 +38,7 @@ CREATE TABLE IF NOT EXISTS replies (
     key TEXT PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL, finished INTEGER NOT NULL,
     input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, replied_at REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS extras (key TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS dialects (
     server TEXT NOT NULL, model TEXT NOT NULL, dialect TEXT NOT NULL, PRIMARY KEY (server, model)
 ) WITHOUT ROWID;
@@ -71,11 +74,14 @@ class ReplyCache:
         """Key -> the reply kept under it, or None. Counts nothing."""
         with self._reported():
             row = self._database.execute(
-                "SELECT text, finished, input_tokens, output_tokens FROM replies WHERE key = ?", (key,)
+                "SELECT text, finished, input_tokens, output_tokens, data FROM replies LEFT JOIN extras USING (key) "
+                "WHERE key = ?",
+                (key,),
             ).fetchone()
         if row is None:
             return None
-        return Reply(text=row[0], finished=bool(row[1]), input_tokens=row[2], output_tokens=row[3])
+        reply = Reply(text=row[0], finished=bool(row[1]), input_tokens=row[2], output_tokens=row[3])
+        return replace(reply, **_extras(row[4])) if row[4] else reply
 
     def claim(self, key: str) -> Reply | bool:
         """Key -> the reply kept under it; or True: it is now the caller's to ask; or False: someone else is asking.
@@ -93,6 +99,9 @@ class ReplyCache:
         values = (key, model, reply.text, reply.finished, reply.input_tokens, reply.output_tokens, time.time())
         with self._transaction() as database:
             database.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            if extras := {name: value for name in EXTRAS if (value := getattr(reply, name)) not in ((), None)}:
+                data = json.dumps(extras, default=vars)
+                database.execute("INSERT OR IGNORE INTO extras VALUES (?, ?)", (key, data))
             database.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._owner))
 
     def release(self, key: str) -> None:
@@ -174,6 +183,21 @@ class ReplyCache:
                     f"{self.path}: cannot be used as a cache of replies ({error}); expected a file that avcap wrote, "
                     f"on a local disk; move it away or name another --cache"
                 ) from None
+
+
+EXTRAS = ("others", "logprobs", "audio_tokens", "visual_tokens")
+"""What few replies have."""
+
+
+def _extras(text: str) -> dict[str, Any]:
+    """What `put` wrote of a reply's extras -> the fields."""
+    data = json.loads(text)
+    data["others"] = tuple(Choice(**one) for one in data.get("others", ()))
+    data["logprobs"] = tuple(
+        TokenLogprobs(**{**one, "top": tuple((token, logprob) for token, logprob in one["top"])})
+        for one in data.get("logprobs", ())
+    )
+    return data
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -1,4 +1,4 @@
-"""The chat that an LLM judge asks: any OpenAI-compatible server.
+"""The chat that an LLM judge asks, and an engine that captions: any OpenAI-compatible server.
 
     open_chat("openai:gpt-4.1", api_key=...)               the hosted one
     open_chat("openai:NAME@http://localhost:8000/v1")      vLLM, llama.cpp, ...
@@ -45,6 +45,10 @@ from avcap.llm.wire import (
 
 OPENAI_URL = "https://api.openai.com/v1"
 MOST_REPLY_BYTES = 1_000_000
+MOST_STREAM_BYTES = 16_000_000
+"""A stream says each token in some 300 bytes."""
+FETCH_S = 10.0
+KEY_VARIABLE = "OPENAI_API_KEY"
 CONNECT_S = 15.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 LONGEST_WAIT_S = 120.0
@@ -54,7 +58,7 @@ POLL_S = 0.02
 LOOKAHEAD = 4
 """Requests drawn ahead for each call in flight, so that one slow call at the head does not idle the others."""
 FOR_THE_USER = {
-    401: "the server does not accept the key; set OPENAI_API_KEY to one of this server",
+    401: "the server does not accept the key; set {key} to one of this server",
     402: "the account at this server has to be paid; nothing can be asked before",
     403: "the key may not use this model; use another key or another model",
     404: "no such model, or no such address; check the name, and that the URL ends as the server wants (most: /v1)",
@@ -85,21 +89,24 @@ class ChatCounts:
     """At list prices; calls that may have been charged count in full. None: the model's price is not known."""
 
 
-def read_chat_spec(spec: str) -> ChatSpec:
-    """ "openai:MODEL" or "openai:MODEL@URL" -> model and URL; UserError that shows no secret."""
+def read_chat_spec(spec: str, *, role: str = "judge", key_variable: str = KEY_VARIABLE) -> ChatSpec:
+    """ "openai:MODEL" or "openai:MODEL@URL" -> model and URL; UserError that shows no secret.
+
+    `role`: what the model is for, in messages.
+    """
     expected = "expected openai:MODEL or openai:MODEL@URL with an http:// or https:// URL"
     match = re.fullmatch(r"openai:(?P<model>\S+?)(@(?P<url>https?://\S+))?", spec)
     if match is None or (match["url"] is None and "@" in match["model"]):
-        raise UserError(f"judge: got {shown(spec.partition('@')[0])!r} and what follows it, {expected}")
+        raise UserError(f"{role}: got {shown(spec.partition('@')[0])!r} and what follows it, {expected}")
     model, url = match["model"], (match["url"] or OPENAI_URL).rstrip("/")
     try:
         parts = httpx2.URL(url)
     except httpx2.InvalidURL as error:
-        raise UserError(f"judge: the URL of model {model!r} is none ({error}); {expected}") from None
+        raise UserError(f"{role}: the URL of model {model!r} is none ({error}); {expected}") from None
     if parts.userinfo or parts.query or parts.fragment or not parts.host:
         raise UserError(
-            f"judge: the URL of model {model!r} must be scheme, host, port and path alone; a key belongs into "
-            f"OPENAI_API_KEY"
+            f"{role}: the URL of model {model!r} must be scheme, host, port and path alone; a key belongs into "
+            f"{key_variable}"
         )
     return ChatSpec(model=model, url=str(parts))
 
@@ -114,9 +121,16 @@ def open_chat(
     concurrency: int = 8,
     timeout_s: float = 120.0,
     max_retries: int = 6,
+    role: str = "judge",
+    key_variable: str = KEY_VARIABLE,
+    lookahead: int = LOOKAHEAD,
 ) -> "OpenAIChat":
-    """Spec -> chat with that server; nothing is sent yet. `timeout_s` is for one call, whole reply included."""
-    parsed = read_chat_spec(spec)
+    """Spec -> chat with that server; nothing is sent yet. `timeout_s` is for one call, whole reply included.
+
+    `role` and `key_variable`: what the model is for, and where the key came from, in messages. `lookahead`: requests
+    drawn ahead for each call in flight.
+    """
+    parsed = read_chat_spec(spec, role=role, key_variable=key_variable)
     price = find_price(parsed.model, prices=prices)
     if budget is not None and price is None:
         raise UserError(
@@ -124,13 +138,13 @@ def open_chat(
             f"with --prices (for a server of your own: {{input: 0, output: 0}})"
         )
     if parsed.url == OPENAI_URL and not api_key:
-        raise UserError(f"judge: no key for {OPENAI_URL}; set OPENAI_API_KEY, or name another server with @URL")
+        raise UserError(f"{role}: no key for {OPENAI_URL}; set {key_variable}, or name another server with @URL")
     limits = (("concurrency", concurrency, 1), ("timeout", timeout_s, 0.001), ("retries", max_retries, 0))
     for name, value, least in limits:
         if not least <= value < float("inf"):
-            raise UserError(f"judge: got {name} {value}, expected {least} or more")
+            raise UserError(f"{role}: got {name} {value}, expected {least} or more")
     if api_key and not (api_key.isascii() and api_key.isprintable()):
-        raise UserError("judge: the key holds characters that no key has (a line break?); set OPENAI_API_KEY again")
+        raise UserError(f"{role}: the key holds characters that no key has (a line break?); set {key_variable} again")
     return OpenAIChat(
         parsed,
         api_key=api_key,
@@ -140,6 +154,9 @@ def open_chat(
         concurrency=concurrency,
         timeout_s=timeout_s,
         max_retries=max_retries,
+        role=role,
+        key_variable=key_variable,
+        lookahead=lookahead,
     )
 
 
@@ -157,9 +174,13 @@ class OpenAIChat:
         concurrency: int,
         timeout_s: float,
         max_retries: int,
+        role: str,
+        key_variable: str,
+        lookahead: int,
     ) -> None:
         self.model, self.url = spec.model, spec.url
         self.name = f"openai:{spec.model}"
+        self._role, self._key_variable, self._lookahead = role, key_variable, lookahead
         self.counts = ChatCounts(spent_usd=None if price is None else 0.0)
         self.refusals: dict[str, str] = {}
         """Optional part of a request -> what the server said when it refused it; it is asked without that since."""
@@ -244,7 +265,7 @@ class OpenAIChat:
         try:
             for request in requests:
                 pending.append(asyncio.run_coroutine_threadsafe(self._answer(request, stop=stop), self._loop))
-                while pending and (pending[0].done() or len(pending) >= LOOKAHEAD * self._concurrency):
+                while pending and (pending[0].done() or len(pending) >= self._lookahead * self._concurrency):
                     yield _take(pending)
             while pending:
                 yield _take(pending)
@@ -363,7 +384,7 @@ class OpenAIChat:
         self.counts.calls += 1
         try:
             async with asyncio.timeout(self._timeout_s):
-                response = await self._post(json.dumps(sent).encode())
+                response = await self._post(json.dumps(sent).encode(), is_stream=bool(sent.get("stream")))
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             reason = f"cannot connect: {self._clean(error)}"
             return Failure(reason=reason, again=True, billed=False, reached=False)
@@ -374,20 +395,51 @@ class OpenAIChat:
         self._connected = True
         if response.status == 200:
             if not response.whole:
-                reason = f"a reply of more than {MOST_REPLY_BYTES:,} bytes, or a compressed one"
+                reason = f"a reply of more than {_most_bytes(bool(sent.get('stream'))):,} bytes, or a compressed one"
                 return Failure(reason=reason, again=True, billed=True)
             outcome = read_completion(response.body, sent_tokens=fewest_tokens(request) if is_new else 0)
-            return replace(outcome, reason=self._clean(outcome.reason)) if isinstance(outcome, Failure) else outcome
+            if isinstance(outcome, Failure):
+                return replace(outcome, reason=self._clean(outcome.reason))
+            return self._without_key(outcome)
         return self._refused(response, sent=sent, dialect=dialect)
 
-    async def _post(self, payload: bytes) -> "Response":
-        """Sends a request -> the response, cut off at MOST_REPLY_BYTES while it comes in."""
-        async with self._client.stream("POST", f"{self.url}/chat/completions", content=payload) as response:
+    def _without_key(self, reply: Reply) -> Reply:
+        """A reply -> the same without the key, which a server may say in an answer, too: replies go to disk."""
+        if not self._key:
+            return reply
+        others = tuple(replace(one, text=without_secret(one.text, secret=self._key)) for one in reply.others)
+        return replace(reply, text=without_secret(reply.text, secret=self._key), others=others)
+
+    def fetch(self, address: str) -> Any:
+        """A path beside the server's URL ("models"), or from its root ("/props") -> the JSON there, or None.
+
+        For what a server tells of itself: whatever goes wrong means that it does not tell.
+        """
+        assert not self._loop.is_closed(), "this chat is closed"
+        return asyncio.run_coroutine_threadsafe(self._fetch(address), self._loop).result()
+
+    async def _fetch(self, address: str) -> Any:
+        url = f"{self.url.removesuffix('/v1')}{address}" if address.startswith("/") else f"{self.url}/{address}"
+        try:
+            async with asyncio.timeout(min(FETCH_S, self._timeout_s)):
+                response = await self._read("GET", url, most_bytes=MOST_REPLY_BYTES)
+            return json.loads(response.body) if response.status == 200 and response.whole else None
+        except (httpx2.HTTPError, TimeoutError, ValueError, RecursionError):
+            return None
+
+    async def _post(self, payload: bytes, *, is_stream: bool) -> "Response":
+        """Sends a request -> the response."""
+        url = f"{self.url}/chat/completions"
+        return await self._read("POST", url, content=payload, most_bytes=_most_bytes(is_stream))
+
+    async def _read(self, method: str, url: str, *, most_bytes: int, content: bytes | None = None) -> "Response":
+        """One exchange -> the response, cut off at so many bytes while it comes in."""
+        async with self._client.stream(method, url, content=content) as response:
             body = bytearray()
             whole = response.headers.get("Content-Encoding", "identity") == "identity"  # nothing else was asked for
             async for chunk in response.aiter_raw():
-                body += chunk[: MOST_REPLY_BYTES - len(body)]
-                if len(body) == MOST_REPLY_BYTES:
+                body += chunk[: most_bytes - len(body)]
+                if len(body) == most_bytes:
                     whole = False
                     break
             retry_after, location = response.headers.get("Retry-After"), response.headers.get("Location", "")
@@ -407,14 +459,14 @@ class OpenAIChat:
             is_guess = response.status in (400, 422) and said not in self._fruitless
             if is_guess and (found := barest(dialect, sent=sent, message=message)):
                 return Refused(plainer=found, said=said, is_guess=True)
-        todo = FOR_THE_USER.get(response.status)
+        todo = FOR_THE_USER.get(response.status, "").format(key=self._key_variable)
         if 300 <= response.status < 400:
             to = f" to {self._clean(response.location)}" if response.location else ""
             reason, todo = f"status {response.status}, a redirection{to}", "name the address that answers as the URL"
         if response.status == 429 and error_code(response.body) == "insufficient_quota":
             todo = "the account's quota is used up; nothing can be asked before it is raised"
         if todo:
-            self._fatal = UserError(f"judge {self.name} at {self.url}: got {reason}, expected a reply; {todo}")
+            self._fatal = UserError(f"{self._role} {self.name} at {self.url}: got {reason}, expected a reply; {todo}")
             raise self._fatal
         again = response.status in AGAIN or (response.status >= 500 and not is_always_so(message))
         return Failure(reason=reason, again=again, billed=False, wait_s=retry_after_s(response.retry_after))
@@ -430,8 +482,8 @@ class OpenAIChat:
         """The last failure -> NoReply; UserError if no call has ever reached the server."""
         if not failure.reached and not self._connected:
             self._fatal = UserError(
-                f"judge {self.name}: {failure.reason} in {tries} calls to {self.url}, expected a running server there; "
-                f"start it, or correct the URL"
+                f"{self._role} {self.name}: {failure.reason} in {tries} calls to {self.url}, expected a running server "
+                f"there; start it, or correct the URL"
             )
             raise self._fatal
         return self._no_reply(failure.reason + (f" (the last of {tries} calls)" if tries > 1 else ""))
@@ -470,6 +522,10 @@ class Refused:
     plainer: Dialect
     said: str
     is_guess: bool = False
+
+
+def _most_bytes(is_stream: bool) -> int:
+    return MOST_STREAM_BYTES if is_stream else MOST_REPLY_BYTES
 
 
 def _take(pending: "deque[concurrent.futures.Future[Reply | NoReply]]") -> Reply | NoReply:

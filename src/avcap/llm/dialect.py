@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from avcap.llm.types import ChatRequest
+from avcap.llm.types import ChatRequest, Message
 
 ReplyForm = Literal["json_schema", "json_object with schema", "json_object", "text"]
 REPLY_FORMS: tuple[ReplyForm, ...] = get_args(ReplyForm)
@@ -30,6 +30,7 @@ REFUSALS = (400, 422, 500, 501)
 OPTIONAL: dict[str, re.Pattern[str]] = {
     name: re.compile(pattern, re.IGNORECASE)
     for name, pattern in {
+        "n": r"[`'\"]n[`'\"]|\bn ?(?:=|>|must|is|should|has)|(?:completion|several|multiple) choices?|best_of",
         "logprobs": r"log[ _-]?prob",
         "top_logprobs": r"log[ _-]?prob",
         "logit_bias": r"logit[ _]?bias",
@@ -38,6 +39,8 @@ OPTIONAL: dict[str, re.Pattern[str]] = {
         "reasoning_effort": r"reasoning[ _.]?effort|reasoning",
         "mm_processor_kwargs": r"mm_processor_kwargs|processor[ _]kwargs",
         "media_io_kwargs": r"media_io_kwargs",
+        "use_audio_in_video": r"use_audio_in_video",
+        "modalities": r"\bmodalities\b",
         "seed": r"\bseed\b",
         "stop": r"[`'\"]stop[`'\"]|\bstop (?:sequence|word|token|string)|parameter:? stop\b|\bstop (?:is|are) not",
         "min_p": r"\bmin[ _]p\b",
@@ -94,17 +97,27 @@ class Dialect:
 
 def request_body(request: ChatRequest, *, model: str, dialect: Dialect) -> dict[str, Any]:
     """Request -> the JSON object to send."""
-    messages = [{"role": message.role, "content": message.content} for message in request.messages]
+    texts = [message.content for message in request.messages]
+    has_form = request.schema is not None and dialect.reply_form != "text"
+    if has_form and dialect.reply_form != "json_schema":
+        texts[0] += f"\n\n{SCHEMA_SENTENCE}\n{json.dumps(request.schema)}"
+    messages = [
+        {"role": message.role, "content": _content(message, text)}
+        for message, text in zip(request.messages, texts, strict=True)
+    ]
     body: dict[str, Any] = {"model": model, "messages": messages}
     if dialect.limit_field is not None:
         body[dialect.limit_field] = request.max_tokens
     optional = {"temperature": request.temperature, **request.options}
     body |= {name: value for name, value in optional.items() if name not in dialect.left_out}
-    if request.schema is not None and dialect.reply_form != "text":
+    if request.schema is not None and has_form:
         body["response_format"] = _reply_format(request.schema, dialect.reply_form)
-        if dialect.reply_form != "json_schema":
-            messages[0]["content"] += f"\n\n{SCHEMA_SENTENCE}\n{json.dumps(request.schema)}"
     return body
+
+
+def _content(message: Message, text: str) -> str | list[Mapping[str, Any]]:
+    """A message and its text -> the text alone, or behind the message's parts."""
+    return [*(part.body for part in message.parts), {"type": "text", "text": text}] if message.parts else text
 
 
 def _reply_format(schema: Mapping[str, Any], form: ReplyForm) -> dict[str, Any]:

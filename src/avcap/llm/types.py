@@ -3,15 +3,34 @@
 ChatRequest --Chat--> Reply | NoReply
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What stands before a message's text: video, audio, an image, or a text between them.
+
+    Attributes:
+        body: What is sent, as plain values.
+        digest: sha256 of all that `body` says; it stands for the body in keys of the cache.
+        tokens: About how many tokens a model makes of it.
+        most_tokens: No model makes more.
+    """
+
+    body: Mapping[str, Any]
+    digest: str
+    tokens: int = 0
+    most_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
     role: Literal["system", "user", "assistant"]
     content: str
+    parts: tuple[Part, ...] = ()
+    """Sent before the text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +49,31 @@ class ChatRequest:
 
 
 def described(request: ChatRequest) -> dict[str, Any]:
-    """Request -> all that is asked, as plain values, for hashes. Without `options` where there are none."""
-    data = asdict(request)
+    """Request -> all that is asked, as plain values, for hashes. Options and parts only where there are some."""
+    plain = tuple(replace(message, parts=()) for message in request.messages)
+    data = asdict(replace(request, messages=plain))
+    for message, told in zip(request.messages, data["messages"], strict=True):
+        del told["parts"]
+        if message.parts:
+            told["parts"] = [part.digest for part in message.parts]
     return data if request.options else {name: value for name, value in data.items() if name != "options"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One of several answers to one request."""
+
+    text: str
+    finished: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLogprobs:
+    """A token of an answer with its log-probability, and the likeliest tokens in its place with theirs."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +83,19 @@ class Reply:
     """False: cut off at max_tokens."""
     input_tokens: int = 0
     output_tokens: int = 0
+    others: tuple[Choice, ...] = ()
+    """The answers after the first, of a request with the option n above 1."""
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of the first answer, of a request with the option logprobs."""
+    audio_tokens: int | None = None
+    """Tokens of audio that the server says it read; None: it does not say."""
+    visual_tokens: int | None = None
+    """Of video and images."""
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """All answers."""
+        return (Choice(text=self.text, finished=self.finished), *self.others)
 
 
 @dataclass(frozen=True, kw_only=True)

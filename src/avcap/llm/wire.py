@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from avcap.errors import visible
-from avcap.llm.types import ChatRequest, Reply
+from avcap.llm.stream import is_stream, joined_stream
+from avcap.llm.types import ChatRequest, Choice, Reply, TokenLogprobs
 
 MOST_TOKENS = 10_000_000
 """No server counts more tokens than this for one call; larger counts are taken for nonsense."""
@@ -40,6 +41,11 @@ def read_completion(raw: bytes, *, sent_tokens: int = 0) -> Reply | Failure:
 
     `sent_tokens`: the fewest that the prompt can have, where that is to be checked (`fewest_tokens`).
     """
+    if is_stream(raw):
+        whole = joined_stream(raw)
+        if whole is None:
+            return Failure(reason="the stream broke off before its end", again=True, billed=True)
+        raw = whole
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError):
@@ -76,7 +82,49 @@ def read_completion(raw: bytes, *, sent_tokens: int = 0) -> Reply | Failure:
         finished=finish != "length",
         input_tokens=_count(usage.get("prompt_tokens")),
         output_tokens=_count(usage.get("completion_tokens")),
+        others=_others(choices or []),
+        logprobs=_logprobs(choice),
+        audio_tokens=_detail(usage, "audio_tokens"),
+        visual_tokens=_detail(usage, "video_tokens", "image_tokens"),
     )
+
+
+def _others(choices: list[Any]) -> tuple[Choice, ...]:
+    """Choices -> the answers after the first; those that are none are left out, so the caller sees that they lack."""
+    found = []
+    for choice in choices[1:]:
+        message = choice.get("message") if isinstance(choice, dict) else None
+        finish = choice.get("finish_reason") if isinstance(choice, dict) else None
+        if not isinstance(message, dict) or _refusal(message) or finish == "content_filter":
+            continue
+        text = _text_of(message, is_whole=finish != "length")
+        if text is not None:
+            found.append(Choice(text=_without_lone_surrogates(text), finished=finish != "length"))
+    return tuple(found)
+
+
+def _logprobs(choice: dict[str, Any]) -> tuple[TokenLogprobs, ...]:
+    """A choice -> its tokens with their log-probabilities; empty where there are none, or they are not whole."""
+    logprobs = choice.get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    try:
+        return tuple(
+            TokenLogprobs(
+                token=str(one["token"]),
+                logprob=float(one["logprob"]),
+                top=tuple((str(each["token"]), float(each["logprob"])) for each in one.get("top_logprobs") or ()),
+            )
+            for one in content or ()
+        )
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return ()
+
+
+def _detail(usage: dict[str, Any], *names: str) -> int | None:
+    """Usage -> the sum of these counts of its prompt's details; None where it has none of them."""
+    details = usage.get("prompt_tokens_details")
+    told = [details[name] for name in names if details.get(name) is not None] if isinstance(details, dict) else []
+    return sum(map(_count, told)) if told else None
 
 
 def _text_of(message: dict[str, Any], *, is_whole: bool) -> str | None:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from avcap.data.request import Request
 from avcap.errors import UserError
-from avcap.infer.request import Request
 from avcap.records import Decoding, Sample
 
 DEFAULT_NEW_TOKENS = 1024

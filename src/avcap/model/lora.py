@@ -3,16 +3,22 @@
 A name like "q_proj" also fits the sound encoder, whose layers must stay as they are; full paths cannot hit them.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from avcap.errors import UserError
+from avcap.files.write import replacing
 from avcap.model.captioning import CaptioningModel
 
+PEFT_PREFIX = "base_model.model."
+"""What PEFT puts before the name of every module of the model it wraps."""
 BLOCK_OF = {
     "q_proj": "self_attn",
     "k_proj": "self_attn",
@@ -66,6 +72,37 @@ def merge_lora(model: CaptioningModel) -> None:
         update = layer.lora_B[adapter].weight.float() @ layer.lora_A[adapter].weight.float()
         weight.copy_(weight.float() + layer.scaling[adapter] * update)
     remove_lora(model)
+
+
+def write_adapter(folder: Path, tensors: Path, *, config: LoraConfig, base: Path) -> None:
+    """A trained LoRA -> a folder in PEFT's layout: adapter_config.json and adapter_model.safetensors.
+
+    Args:
+        folder: The new folder, whole or not at all.
+        tensors: Safetensors of the LoRA by our names ("language_model.model.layers.0.self_attn.q_proj.lora_A...").
+        config: Its rank, alpha and targets.
+        base: The checkpoint that it belongs to, for the config.
+    """
+    read = load_file(tensors)
+    named = {f"{PEFT_PREFIX}{name.replace('.default.', '.')}": tensor for name, tensor in read.items()}
+    fields = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": str(base),
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": config.dropout,
+        "target_modules": list(config.targets),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "use_dora": False,
+        "use_rslora": False,
+        "inference_mode": True,
+    }
+    with replacing(folder) as aside:
+        aside.mkdir()
+        save_file(named, aside / "adapter_model.safetensors")
+        (aside / "adapter_config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
 def remove_lora(model: CaptioningModel) -> None:

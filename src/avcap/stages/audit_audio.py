@@ -11,16 +11,16 @@ picture. `judge/audio_ablation.py` says what follows from the texts.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avcap.errors import MediaError, UserError
+from avcap.captioners import open_answerer
+from avcap.data.request import Request
+from avcap.errors import MediaError, RunError, UserError
 from avcap.files.claim import claim
 from avcap.files.lock import lock_folder
 from avcap.files.write import write_json
-from avcap.infer.answer import Answerer
-from avcap.infer.captioner import Captioner
-from avcap.infer.request import Request
 from avcap.judge.audio_ablation import (
     CONDITIONS,
     AudioAblation,
@@ -33,12 +33,15 @@ from avcap.judge.audio_ablation import (
 from avcap.media.clip import Clip
 from avcap.records import Decoding, Sample, read_jsonl, write_jsonl
 
+if TYPE_CHECKING:
+    from avcap.captioners import AnyCaptioner
+
 ANSWER_TOKENS = 32
 RUN, TEXTS, METRICS = "run.json", "texts.jsonl", "metrics.json"
 
 
 def audit_audio(
-    captioner: Captioner,
+    captioner: "AnyCaptioner",
     clips: Sequence[AuditClip],
     *,
     out_dir: Path,
@@ -61,7 +64,7 @@ def _is_of_version_0_1(folder: Path) -> bool:
 
 
 def _audit(
-    captioner: Captioner, clips: Sequence[AuditClip], *, out_dir: Path, progress: Callable[[int], None]
+    captioner: "AnyCaptioner", clips: Sequence[AuditClip], *, out_dir: Path, progress: Callable[[int], None]
 ) -> AudioAblation:
     auditor = _Auditor(captioner)
     texts: list[AuditText] = []
@@ -74,6 +77,8 @@ def _audit(
                 # the sound of each clip is lent to the next one, and that of the last to the first, which waits for it
                 texts += auditor.write(asked, clip, lent_S=usable[-1][1].waveform_S)
             usable = [*usable[:1], (asked, clip)]
+        except RunError:
+            raise
         except UserError as error:
             errors.append(AuditError(video=asked.video, error=str(error)))
         progress(index + 1)
@@ -99,11 +104,10 @@ def _with_video_and_audio(clip: Clip | MediaError) -> Clip:
 class _Auditor:
     """Asks a model about clips in all conditions."""
 
-    def __init__(self, captioner: Captioner):
-        self.settings = captioner.settings
-        self.answerer = Answerer(captioner)
-        self.needs_lead_in = captioner.model.config.frame_difference
-        self.request = Request(decoding=Decoding(max_new_tokens=self.settings.max_new_tokens))
+    def __init__(self, captioner: "AnyCaptioner"):
+        self.answerer = open_answerer(captioner)
+        self.prompts, self.max_new_tokens = self.answerer.prompts, self.answerer.max_new_tokens
+        self.request = Request(decoding=Decoding(max_new_tokens=self.max_new_tokens))
 
     def decode(self, clips: Sequence[AuditClip]) -> Iterator[Clip | MediaError]:
         samples = [Sample(sample_id=clip.video, video=clip.video, prompt="") for clip in clips]
@@ -131,8 +135,8 @@ class _Auditor:
         looked = self.answerer.look(
             clip, sample=Sample(sample_id=asked.video, video=asked.video, prompt=""), request=self.request
         )
-        prompt = self.settings.prompts.choose(interval_s=None, has_video=looked.seen.frames > 0, has_audio=True)
-        (caption,) = self.answerer.reply(looked, [prompt], max_new_tokens=self.settings.max_new_tokens)
+        prompt = self.prompts.choose(interval_s=None, has_video=looked.seen.frames > 0, has_audio=True)
+        (caption,) = self.answerer.reply(looked, [prompt], max_new_tokens=self.max_new_tokens)
         yield AuditText(
             video=asked.video,
             condition=condition,
@@ -156,10 +160,10 @@ class _Auditor:
     def _about_intervals(self, asked: AuditClip, clip: Clip, *, condition: Condition) -> Iterator[AuditText]:
         for sample in asked.truth.intervals if asked.truth else ():
             assert sample.interval_s is not None, sample
-            part = cut(clip, interval_s=sample.interval_s, lead_in=self.needs_lead_in)
+            part = cut(clip, interval_s=sample.interval_s, lead_in=self.answerer.needs_lead_in)
             looked = self.answerer.look(part, sample=sample, request=self.request)
-            prompt = self.settings.prompts.choose(interval_s=sample.interval_s, has_video=True, has_audio=True)
-            (caption,) = self.answerer.reply(looked, [prompt], max_new_tokens=self.settings.max_new_tokens)
+            prompt = self.prompts.choose(interval_s=sample.interval_s, has_video=True, has_audio=True)
+            (caption,) = self.answerer.reply(looked, [prompt], max_new_tokens=self.max_new_tokens)
             yield AuditText(
                 video=asked.video,
                 condition=condition,

@@ -7,17 +7,23 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from avcap.data.request import Request
+from avcap.engines.captioner import EngineCaptioner
 from avcap.errors import UserError
 from avcap.files.journal import Journal
 from avcap.infer.captioner import Captioner
-from avcap.infer.request import Request
 from avcap.judge.base import Case, EventJudge
 from avcap.model.features import MediaFeatures
 from avcap.records import Caption, CaptionError, Sample, Unscored, Verdict, journal
 
 
 def collect_captions(
-    captioner: Captioner, samples: Sequence[Sample], request: Request, *, path: Path, num_answers: int = 1
+    captioner: Captioner | EngineCaptioner,
+    samples: Sequence[Sample],
+    request: Request,
+    *,
+    path: Path,
+    num_answers: int = 1,
 ) -> list[Caption]:
     """Samples -> num_answers captions of each, in order, also in the file; what a stopped run wrote is kept.
 

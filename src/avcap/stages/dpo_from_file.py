@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from avcap.data.feature_cache import FeatureCache
+from avcap.data.request import Request
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
-from avcap.infer.request import Request
 from avcap.model.checkpoints import silence_progress_bars
 from avcap.records import Decoding, Lineage, PreferencePair, Sample
 from avcap.stages.collect import encoded

@@ -7,20 +7,21 @@ OUT/metrics.json   accuracy by kind with intervals over videos, chance, letter b
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from avcap.data.qa_files import QuestionSet, VideoQuestion
-from avcap.data.tokenizer import unknown_words
-from avcap.errors import MediaError, UserError
+from avcap.captioners import Answerer, LookedAt, open_answerer
+from avcap.data.qa_files import QuestionSet, VideoQuestion, letters_prompt
+from avcap.data.request import Request
+from avcap.errors import MediaError, RunError, UserError
 from avcap.files.claim import claim
 from avcap.files.journal import Journal, LineFormat
 from avcap.files.lock import lock_folder
 from avcap.files.write import write_json
-from avcap.infer.answer import Answerer, LookedAt, letters_prompt
-from avcap.infer.captioner import Captioner
-from avcap.infer.request import Request
 from avcap.judge.answers import (
     Answer,
     AnswerError,
@@ -35,6 +36,9 @@ from avcap.judge.answers import (
 from avcap.judge.letters import read_letter
 from avcap.media.clip import Clip
 from avcap.records import Decoding, Sample, from_json, line_format, to_json
+
+if TYPE_CHECKING:
+    from avcap.captioners import AnyCaptioner
 
 METHODS: tuple[Method, ...] = ("generate", "logprobs")
 
@@ -55,7 +59,7 @@ Ask = Callable[[LookedAt, list[VideoQuestion]], Iterator[Answer]]
 
 
 def evaluate_qa(
-    captioner: Captioner,
+    captioner: "AnyCaptioner",
     questions: QuestionSet,
     *,
     config: QaConfig,
@@ -63,14 +67,14 @@ def evaluate_qa(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> QaMetrics:
     """A model and questions -> figures, and the files above. `progress(done, total)`: questions, after each video."""
-    answerer = Answerer(captioner)
+    answerer = open_answerer(captioner)
     scoring: Scoring = "letters" if answerer.knows_letters else "texts"
     if config.rotate and scoring == "texts":
         raise UserError(
-            f"got --rotate for {captioner.checkpoint}, which is shown no options (its vocabulary has no letters), so "
+            f"got --rotate for {answerer.checkpoint}, which is shown no options (its vocabulary has no letters), so "
             "their order cannot matter; leave it out"
         )
-    run = {"model": captioner.checkpoint, "format": questions.format, **asdict(config)}
+    run = {"model": answerer.checkpoint, "format": questions.format, **asdict(config)}
     with contextlib.ExitStack() as stack:
         stack.enter_context(lock_folder(out_dir))
         claim(out_dir, "run.json", run)
@@ -123,12 +127,33 @@ def _ask_all(
         use_video=config.use_video,
     )
     samples = [Sample(sample_id=video, video=video, prompt="", interval_s=part) for video, part in groups]
-    clips = answerer.clips(samples, request)
-    for sample, clip, asked in zip(samples, clips, groups.values(), strict=True):
-        yield (
-            len(asked),
-            ask_about_clip(answerer, clip, asked, sample=sample, request=request, config=config, scoring=scoring),
-        )
+    clips = zip(samples, answerer.clips(samples, request), groups.values(), strict=True)
+
+    def ask(sample: Sample, clip: Clip | MediaError, asked: list[VideoQuestion]) -> tuple[int, list[Row]]:
+        rows = ask_about_clip(answerer, clip, asked, sample=sample, request=request, config=config, scoring=scoring)
+        return len(asked), rows
+
+    if answerer.at_once == 1:
+        yield from (ask(*one) for one in clips)
+    else:
+        yield from _several_at_once(ask, clips, at_once=answerer.at_once)
+
+
+def _several_at_once(
+    ask: Callable[..., tuple[int, list[Row]]],
+    clips: Iterable[tuple[Sample, Clip | MediaError, list[VideoQuestion]]],
+    *,
+    at_once: int,
+) -> Iterator[tuple[int, list[Row]]]:
+    """Clips with their questions -> the same rows, in order, while so many clips are asked about: an engine waits."""
+    under_way: deque[Future[tuple[int, list[Row]]]] = deque()
+    with ThreadPoolExecutor(at_once, thread_name_prefix="questions") as threads:
+        for one in clips:
+            under_way.append(threads.submit(ask, *one))
+            while under_way and (under_way[0].done() or len(under_way) > at_once):
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
 
 
 def ask_about_clip(
@@ -146,10 +171,29 @@ def ask_about_clip(
         if isinstance(clip, MediaError):
             raise clip
         looked = answerer.look(clip, sample=sample, request=request)
+    except RunError:
+        raise
     except UserError as error:
-        return [
-            AnswerError(question_id=question.question_id, video=question.video, error=str(error)) for question in asked
-        ]
+        return _errors(asked, error)
+    # an engine may fail at one question, and the others are answered still; a model here takes all in one go
+    groups = [asked] if answerer.at_once == 1 else [[question] for question in asked]
+    rows: list[Row] = []
+    for group in groups:
+        try:
+            rows += _ask_about(answerer, looked, group, config=config, scoring=scoring)
+        except UserError as error:
+            rows += _errors(group, error)
+    return rows
+
+
+def _errors(asked: list[VideoQuestion], error: UserError) -> list[Row]:
+    return [AnswerError(question_id=one.question_id, video=one.video, error=str(error)) for one in asked]
+
+
+def _ask_about(
+    answerer: Answerer, looked: LookedAt, asked: list[VideoQuestion], *, config: QaConfig, scoring: Scoring
+) -> list[Row]:
+    """A clip that the model was shown and the questions about it -> their answers, by each method."""
     ask: dict[tuple[Method, Scoring], Ask] = {
         ("generate", "letters"): lambda looked, qs: _write_letters(answerer, looked, qs, config=config),
         ("generate", "texts"): lambda looked, qs: _write_texts(answerer, looked, qs, config=config),
@@ -188,10 +232,15 @@ def _score_letters(
             question,
             method="logprobs",
             rotation=rotation,
-            choice=scores.index(max(scores)),
+            choice=_likeliest(scores),
             scores=scores,
             prompt=letters_prompt(shown),
         )
+
+
+def _likeliest(scores: list[float]) -> int | None:
+    """Scores of options -> the index of the best; None where the model answers with no letter."""
+    return scores.index(max(scores)) if scores else None
 
 
 def _write_texts(
@@ -209,7 +258,7 @@ def _write_texts(
             is_right=is_right(reply.text, question),
             choice=choice,
             shown_choice=choice,
-            unknown_words=len(unknown_words(answerer.tokenizer, question.text)),
+            unknown_words=answerer.count_unknown_words(question.text),
         )
 
 
@@ -262,7 +311,7 @@ def _choice_answer(
         rotation=rotation,
         is_right=meant is not None and meant == question.answer_index,
         scores=tuple(round(score, 4) for score in in_order or ()),
-        unknown_words=len(unknown_words(answerer.tokenizer, prompt)),
+        unknown_words=answerer.count_unknown_words(prompt),
     )
 
 

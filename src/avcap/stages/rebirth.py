@@ -20,10 +20,10 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from avcap.data.feature_cache import FeatureCache
+from avcap.data.request import Request
 from avcap.errors import UserError
 from avcap.files.write import write_json
 from avcap.infer.captioner import Captioner
-from avcap.infer.request import Request
 from avcap.judge.base import EventJudge
 from avcap.judge.clauses import ReadClauses
 from avcap.judge.quality import QualityConfig, keep_good

@@ -7,6 +7,7 @@
     OUT/round-1/captions.jsonl verdicts.jsonl pairs.jsonl selection.txt
                 answers.jsonl  where questions are learned by preference, too
                 train/         reference log-probs, metrics.jsonl, state
+                adapter/       its LoRA, unmerged, as PEFT stores it
                 checkpoint/    the merged model
                 average/       its mean with the model before it, if that is what is measured
                 held-out/      greedy captions of other videos, judged; answers to other questions
@@ -28,16 +29,17 @@ from typing import Literal
 
 from avcap.data.feature_cache import FeatureCache
 from avcap.data.qa_files import VideoQuestion
+from avcap.data.request import Request
 from avcap.errors import UserError
 from avcap.files.write import write_json, write_text
 from avcap.infer.captioner import Captioner
-from avcap.infer.request import Request
 from avcap.judge.base import EventJudge
 from avcap.judge.clauses import ReadClauses, read_clauses
 from avcap.judge.pairs import PairConfig, report_text, select_pairs
 from avcap.model.average import average_checkpoints
 from avcap.model.captioning import CaptioningModel
 from avcap.model.checkpoints import load, silence_progress_bars
+from avcap.model.lora import write_adapter
 from avcap.records import (
     Caption,
     Decoding,
@@ -50,11 +52,13 @@ from avcap.records import (
 from avcap.stages.collect import collect_captions, collect_verdicts, encoded
 from avcap.stages.dpo import ADAPTER, DpoConfig, ReplayItem, dpo, with_guidance
 from avcap.stages.run_folder import code_commit, data_hash, records, save_checkpoint
+from avcap.stages.sampler import Sampler, check_same_weights
 from avcap.stages.selection import Selection, StopConfig, answer_questions, ask_as_it_can, decide, describe
 from avcap.train.compute import choose_device, choose_dtype
 
 CAPTIONS, VERDICTS, ANSWERS = "captions.jsonl", "verdicts.jsonl", "answers.jsonl"
 PAIRS, SELECTION, TRAIN, CHECKPOINT, AVERAGE = "pairs.jsonl", "selection.txt", "train", "checkpoint", "average"
+PEFT_FOLDER = "adapter"
 DONE, DECISION, SET_ASIDE = "done.json", "decision.json", "set-aside"
 
 
@@ -146,8 +150,11 @@ def run_rounds(
     judge: EventJudge,
     out_dir: Path,
     say: Callable[[str], None] = lambda line: None,
+    sampler: Sampler | None = None,
 ) -> Path:
     """The SFT checkpoint and videos -> the best round's checkpoint.
+
+    `sampler`: an engine that samples the captions of each round; it has to serve the model that the round begins with.
 
     Samples without reference captions are learned from pairs alone, which is said. UserError where a round cannot go
     on (no pairs, judge down); what is there stays, and the same call goes on from it.
@@ -179,6 +186,7 @@ def run_rounds(
             judge=judge,
             features=features,
             say=say,
+            sampler=sampler,
         )
         one.run()
         models.append(folder / CHECKPOINT)
@@ -229,6 +237,7 @@ class _Round:
     judge: EventJudge
     features: FeatureCache
     say: Callable[[str], None]
+    sampler: Sampler | None = None
 
     @property
     def measured(self) -> Path:
@@ -247,13 +256,7 @@ class _Round:
             feature_cache=self.features,
         )
         prompts = draw_prompts(self.round_data.samples, config=self.config, round_number=self.round_number)
-        captions = collect_captions(
-            captioner,
-            prompts,
-            self._request(captioner),
-            path=self.folder / CAPTIONS,
-            num_answers=self.config.sampling.captions_per_prompt,
-        )
+        captions = self._sample(captioner, prompts)
         verdicts = collect_verdicts(
             captions, prompts, judge=self.judge, path=self.folder / VERDICTS, max_unscored=self.config.max_unscored
         )
@@ -263,11 +266,34 @@ class _Round:
         self.say(f"round {self.round_number}: {len(captions)} captions of {len(prompts)} prompts, {len(pairs)} pairs")
         if not (self.folder / CHECKPOINT).exists():
             self._learn(captioner, pairs)
+        self._keep_adapter(captioner)
         if self.config.average and not (self.folder / AVERAGE).exists():
             average_checkpoints([self.before, self.folder / CHECKPOINT], out=self.folder / AVERAGE)
         write_json(
             self.folder / DONE, {"round": self.round_number, "num_captions": len(captions), "num_pairs": len(pairs)}
         )
+
+    def _sample(self, captioner: Captioner, prompts: Sequence[Sample]) -> list[Caption]:
+        """Prompts -> captions of each, by this model, or by an engine that serves it."""
+        path, request = self.folder / CAPTIONS, self._request(captioner)
+        round_number = self.config.sampling.captions_per_prompt
+        if self.sampler is None or (self.folder / PAIRS).exists():
+            return collect_captions(captioner, prompts, request, path=path, num_answers=round_number)
+        with self.sampler(captioner.settings) as engine:
+            probes = check_same_weights(engine, captioner, prompts, folder=str(self.before))
+            self.say(f"round {self.round_number}: {engine.checkpoint} serves {self.before} ({len(probes)} probes)")
+            return collect_captions(engine, prompts, request, path=path, num_answers=round_number)
+
+    def _keep_adapter(self, captioner: Captioner) -> None:
+        """The round's LoRA, unmerged, in PEFT's layout, for an engine that serves the model with it."""
+        trained = self.folder / TRAIN / ADAPTER
+        if not trained.exists() or (self.folder / PEFT_FOLDER).exists():
+            return
+        base = self.start if not self.config.reset_lora else self.before
+        if self.config.dpo.train_aligners:
+            self.say(f"round {self.round_number}: no adapter is kept, as the aligners learn, too; serve {CHECKPOINT}")
+            return
+        write_adapter(self.folder / PEFT_FOLDER, trained, config=self.config.dpo.lora, base=base)
 
     def _request(self, captioner: Captioner) -> Request:
         sampling = self.config.sampling

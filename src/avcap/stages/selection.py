@@ -17,11 +17,11 @@ import torch
 from avcap import v0_1
 from avcap.data.feature_cache import FeatureCache
 from avcap.data.prompt import encode_chat
-from avcap.data.qa_files import VideoQuestion, letters_of
+from avcap.data.qa_files import VideoQuestion, letters_of, letters_prompt
+from avcap.data.request import Request
 from avcap.errors import UserError
-from avcap.infer.answer import Answerer, letters_prompt
+from avcap.infer.answer import Answerer
 from avcap.infer.captioner import Captioner
-from avcap.infer.request import Request
 from avcap.judge.answers import is_right
 from avcap.judge.base import Case, EventJudge
 from avcap.judge.ingest import Intake

@@ -6,11 +6,36 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avcap.errors import UserError
-from avcap.infer.settings import CaptionerSettings, format_seconds
 from avcap.records import Caption, Decoding, Sample
 
 Video = str | Path | Sample
 Interval = tuple[float, float]
+
+OFFICIAL_PROMPT = (
+    "Provide a comprehensive description of all the content in the video, leaving out no details. "
+    "Be sure to include as much of the audio information as possible, "
+    "and ensure that your descriptions of the audio and video are closely aligned."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """What is asked when the user gives no prompt. The defaults suit the released checkpoints."""
+
+    global_caption: str = OFFICIAL_PROMPT
+    interval_caption: str = "Describe what happens from {start}s to {end}s."
+    """For a part of a video; {start} and {end} are seconds of the whole video."""
+    video_only: str = "Provide a comprehensive description of all that is seen in the video, leaving out no details."
+    audio_only: str = "Provide a comprehensive description of all that is heard, leaving out no details."
+
+    def choose(self, *, interval_s: tuple[float, float] | None, has_video: bool, has_audio: bool) -> str:
+        """What the model is shown -> the prompt that asks for it."""
+        if interval_s is not None:
+            start, end = (format_seconds(time_s) for time_s in interval_s)
+            return self.interval_caption.replace("{start}", start).replace("{end}", end)
+        if not has_audio:
+            return self.video_only
+        return self.global_caption if has_video else self.audio_only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +92,28 @@ class Request:
             parts.append("track=sound")
         return "#" + "&".join(parts) if parts else ""
 
-    def check_same(self, caption: Caption, *, checkpoint: str, settings: CaptionerSettings) -> None:
+    def check_same(self, caption: Caption, *, checkpoint: str, prompts: Prompts) -> None:
         """Raises UserError unless this request to this checkpoint would have made the caption in the same way."""
-        prompt = self.prompt or settings.prompts.choose(
-            interval_s=caption.interval_s, has_video=caption.seen.frames > 0, has_audio=caption.seen.audio_tokens > 0
-        )
-        expected = {"model": checkpoint, "prompt": prompt, "decoding": self.decoding}
         found = {"model": caption.checkpoint, "prompt": caption.prompt, "decoding": caption.decoding}
-        for name, value in expected.items():
+        asked = self._prompts_of(caption, prompts=prompts)
+        prompt = caption.prompt if caption.prompt in asked else asked[0]
+        for name, value in {"model": checkpoint, "prompt": prompt, "decoding": self.decoding}.items():
             if found[name] != value:
                 raise UserError(
                     f"got captions of {name} {found[name]!r} in it, and {value!r} now; expected one file for one way "
                     "of captioning; choose another --out"
                 )
+
+    def _prompts_of(self, caption: Caption, *, prompts: Prompts) -> tuple[str, ...]:
+        """A caption -> what this request would have asked for it; two, where the audio was dropped: before or after."""
+        if self.prompt:
+            return (self.prompt,)
+        seen = caption.seen
+        audio = (True, False) if seen.audio == "dropped" else (bool(seen.audio_tokens or seen.audio_seconds),)
+        return tuple(
+            prompts.choose(interval_s=caption.interval_s, has_video=seen.frames > 0, has_audio=has_audio)
+            for has_audio in audio
+        )
 
 
 def check_interval(interval_s: Interval) -> None:
@@ -89,3 +123,12 @@ def check_interval(interval_s: Interval) -> None:
         raise UserError(
             f"got the interval {start_s:g} to {end_s:g} s, expected a start of 0 or more and an end after it"
         )
+
+
+def format_seconds(time_s: float) -> str:
+    """Seconds -> as they are written in prompts and ids: milliseconds at most, no trailing zeros.
+
+    >>> format_seconds(7.0), format_seconds(2.5)
+    ('7', '2.5')
+    """
+    return f"{time_s:.3f}".rstrip("0").rstrip(".")

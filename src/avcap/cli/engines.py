@@ -1,0 +1,104 @@
+"""The options of a model behind an engine, and what opens it. Only here is its key read from the environment."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from avcap.captioners import Source, open_engine_captioner
+from avcap.engines.spec import EngineSpec
+from avcap.errors import UserError
+from avcap.llm.budget import PRICES, Budget, read_prices
+from avcap.llm.cache import ReplyCache
+
+if TYPE_CHECKING:
+    from avcap.engines.captioner import EngineCaptioner
+
+TIMEOUT_S = 600.0
+CONCURRENCY = 8
+PANEL = "A model behind an engine (--model openai:NAME@URL)"
+EngineCache = Annotated[
+    Path | None, typer.Option("--cache", metavar="FILE", help="Keep its replies here.", rich_help_panel=PANEL)
+]
+EngineBudget = Annotated[
+    float | None, typer.Option("--budget", metavar="USD", help="Stop before this.", rich_help_panel=PANEL)
+]
+EnginePrices = Annotated[
+    Path | None,
+    typer.Option("--prices", metavar="FILE.yaml", help="Prices of models not built in.", rich_help_panel=PANEL),
+]
+EngineConcurrency = Annotated[int, typer.Option("--concurrency", help="Requests at a time.", rich_help_panel=PANEL)]
+EngineTimeout = Annotated[
+    float, typer.Option("--timeout", metavar="S", help="Seconds that one request may take.", rich_help_panel=PANEL)
+]
+AllowDroppedAudio = Annotated[
+    bool,
+    typer.Option("--allow-dropped-audio", help="Go on where audio does not reach it.", rich_help_panel=PANEL),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFlags:
+    """What the command line says about an engine beside its name."""
+
+    cache: Path | None = None
+    budget: Budget | None = None
+    prices: Path | None = None
+    concurrency: int = CONCURRENCY
+    timeout_s: float = TIMEOUT_S
+    allow_dropped_audio: bool = False
+
+
+@contextmanager
+def opened_engine(source: Source, flags: EngineFlags, *, deadline_s: float) -> "Iterator[EngineCaptioner]":
+    """A source that is an engine -> its captioner; connections and cache are closed behind it."""
+    from avcap.engines.engine import EngineOptions
+
+    assert source.engine is not None
+    with ExitStack() as stack:
+        cache = None
+        if flags.cache is not None:
+            flags.cache.parent.mkdir(parents=True, exist_ok=True)
+            cache = ReplyCache(flags.cache)
+            stack.callback(cache.close)
+        options = EngineOptions(
+            key=key_of(source.engine),
+            cache=cache,
+            concurrency=flags.concurrency,
+            timeout_s=flags.timeout_s,
+            budget=flags.budget,
+            prices=PRICES if flags.prices is None else read_prices(flags.prices),
+            findings=findings_folder(),
+            allow_dropped_audio=flags.allow_dropped_audio,
+        )
+        yield stack.enter_context(open_engine_captioner(source.engine, options, deadline_s=deadline_s))
+
+
+def budget_of(limit_usd: float | None) -> Budget | None:
+    """--budget -> the budget; None: it is not limited."""
+    return None if limit_usd is None else Budget(limit_usd)
+
+
+def key_of(spec: EngineSpec) -> str | None:
+    """An engine -> its key from the environment, if there is one."""
+    return next((key for name in spec.key_variables if (key := os.environ.get(name))), None)
+
+
+def findings_folder() -> Path:
+    """Where what was found out about engines is kept: a folder of the user's cache."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "avcap" / "engines"
+
+
+def refuse_weight_options(**options: object) -> None:
+    """Raises UserError for options that say how weights are loaded: an engine's are loaded already."""
+    for name, value in options.items():
+        if value:
+            raise UserError(
+                f"got --{name.replace('_', '-')} {value} and a model behind an engine, which loads its own weights; "
+                "leave it out"
+            )
