@@ -47,6 +47,7 @@ DOORS = {
     "lmms_eval": {"lmms/manifest.py", "lmms/model.py"},
     "typer": {"cli/"},
     "httpx2": {"llm/chat.py"},
+    "huggingface_hub": {"model/hub_client.py"},
     "matplotlib": {"web/plot.py"},
 }
 

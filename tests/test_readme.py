@@ -23,6 +23,7 @@ NOT_RUN = {
     "pip install -c constraints.txt -e .": "calls pip",
     "pip install -e '.[world]'": "calls pip",
     "avcap caption talk.mp4 --model checkpoints/video-SALMONN-2": "needs the released weights, many gigabytes",
+    "avcap caption talk.mp4 --model tsinghua-ee/video-SALMONN-2_plus_7B_full": "likewise: tests/test_cli_hub.py",
 }
 
 

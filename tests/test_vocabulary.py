@@ -60,6 +60,7 @@ EXEMPT = (
     ("*", "gate_proj*", "of transformers"),
     ("src/avcap/llm/*", "*proxy*", "what a URL is reached through"),
     ("tests/llm/*", "*proxy*", "the same"),
+    ("tests/conftest.py", "no_proxy", "the same"),
     ("tests/engines/test_proof.py", "speech", "a room of the world"),
     ("*", "*reference_white*", "of tone mapping: the level of diffuse white"),
     ("*", "REFERENCE_WHITE*", "the same"),

@@ -1,4 +1,4 @@
-"""Opens whatever --model names as one Captioner: a shipped model, a checkpoint folder, or a model behind an engine.
+"""Opens whatever --model names as one Captioner: a tiny model, a folder, a model on the hub or behind an engine.
 
     found = find_source("openai:NAME@URL")      what it is, before anything heavy is loaded
 
@@ -99,19 +99,19 @@ class Source:
 
     @property
     def weights(self) -> Path:
-        """The checkpoint folder of a model that runs here."""
+        """The checkpoint folder of a model that runs here, with its weights: of one on the hub they are fetched now."""
         assert self.folder is not None, "an engine has no folder"
-        return self.folder
+        return find_checkpoint(self.folder)
 
 
 def find_source(model: str | Path) -> Source:
-    """--model -> what it names. UserError if that is nothing."""
+    """--model -> what it names; of a model on the hub without its weights, yet. UserError if that is nothing."""
     if is_engine(model):
         from avcap.engines.captioner import ENGINE_PROMPTS, MAX_NEW_TOKENS
 
         spec = read_engine_spec(str(model))
         return Source(name=spec.name, prompts=ENGINE_PROMPTS, max_new_tokens=MAX_NEW_TOKENS, engine=spec)
-    folder = find_checkpoint(model)
+    folder = find_checkpoint(model, weights=False)
     settings = read_settings(folder)
     return Source(
         name=checkpoint_name(folder, settings),

@@ -10,6 +10,7 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from avcap.errors import UserError
+from avcap.infer.find_checkpoint import find_chat_model
 from avcap.infer.local_chat import LocalLLM
 
 TEMPLATE = (
@@ -77,6 +78,19 @@ def test_temperature_0_is_greedy_whatever_the_folder_expects(folder: Path, llm: 
     assert answer == llm.answer(TURNS, max_tokens=12, temperature=0.0, seed=1)
     assert answer.output_tokens <= 12 and answer.finished == (answer.output_tokens < 12)
     assert llm.name == "tiny-chat"
+
+
+def test_a_judge_by_its_name_on_the_hub_has_its_commit_in_its_name(hub, folder: Path, llm: LocalLLM):
+    commit = hub.publish("org/chat", folder)
+    by_name = LocalLLM(find_chat_model("org/chat"))
+    assert by_name.name == f"org/chat@{commit}"
+    assert by_name.answer(TURNS, max_tokens=4, temperature=0.0, seed=0) == llm.answer(
+        TURNS, max_tokens=4, temperature=0.0, seed=0
+    )
+    version = by_name.version
+    (by_name.folder / "config.json").touch()  # a copy on another machine has other times
+    assert LocalLLM(find_chat_model(f"hf:org/chat@{commit}")).version == version != llm.version
+    assert find_chat_model(str(folder)) == folder
 
 
 def test_a_seed_gives_the_same_sample_and_leaves_other_randomness_alone(llm: LocalLLM):

@@ -122,6 +122,7 @@ OWN_TEXT = {
     "media/worker.py": "what the parent process says",
     "engines/findings.py": "what avcap wrote: what an engine was found to take",
     "engines/proof.py": "probe clips of the package",
+    "model/hub_client.py": "bytes of files to be hashed, and which commit the cache has",
     "v0_1.py": "what avcap 0.1 wrote: the claim and the state of a run",
     "world/soundfont.py": "a file of the package",
     "world/speech.py": "files of a package",

@@ -34,7 +34,7 @@ from avcap.errors import visible_line
 from avcap.files.names import short_names
 from avcap.files.walk import RealPaths
 from avcap.infer.caption_file import CaptionFile
-from avcap.infer.find_checkpoint import tiny_models
+from avcap.infer.find_checkpoint import find_checkpoint, tiny_models
 from avcap.infer.inputs import MediaFiles, find_media
 from avcap.infer.official_options import name_with_official, official_decoding, refuse_plus_interval
 from avcap.infer.settings import is_plus
@@ -76,7 +76,10 @@ def caption(
         typer.Argument(metavar="FILE|DIR|GLOB|LIST.txt...", help="Videos or sound files. Folders are searched."),
     ],
     model: Annotated[
-        str, typer.Option(help="A shipped model (see: avcap models), a checkpoint folder, or openai:NAME@URL.")
+        str,
+        typer.Option(
+            help="A tiny model (see: avcap models), a checkpoint folder, org/name on the hub, or openai:NAME@URL."
+        ),
     ] = "tiny",
     start: Annotated[float | None, typer.Option(metavar="S", help="Second to begin at.")] = None,
     end: Annotated[float | None, typer.Option(metavar="S", help="Second to end at.")] = None,
@@ -109,7 +112,7 @@ def caption(
     allow_dropped_audio: AllowDroppedAudio = False,
 ) -> int:
     """Caption videos: what is seen and heard, as text, or with --out as JSONL records."""
-    source = find_source(model)
+    source = find_source(model)  # no weights yet: what --out says comes before gigabytes
     folder = source.folder
     decoding = Decoding(
         max_new_tokens=source.max_new_tokens if max_new_tokens is None else max_new_tokens,
@@ -215,6 +218,7 @@ def start_captioner(
     official: bool = False,
 ) -> "Captioner":
     """Checkpoint folder -> a captioner, as fast as imports allow."""
+    folder = find_checkpoint(folder)
     gc.disable()  # the imports make millions of objects that stay: searching them for garbage takes half a second
     import torch
 

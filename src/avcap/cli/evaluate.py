@@ -223,7 +223,7 @@ def _describe_cost(intake: Intake, chat: OpenAIChat | LocalChat | None) -> str:
 
 def _caption(truth: Truth, *, model: str, out: Path, modality: Modality, batch_size: int, flags: EngineFlags) -> str:
     """Captions the samples of the truth that have no caption in `out` yet -> the name of the checkpoint."""
-    source = find_source(model)
+    source = find_source(model)  # no weights yet: what is captioned already needs none
     request = Request(
         decoding=Decoding(max_new_tokens=source.max_new_tokens),
         use_audio=modality != "visual",

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from avcap.errors import UserError
+from avcap.infer.find_checkpoint import find_chat_model
 from avcap.judge.base import EventJudge
 from avcap.judge.calibrate import Calibration
 from avcap.judge.ingest import Intake, Problem, Truth
@@ -90,7 +91,7 @@ def open_language_model(options: JudgeOptions) -> Iterator[OpenAIChat | LocalCha
         if kind == "local":
             from avcap.infer.local_chat import LocalLLM  # torch comes in here
 
-            yield LocalChat(LocalLLM(place), cache=cache)
+            yield LocalChat(LocalLLM(find_chat_model(place)), cache=cache)
         else:
             yield stack.enter_context(_open_server(options, cache))
 

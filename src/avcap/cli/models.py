@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,7 @@ from avcap.cli.engines import (
 from avcap.engines.spec import USE_VIDEO, is_engine, read_engine_spec
 from avcap.errors import UserError
 from avcap.files.write import folder_aside
-from avcap.infer.find_checkpoint import find_checkpoint
+from avcap.infer.find_checkpoint import find_layouts, without_weights
 from avcap.infer.inputs import find_media
 from avcap.llm.budget import PRICES, PRICES_DATE, read_prices
 
@@ -52,7 +53,10 @@ def convert(
 ) -> None:
     """Write a checkpoint as one clean folder: bit for bit, tensor by tensor, adapters merged."""
     from avcap.model.convert import plan_conversion
+    from avcap.model.layouts import RUNNABLE, Layout
 
+    source = find_layouts(source, layouts=RUNNABLE if base is None else (Layout.ADAPTER,))
+    base, q_tokens = (one and find_layouts(one, layouts=RUNNABLE) for one in (base, q_tokens))
     with folder_aside(folder) as workspace:
         plan = plan_conversion(source, workspace=workspace, base=base, q_tokens=q_tokens, lora_alpha=lora_alpha)
         _write(plan, folder, shard_size=shard_size)
@@ -94,8 +98,12 @@ def doctor(
         return _doctor_engine(model)
     from avcap.model.doctor import examine
 
-    report = examine(Path(model), base=base)
-    return _print_report(model, report.lines, report.problems)
+    with without_weights(model, must_run=False) as folder, ExitStack() as stack:
+        beside = base and stack.enter_context(without_weights(base))
+        report = examine(folder, base=beside)
+        names = {str(folder): str(model), str(beside): str(base)}
+    lines = [(what, _as_named(finding, names)) for what, finding in report.lines]
+    return _print_report(model, lines, [_as_named(problem, names) for problem in report.problems])
 
 
 def _doctor_engine(model: str) -> int:
@@ -119,6 +127,13 @@ def _print_report(name: str, lines: Sequence[tuple[str, str]], problems: Sequenc
     return EXIT_SOME_FAILED if problems else 0
 
 
+def _as_named(text: str, names: dict[str, str]) -> str:
+    """Text about folders -> the same with each called as the user did."""
+    for folder, name in names.items():
+        text = text.replace(folder, name)
+    return text
+
+
 @app.command("init-audio", no_args_is_help=True)
 def init_audio(
     backbone: Annotated[Path, typer.Argument(metavar="QWEN2.5-VL", help="Folder of a plain Qwen2.5-VL.")],
@@ -129,7 +144,10 @@ def init_audio(
 ) -> None:
     """Give a plain Qwen2.5-VL a sound branch: a Whisper, and an aligner that is still to be trained."""
     from avcap.model.init_audio import plan_init_audio
+    from avcap.model.layouts import Layout
 
+    backbone = find_layouts(backbone, layouts=(Layout.QWEN,))
+    whisper = find_layouts(whisper, layouts=(Layout.WHISPER,))
     plan, tokenizer = plan_init_audio(backbone, whisper, seed=seed)
     _write(plan, folder, shard_size=shard_size)
     tokenizer.save_pretrained(folder)
@@ -159,22 +177,22 @@ def plan(
         return _plan_engine(model, inputs or [], seconds=seconds, size=size, prices=prices)
     if inputs:
         raise UserError("got files for a model that runs here, expected the length of one video as --video 60s")
-    folder = find_checkpoint(model)
-    import torch
+    with without_weights(model) as folder:
+        import torch
 
-    from avcap.infer.plan import plan as make_plan
-    from avcap.model.placement import DevicePlacement, describe_bytes, describe_count
+        from avcap.infer.plan import plan as make_plan
+        from avcap.model.placement import DevicePlacement, describe_bytes, describe_count
 
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    form = dtype or (Dtype.float32 if where == "cpu" else Dtype.bfloat16)
-    found = make_plan(
-        folder,
-        seconds=seconds,
-        frame_size=size,
-        dtype=getattr(torch, form),
-        train=train,
-        placement=DevicePlacement(device=where, quantize=quantize),
-    )
+        where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        form = dtype or (Dtype.float32 if where == "cpu" else Dtype.bfloat16)
+        found = make_plan(
+            folder,
+            seconds=seconds,
+            frame_size=size,
+            dtype=getattr(torch, form),
+            train=train,
+            placement=DevicePlacement(device=where, quantize=quantize),
+        )
     media = f"{found.visual_tokens:,} of {found.frames} frames, {found.audio_tokens:,} of sound"
     rows = {
         "tokens": f"{found.prompt_tokens:,}: {media}, {found.text_tokens} of text; up to {found.new_tokens:,} written",

@@ -10,7 +10,8 @@ from rich.table import Table
 from avcap.cli.app import app, say
 from avcap.cli.caption import interval_asked
 from avcap.cli.outputs import check_text
-from avcap.infer.find_checkpoint import find_checkpoint
+from avcap.files.hub_names import folder_title
+from avcap.infer.find_checkpoint import without_weights
 from avcap.web.plot import DRAWN_BY
 
 if TYPE_CHECKING:
@@ -32,12 +33,12 @@ def audit(
     """Show side by side what --official and the default feed a released model."""
     if out is not None:
         check_text(out, sign=DRAWN_BY, expected="a plot of avcap")
-    folder = find_checkpoint(model)
-    from avcap.infer.official_audit import audit_official  # here: it loads torch
+    with without_weights(model) as folder:
+        from avcap.infer.official_audit import audit_official  # here: it loads torch
 
-    official, default = audit_official(
-        video, folder, interval_s=interval_asked(start, end), prompt=prompt, deadline_s=deadline
-    )
+        official, default = audit_official(
+            video, folder, interval_s=interval_asked(start, end), prompt=prompt, deadline_s=deadline
+        )
     console = Console(width=110, highlight=False)
     console.print(_overview(official, default))
     if official.num_audio or default.num_audio:
@@ -49,7 +50,7 @@ def audit(
     if out is not None:
         from avcap.web.plot import plot_official
 
-        plot_official(out, official, default, title=f"{Path(video).name} for {folder.name}")
+        plot_official(out, official, default, title=f"{Path(video).name} for {folder_title(folder)}")
         say(f"{out}: written")
 
 

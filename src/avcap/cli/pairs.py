@@ -157,7 +157,7 @@ def learn(
 ) -> None:
     """One round of preference optimisation on pairs from a file: LoRA, guided DPO, merged."""
     values = overrides(recipe, config=config, assignments=assignments or [], seed=seed)
-    parent = find_checkpoint(model)
+    parent = find_checkpoint(model, weights=False)
     found = [
         pair if videos is None else replace(pair, video=str(videos / pair.video))
         for pair in (read_jsonl(pairs, PreferencePair) if flavour is None else _imported(pairs, flavour))
@@ -171,6 +171,7 @@ def learn(
         raise UserError(f"got the recipe {recipe}, expected one for pairs from a file, such as tiny_dpo")
     with lock_folder(out):
         claim_run(out, recipe, resolved, models=[parent])
+        parent = find_checkpoint(parent)
         tell(run_dpo_from_file(parent, found, config=resolved, out_dir=out, allow_others=off_policy, say=say))
 
 

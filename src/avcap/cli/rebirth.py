@@ -56,7 +56,8 @@ def rebirth(
 ) -> None:
     """Fine-tune the model from before the rounds on captions of the final one, and on questions."""
     values = overrides(recipe, config=config, assignments=assignments or [], seed=seed)
-    student, final, out_dir = find_checkpoint(model), find_checkpoint(teacher), out or Path("out") / recipe
+    student, final = (find_checkpoint(name, weights=False) for name in (model, teacher))
+    out_dir = out or Path("out") / recipe
     make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
 
     from avcap.stages.rebirth import RebirthConfig
@@ -87,6 +88,7 @@ def rebirth(
     with ExitStack() as stack:
         stack.enter_context(lock_folder(out_dir))
         claim_run(out_dir, recipe, resolved, models=[student, final])
+        student, final = find_checkpoint(student), find_checkpoint(final)
         opened = None
         if measured is not None:
             options = JudgeOptions(spec=judge, cache=out_dir / "replies.sqlite", timeout_s=timeout)

@@ -89,7 +89,7 @@ def run(
 ) -> None:
     """Sample, judge, pair, learn, merge, measure, again. Run again it goes on, and ends with the same weights."""
     values = overrides(recipe, config=config, assignments=assignments or [], seed=seed)
-    parent, out_dir = find_checkpoint(model), out or Path("out") / recipe
+    parent, out_dir = find_checkpoint(model, weights=False), out or Path("out") / recipe
     make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
 
     from avcap.stages.rounds import RoundData, RoundsConfig, run_rounds, set_aside
@@ -113,6 +113,7 @@ def run(
         if from_round is not None and (place := set_aside(out_dir, first=from_round)):
             say(f"rounds from {from_round} on are in {place}")
         claim_run(out_dir, recipe, resolved, models=[parent])
+        parent = find_checkpoint(parent)
         opened = stack.enter_context(open_judge(options, truth=known))
         if calibration is not None:
             noise = read_calibration(calibration, judge=opened.judge).noise_margin

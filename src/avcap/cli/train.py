@@ -29,7 +29,7 @@ def train(
 ) -> None:
     """Train a model by a recipe. Stopped and run again it goes on, and ends with the same weights."""
     values = overrides(recipe, config=config, assignments=assignments or [], seed=seed)
-    parent = None if model is None else find_checkpoint(model)
+    parent = None if model is None else find_checkpoint(model, weights=not dry_run)
     out_dir = out or Path("out") / recipe
     make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
 

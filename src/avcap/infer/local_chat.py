@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from avcap.errors import UserError
+from avcap.files.hub_names import folder_title, snapshot_name
 
 TEMPLATE_MARKS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
 """Marks of turns that some templates write as ordinary text."""
@@ -34,7 +35,7 @@ class LocalLLM:
 
     def __init__(self, folder: str | Path, *, device: str = "cpu") -> None:
         self.folder = Path(folder)
-        self.name = self.folder.resolve().name
+        self.name = folder_title(self.folder)
         self.version = _version(self.folder)
         self._model, self._tokenizer = _load(self.folder, device=device)
         self._marks = _marks(self._tokenizer)
@@ -105,7 +106,12 @@ def _load(folder: Path, *, device: str) -> tuple[PreTrainedModel, PreTrainedToke
 
 
 def _version(folder: Path) -> str:
-    """Folder -> hash of its files' names, sizes and times; reading gigabytes of weights would take a minute."""
+    """Folder -> hash of its files' names, sizes and times; reading gigabytes of weights would take a minute.
+
+    Of a model on the hub, the hash of its name and commit: on every machine the same.
+    """
+    if (on_hub := snapshot_name(folder)) is not None:
+        return hashlib.sha256(str(on_hub).encode()).hexdigest()
     files = sorted(path for path in folder.glob("*") if path.suffix in {".json", ".safetensors", ".jinja", ".model"})
     listed = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
     return hashlib.sha256("\n".join(listed).encode()).hexdigest()

@@ -11,6 +11,7 @@ from pathlib import Path
 from avcap.data.request import OFFICIAL_PROMPT, Prompts
 from avcap.errors import UserError
 from avcap.files.hashes import hash_ends
+from avcap.files.hub_names import snapshot_name
 from avcap.files.write import write_text
 from avcap.records import from_data
 from avcap.texts.json_text import read_json
@@ -82,7 +83,12 @@ def write_settings(folder: Path, settings: CaptionerSettings) -> None:
 
 
 def checkpoint_name(folder: Path, settings: CaptionerSettings) -> str:
-    """Checkpoint folder -> "name@fingerprint", so that captions of two trainings under one name are told apart."""
+    """Checkpoint folder -> "name@fingerprint", so that captions of two trainings under one name are told apart.
+
+    Of a model on the hub it is "org/name@commit", which --model takes as it stands.
+    """
+    if (on_hub := snapshot_name(folder)) is not None:
+        return str(on_hub)
     weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
     digest = hash_ends(sorted(path for path in weights if path.is_file()))  # loading says what the others are
     return f"{settings.name or folder}@{digest[:8]}"

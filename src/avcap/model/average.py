@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from avcap import v0_1
 from avcap.errors import UserError
+from avcap.files.hub_names import folder_title
 from avcap.files.write import replacing
 from avcap.texts.json_text import read_json
 
@@ -76,9 +77,10 @@ def _tell_lineage(folder: Path, parents: Sequence[Path], shares: Sequence[float]
     """Says in lineage.json that these weights are a mean, and of what."""
     path = folder / LINEAGE_FILE
     lineage = read_json(path, expected="a lineage") if path.exists() else {}
+    titles = [folder_title(parent) for parent in parents]
     names = [
-        parent.resolve().name if parent.resolve().name != "checkpoint" else parent.resolve().parent.name
-        for parent in parents
+        parent.resolve().parent.name if title == "checkpoint" else title
+        for title, parent in zip(titles, parents, strict=True)
     ]
     lineage["stage"] = "average"
     lineage["parent"] = ", ".join(f"{name} x {share:g}" for name, share in zip(names, shares, strict=True))

@@ -17,6 +17,7 @@ from typing import Any
 
 from avcap.errors import UserError
 from avcap.files.claim import claim
+from avcap.files.hub_names import folder_title
 from avcap.files.lock import lock_folder
 from avcap.files.write import write_text
 from avcap.model.checkpoints import Source, check_fit, open_source, released_names
@@ -126,14 +127,14 @@ def _whole(source: Source, q_tokens: dict[str, Value]) -> Conversion:
         values=values | q_tokens,
         config=source.config,
         companions=source.checkpoint.path,
-        headline=f"a {source.checkpoint.layout}, {source.checkpoint.path.resolve().name}",
+        headline=f"a {source.checkpoint.layout}, {folder_title(source.checkpoint.path)}",
         inputs=_files(source.tensors.values()),
     )
 
 
 def _merged(checkpoint: Checkpoint, source: Source, values: dict[str, Value], *, has_q_tokens: bool) -> Conversion:
     kind = "PEFT adapter" if checkpoint.layout is Layout.ADAPTER else "training checkpoint"
-    base_name = source.checkpoint.path.resolve().name
+    base_name = folder_title(source.checkpoint.path)
     warnings = []
     lacks = [
         name
@@ -150,7 +151,7 @@ def _merged(checkpoint: Checkpoint, source: Source, values: dict[str, Value], *,
         values=values,
         config=source.config,
         companions=source.checkpoint.path,
-        headline=f"the {kind} {checkpoint.path.resolve().name}, merged in float32 into {base_name}",
+        headline=f"the {kind} {folder_title(checkpoint.path)}, merged in float32 into {base_name}",
         warnings=tuple(warnings),
         inputs=(*inputs, *([checkpoint.path] if checkpoint.path.is_file() else [])),
     )

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from avcap.errors import UserError
+from avcap.files.hub_names import folder_title
 from avcap.model.checkpoints import Source, skeleton
 from avcap.model.convert import Conversion
 from avcap.model.layouts import CONFIG, Checkpoint, Layout, check_tokenizer_files, identify
@@ -50,7 +51,7 @@ def plan_init_audio(
     source = Source(checkpoint=vision, model_class=Salmonn2PlusForCaptioning, config=config, tensors=tensors)
     values = _values(source, seed=seed)
     inputs = tuple(sorted({tensor.file for tensor in tensors.values()}))
-    names = f"{vision.path.resolve().name} and {audio.path.resolve().name}"
+    names = f"{folder_title(vision.path)} and {folder_title(audio.path)}"
     conversion = Conversion(
         values=values,
         config=config,

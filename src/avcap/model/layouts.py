@@ -3,6 +3,7 @@
 Nothing is downloaded, nothing executed: a config that names code is refused, and pickles are not opened here.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from avcap.errors import UserError
 from avcap.files.walk import refuse_odd_files
 from avcap.model.plus_keys import AUDIO_PREFIX, NEW_AUDIO_PREFIX, NEW_PREFIXES
-from avcap.model.weight_files import PICKLE_SUFFIXES, SHARD_INDEX, TensorInfo, read_json, read_tensors
+from avcap.model.weight_files import PICKLE_SUFFIXES, SHARD_INDEX, TensorInfo, read_json, read_tensors, read_weight_map
 
 CONFIG, ADAPTER_CONFIG, ADAPTER_FILE = "config.json", "adapter_config.json", "adapter_model.safetensors"
 OWN_PREFIX, V1_TYPE, PLUS_TYPE, WHISPER_TYPE = "avcap_", "video_salmonn_2", "qwen2_5_vl", "whisper"
@@ -88,11 +89,31 @@ def identify(path: str | Path) -> Checkpoint:
         return Checkpoint(path=folder, layout=Layout.ADAPTER, fields=fields, tensors=tensors)
     if not (folder / CONFIG).exists():
         raise UserError(_without_config(folder))
+    fields = _read_config(folder)
+    tensors = read_tensors(folder)
+    return Checkpoint(path=folder, layout=_layout(fields, tensors), fields=fields, tensors=tensors)
+
+
+def layout_of_small_files(folder: Path) -> Layout:
+    """What a folder is whose weights need not be there yet, from its configs and the index of its shards.
+
+    Raises:
+        UserError: as `identify` would, for a type that is not known, for code, and where there is no config.
+    """
+    if not (folder / CONFIG).exists() and (folder / ADAPTER_CONFIG).exists():
+        return Layout.ADAPTER
+    if not (folder / CONFIG).exists():
+        raise UserError(_without_config(folder))
+    fields = _read_config(folder)
+    return _layout(fields, read_weight_map(folder / SHARD_INDEX) if (folder / SHARD_INDEX).exists() else ())
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Folder -> its config.json, which names a known type and no code."""
     fields = read_json(folder / CONFIG)
     _check_model_type(folder, fields)
     refuse_code(folder)
-    tensors = read_tensors(folder)
-    return Checkpoint(path=folder, layout=_layout(fields, tensors), fields=fields, tensors=tensors)
+    return fields
 
 
 def _without_config(folder: Path) -> str:
@@ -121,7 +142,7 @@ def _check_model_type(folder: Path, fields: dict[str, Any]) -> None:
     )
 
 
-def _layout(fields: dict[str, Any], tensors: dict[str, TensorInfo]) -> Layout:
+def _layout(fields: dict[str, Any], tensors: Iterable[str]) -> Layout:
     model_type = fields["model_type"]
     if model_type == V1_TYPE:
         return Layout.V1

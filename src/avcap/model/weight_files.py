@@ -137,14 +137,20 @@ def read_tensors(folder: Path, *, single: str = SINGLE_FILE) -> dict[str, Tensor
     raise UserError(f"{folder}: neither {single} nor {SHARD_INDEX} is there; download the weights too")
 
 
-def _read_shards(folder: Path) -> dict[str, TensorInfo]:
-    index = folder / SHARD_INDEX
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Index of shards -> the file beside it that each tensor is in."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise UserError(f"{index}: no weight_map of tensor names to files; {DOWNLOAD_AGAIN}")
-    files = sorted(set(weight_map.values()))
-    if outside := [file for file in files if not file or Path(file).name != file]:
+    if outside := sorted({file for file in weight_map.values() if not file or Path(file).name != file}):
         raise UserError(f"{index}: names {outside[0]!r}; expected names of files beside it")
+    return weight_map
+
+
+def _read_shards(folder: Path) -> dict[str, TensorInfo]:
+    index = folder / SHARD_INDEX
+    weight_map = read_weight_map(index)
+    files = sorted(set(weight_map.values()))
     if missing := [file for file in files if not os.path.exists(folder / file)]:
         more = f" and {len(missing) - 1} more of its {len(files)} shards" if len(missing) > 1 else ""
         raise UserError(f"{folder / missing[0]}: is missing{more}, but {SHARD_INDEX} names it; download the rest")

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from transformers import PreTrainedTokenizerBase
 
 from avcap.files.hashes import hash_file
+from avcap.files.hub_names import folder_title, snapshot_name
 from avcap.files.write import replacing, write_json
 from avcap.infer.settings import read_settings
 from avcap.model.captioning import CaptioningModel
@@ -71,8 +72,9 @@ def save_checkpoint(
 
 
 def checkpoint_title(checkpoint: Path) -> str:
-    """Checkpoint folder -> the name in its avcap.json, or the folder's own: a path says nothing on another machine."""
-    return read_settings(checkpoint).name or checkpoint.resolve().name
+    """Checkpoint folder -> its name on the hub, in avcap.json, or its own: a path says nothing on another machine."""
+    title = folder_title(checkpoint)
+    return title if snapshot_name(checkpoint) else read_settings(checkpoint).name or title
 
 
 def data_hash(path: Path) -> str:
