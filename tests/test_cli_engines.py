@@ -120,10 +120,10 @@ def test_a_server_that_is_not_there_is_one_line(videos, run):
     assert code == 2 and err.count("\n") == 1 and "engine openai:omni: cannot connect" in err
 
 
-@pytest.mark.parametrize("option", [("--device", "cuda"), ("--quantize", "8bit"), ("--official")])
+@pytest.mark.parametrize("option", [("--device", "cuda"), ("--quantize", "8bit"), ("--official",)])
 def test_options_of_weights_are_refused(option, engine, videos, run):
     code, _, err = run("caption", videos / "a.mp4", "--model", engine.model, *option)
-    assert code == 2 and f"got {option[0]} {option[1]} and a model behind an engine" in err
+    assert code == 2 and f"got {' '.join(option)} and a model behind an engine" in err
 
 
 def test_doctor_tells_what_an_engine_takes(engine, run):

@@ -29,7 +29,7 @@ def begin(*words: object) -> subprocess.Popen:
 
 def test_two_processes_on_one_file_give_every_caption_once(random_checkpoint, videos, tmp_path):
     for index in range(10):
-        (tmp_path / f"{index}.mp4").symlink_to(videos / "b.mp4")
+        (tmp_path / f"{index}.mp4").hardlink_to(videos / "b.mp4")
     out = tmp_path / "out.jsonl"
     words = ("caption", tmp_path / "*.mp4", "--model", random_checkpoint, "--out", out, "--batch-size", 1)
     both = [begin(*words), begin(*words)]
@@ -49,7 +49,7 @@ def test_a_second_process_is_refused_while_the_first_writes_and_not_after_its_de
     random_checkpoint, videos, tmp_path
 ):
     for index in range(30):
-        (tmp_path / f"{index:02}.mp4").symlink_to(videos / "b.mp4")
+        (tmp_path / f"{index:02}.mp4").hardlink_to(videos / "b.mp4")
     out = tmp_path / "out.jsonl"
     words = ("caption", tmp_path / "*.mp4", "--model", random_checkpoint, "--out", out, "--batch-size", 1)
     first = begin(*words)

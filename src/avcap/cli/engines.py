@@ -98,7 +98,5 @@ def refuse_weight_options(**options: object) -> None:
     """Raises UserError for options that say how weights are loaded: an engine's are loaded already."""
     for name, value in options.items():
         if value:
-            raise UserError(
-                f"got --{name.replace('_', '-')} {value} and a model behind an engine, which loads its own weights; "
-                "leave it out"
-            )
+            given = f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+            raise UserError(f"got {given} and a model behind an engine, which loads its own weights; leave it out")

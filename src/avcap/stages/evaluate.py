@@ -136,7 +136,9 @@ def read_evaluation(folder: str | Path) -> tuple[Setting, list[Scored]]:
     folder = Path(folder)
     path = folder / EVALUATION
     try:
-        setting = from_data(read_json(path, expected="an evaluation")["setting"], Setting)
+        setting = from_data(
+            read_json(path, expected="that of a finished evaluation, as avcap evaluate leaves it")["setting"], Setting
+        )
         modality: Modality = next(name for name in get_args(Modality) if name == setting.modality)
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise UserError(
