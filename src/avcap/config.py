@@ -28,15 +28,13 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """["optim.lr=5e-4"] -> {"optim.lr": 0.0005}; values are read as YAML."""
+    """["optim.lr=5e-4"] -> {"optim.lr": 0.0005}; values are read as YAML, and of a name the last one counts."""
     result: dict[str, Any] = {}
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UserError(f"--set {text}: expected NAME=VALUE, for example --set optim.lr=5e-4")
         name = name.strip()
-        if name in result:
-            raise UserError(f"--set {text}: got {name!r} twice, expected each field once")
         result[name] = parse_yaml(value, where=f"--set {text}") if value.strip() else ""
     return result
 

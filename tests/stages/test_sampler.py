@@ -22,6 +22,7 @@ from avcap.judge.oracle import OracleJudge
 from avcap.judge.pairs import PairConfig
 from avcap.media.clip import read_clip
 from avcap.media.encode import decode_wav, encode_wav
+from avcap.model.average import read_weights
 from avcap.model.convert import plan_conversion, write_conversion
 from avcap.model.lora import LoraConfig
 from avcap.records import Caption, Decoding, Sample, read_jsonl
@@ -156,5 +157,5 @@ def test_a_round_sampled_by_an_engine_keeps_its_adapter(tiny, samples, truth, tm
     )
     assert merged.keys() == kept.keys()
     assert all(merged[name].allclose(kept[name], atol=1e-6) for name in merged)
-    before = load_file(next(parent.glob("*.safetensors")))
+    before = read_weights(next(parent.glob("*.safetensors")))
     assert any(not before[name].equal(kept[name]) for name in kept)
