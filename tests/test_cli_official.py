@@ -67,15 +67,8 @@ def test_what_was_never_official_is_refused(video, random_checkpoint, run):
 def test_v1_as_official_captions_a_part(video, rows):
     row = rows(video, "--model", V1, "--official", "--start", 1, "--end", 3)
     # frames 5 and 10 of 15, 13 * 14 tokens each; the sound of 2 s and 28 s of silence
-    seen = {
-        "frames": 2,
-        "audio_seconds": 2.0,
-        "visual_tokens": 364,
-        "audio_tokens": 60,
-        "audio": None,
-        "bad_packets": 0,
-    }
-    seen["notes"] = []
+    seen = {"frames": 2, "audio_seconds": 2.0, "visual_tokens": 364, "audio_tokens": 60, "bad_packets": 0}
+    seen |= {"audio": None, "notes": []}
     assert row["seen"] == seen
     assert (row["interval_s"], row["checkpoint"].endswith("+official")) == ([1.0, 3.0], True)
     assert row["prompt"] == "Describe what happens from 1s to 3s."
