@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from support.scripted_server import Body, ScriptedServer
 
-from avcap.judge.error_counts import count_errors
+from avcap.judge.metrics.error_counts import count_errors
 from avcap.world.describe import reference_caption
 from avcap.world.oracle import PlantedError, corrupt, judge_caption
 from avcap.world.scene import Scene, make_scene

@@ -28,7 +28,7 @@ from avcap.infer.inputs import find_media
 from avcap.media.clip import Clip
 from avcap.media.reader import read_request
 from avcap.model import Salmonn2ForCaptioning
-from avcap.model.tiny import tiny_config
+from avcap.model.salmonn2.tiny import tiny_config
 from avcap.records import Caption, Decoding
 from avcap.world.make import make_world
 

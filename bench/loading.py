@@ -53,7 +53,7 @@ LAYER_BYTES = 2 * (3 * 1536 * 8960 + 2 * 1536 * 1536 + 2 * 1536 * 256)
 CHILD = """
 import json, sys, time, torch, transformers
 from pathlib import Path
-from avcap.model.checkpoints import load
+from avcap.model.checkpoint.load import load
 kind, folder, dtype = sys.argv[1], sys.argv[2], getattr(torch, sys.argv[3])
 def rss(field):
     return next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith(field))

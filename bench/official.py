@@ -32,10 +32,10 @@ from avcap.data.plus_inputs import resize_frames  # noqa: E402
 from avcap.data.prompt import ChatStyle, encode_chat, released_targets  # noqa: E402
 from avcap.infer.generate import generate  # noqa: E402
 from avcap.media.frame_times import frame_instants, official_plus_seconds_per_grid  # noqa: E402
-from avcap.model import mrope  # noqa: E402
 from avcap.model.features import MediaFeatures  # noqa: E402
 from avcap.model.interleave import AUDIO_ID  # noqa: E402
-from avcap.model.patches import to_patches  # noqa: E402
+from avcap.model.salmonn2_plus import mrope  # noqa: E402
+from avcap.model.salmonn2_plus.patches import to_patches  # noqa: E402
 
 BETA = 0.1
 PENALTY = 1.05

@@ -17,7 +17,7 @@ from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.infer.plan import _features, cache_bytes, encoding_bytes, plan, reading_bytes
 from avcap.infer.settings import read_settings
 from avcap.media.frame_times import frame_instants
-from avcap.model.checkpoints import load
+from avcap.model.checkpoint.load import load
 from avcap.model.features import MediaFeatures
 from avcap.model.transformers_renames import cache_of
 

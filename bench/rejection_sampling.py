@@ -19,13 +19,13 @@ from avcap.data.request import Request
 from avcap.infer.captioner import Captioner
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.judge.oracle import OracleJudge
-from avcap.model.checkpoints import silence_progress_bars
+from avcap.model.checkpoint.load import silence_progress_bars
 from avcap.recipes import tiny_rounds
 from avcap.records import Caption, Decoding, PreferencePair, Sample, Verdict
-from avcap.stages.collect import collect_captions, collect_verdicts
 from avcap.stages.dpo_from_file import DpoFromFileConfig, run_dpo_from_file
+from avcap.stages.parts.collect import collect_captions, collect_verdicts
+from avcap.stages.parts.selection import Selection, describe
 from avcap.stages.rounds import draw_prompts
-from avcap.stages.selection import Selection, describe
 
 
 def best_of(captions: list[Caption], verdicts: list[Verdict], samples: list[Sample]) -> list[PreferencePair]:

@@ -20,9 +20,9 @@ from avcap.cli.round_data import questions_of, read_one, samples_of
 from avcap.data.feature_cache import FeatureCache
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.judge.oracle import OracleJudge
-from avcap.model.checkpoints import silence_progress_bars
+from avcap.model.checkpoint.load import silence_progress_bars
 from avcap.records import from_json
-from avcap.stages.selection import HELD_OUT, ROUND_METRICS, RoundMetrics, Selection, read_round_metrics
+from avcap.stages.parts.selection import HELD_OUT, ROUND_METRICS, RoundMetrics, Selection, read_round_metrics
 
 MODALITIES = ("visual", "audio", "both")
 
@@ -146,7 +146,7 @@ def main() -> None:
 
 def write_right(selection: Selection, folder: Path) -> None:
     """Which answers are right, by video, for paired comparison."""
-    from avcap.judge.answers import is_right
+    from avcap.judge.metrics.answers import is_right
 
     texts = {}
     for line in (folder / HELD_OUT / "answers.jsonl").read_text().splitlines():

@@ -19,7 +19,7 @@ from transformers import Qwen2Config
 
 from avcap.infer.generate import Generated, Prompt, generate
 from avcap.model import Salmonn2ForCaptioning
-from avcap.model.tiny import tiny_config
+from avcap.model.salmonn2.tiny import tiny_config
 
 VOCAB_SIZE = 32_000
 SHARPNESS = 25.0  # of the logits: random weights find all tokens alike, and then rounding decides

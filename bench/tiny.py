@@ -23,9 +23,10 @@ from avcap.curriculum.examples import TokenWeights, WorldExample, make_batches
 from avcap.curriculum.loss import answer_logits, kind_accuracy
 from avcap.data.encode import encode_clip
 from avcap.infer.captioner import Captioner
-from avcap.judge.error_counts import count_errors
-from avcap.judge.words import count_words
-from avcap.media.clip import Clip, load_clip
+from avcap.judge.metrics.error_counts import count_errors
+from avcap.judge.metrics.words import count_words
+from avcap.media.clip import Clip
+from avcap.media.load import load_clip
 from avcap.model.features import MediaFeatures
 from avcap.records import Sample, WorldTruth, read_jsonl
 from avcap.train.examples import ExampleEncoder

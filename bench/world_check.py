@@ -20,7 +20,7 @@ from avcap import UserError
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.infer.inputs import find_media
 from avcap.infer.world_check import WorldCheck
-from avcap.media.clip import load_clip
+from avcap.media.load import load_clip
 from avcap.world.clip_file import write_media
 from avcap.world.domains import get_domain
 from avcap.world.make import make_world

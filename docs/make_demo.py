@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from avcap.infer.caption_file import read_rows
-from avcap.media.clip import Clip, load_clip
+from avcap.media.clip import Clip
+from avcap.media.load import load_clip
 from avcap.records import Caption
 
 WIDTH_PX, MARGIN_PX, GAP_PX = 1200, 30, 6

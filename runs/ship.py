@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from avcap.infer.find_checkpoint import MODELS_FOLDER
-from avcap.model.checkpoints import load, silence_progress_bars
+from avcap.model.checkpoint.load import load, silence_progress_bars
 
 KEPT = ("avcap.json", "lineage.json", "world_check.safetensors")
 

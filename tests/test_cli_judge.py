@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from avcap.judge.base import Case
-from avcap.judge.calibrate import Calibration
+from avcap.judge.calibration.calibrate import Calibration
+from avcap.judge.types import Case
 from avcap.llm.types import ChatRequest, Message, Reply
 from avcap.records import EventVerdict, Sample, Verdict, from_json, write_jsonl
 from avcap.world.make import clip_truth

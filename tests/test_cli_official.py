@@ -8,8 +8,8 @@ from support import ASSETS
 
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
-from avcap.infer.official_audit import audit_official
-from avcap.model.checkpoints import load
+from avcap.infer.official.audit import audit_official
+from avcap.model.checkpoint.load import load
 from avcap.model.interleave import VISUAL_ID
 
 V1, PLUS = ASSETS / "v1_av_31s", ASSETS / "plus_av_10s"

@@ -1,10 +1,11 @@
-"""Imports point downwards, and each outside dependency has its doors: read from the source, without running it."""
+"""Imports point downwards, without circles, and each outside dependency has its doors: read from the source alone."""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,13 @@ ROWS = (
     ("web", "lmms"),
     ("recipes",),
     ("stages",),
+    ("evaluation", "preference"),
     ("captioners",),
     ("curriculum",),
     ("train", "infer", "judge", "engines"),
     ("data", "world"),
-    ("media", "model", "llm"),
+    ("model",),
+    ("media", "llm"),
     ("config", "records"),
     ("v0_1",),
     ("files", "processes"),
@@ -43,11 +46,11 @@ DOORS = {
     "pretty_midi": {"world/soundfont.py"},
     "peft": {"model/lora.py"},
     "pyarrow": {"data/qa_files.py"},
-    "wandb": {"stages/tracking.py"},
+    "wandb": {"web/tracking.py"},
     "lmms_eval": {"lmms/manifest.py", "lmms/model.py"},
     "typer": {"cli/"},
     "httpx2": {"llm/chat.py"},
-    "huggingface_hub": {"model/hub_client.py"},
+    "huggingface_hub": {"model/checkpoint/hub_client.py"},
     "matplotlib": {"web/plot.py"},
 }
 
@@ -103,6 +106,36 @@ def room_of_module(module: str) -> str:
     return room if (PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").is_file() else FACE
 
 
+def file_of_module(module: str) -> str:
+    """ "avcap.media.clip" or "avcap.media.clip.Clip" -> "media/clip.py", "avcap.media" -> "media/__init__.py"."""
+    parts = module.split(".")[1:]
+    for length in range(len(parts), 0, -1):
+        path = PACKAGE.joinpath(*parts[:length])
+        if path.with_suffix(".py").is_file():
+            return path.with_suffix(".py").relative_to(PACKAGE).as_posix()
+        if (path / "__init__.py").is_file():
+            return (path / "__init__.py").relative_to(PACKAGE).as_posix()
+    return "__init__.py"
+
+
+def neighbours(importer: str, imported: str) -> tuple[str, str, str]:
+    """Two files -> the smallest room that holds both, and which of its files or sub-rooms each of them is or is in."""
+    first, second = importer.split("/"), imported.split("/")
+    depth = next(depth for depth, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
+    return "/".join(first[:depth]), first[depth], second[depth]
+
+
+def circles(imports: dict[str, dict[str, set[str]]]) -> list[str]:
+    """Room -> its file or sub-room -> those that it imports; -> one circle of each room that has any."""
+    found = []
+    for room, graph in imports.items():
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            found.append(f"{room or 'avcap'}: {' <- '.join(error.args[1])}")
+    return found
+
+
 def forbidden(importer: str, imported: str) -> str | None:
     """Two rooms -> why the first may not import the second, or None."""
     if importer == imported:
@@ -131,10 +164,41 @@ def test_no_import_points_upwards_or_sideways():
     assert not bad, "\n".join(bad)
 
 
+def test_files_and_rooms_inside_a_room_import_without_circles():
+    """A sub-room counts as one file there, and is a room of its own; imports for types and within functions count."""
+    imports: dict[str, dict[str, set[str]]] = {}
+    for found in ALL_IMPORTS:
+        imported = file_of_module(found.module)
+        if found.module.split(".")[0] == "avcap" and imported != found.file:
+            room, importer, other = neighbours(found.file, imported)
+            imports.setdefault(room, {}).setdefault(importer, set()).add(other)
+    assert {"", "media", "judge", "judge/metrics", "model/checkpoint", "stages/parts"} <= set(imports)
+    assert not circles(imports)
+
+
+def test_families_of_models_do_not_know_each_other():
+    families = {"model/salmonn2", "model/salmonn2_plus"}
+    pairs = [(found.file, file_of_module(found.module)) for found in ALL_IMPORTS]
+    assert families <= {file.rpartition("/")[0] for file, _ in pairs}
+    assert not [pair for pair in pairs if {file.rpartition("/")[0] for file in pair} == families]
+
+
+def test_circles_are_found_between_files_and_through_sub_rooms():
+    assert neighbours("media/clip.py", "media/pool.py") == ("media", "clip.py", "pool.py")
+    assert neighbours("judge/metrics/words.py", "judge/calibration/agreement.py") == ("judge", "metrics", "calibration")
+    assert neighbours("judge/metrics/words.py", "judge/types.py") == ("judge", "metrics", "types.py")
+    assert neighbours("media/pool.py", "errors.py") == ("", "media", "errors.py")
+    assert file_of_module("avcap.judge.metrics.words.count_words") == "judge/metrics/words.py"
+    assert file_of_module("avcap.judge.metrics") == "judge/metrics/__init__.py"
+    assert file_of_module("avcap.Captioner") == "__init__.py"
+    assert circles({"media": {"clip.py": {"pool.py"}, "pool.py": {"worker.py"}}}) == []
+    assert len(circles({"media": {"clip.py": {"pool.py"}, "pool.py": {"worker.py"}, "worker.py": {"clip.py"}}})) == 1
+
+
 def test_the_rule_finds_what_it_forbids():
     assert forbidden("media", "infer") == "upwards"
-    assert forbidden("media", "model") == forbidden("data", "world") == forbidden("train", "infer") == "sideways"
-    assert forbidden("train", "curriculum") == "upwards"
+    assert forbidden("media", "llm") == forbidden("data", "world") == forbidden("train", "infer") == "sideways"
+    assert forbidden("train", "curriculum") == forbidden("judge", "preference") == "upwards"
     assert forbidden("stages", "infer") is None and forbidden("infer", "world") is None
     assert room_of_module("avcap.world.make") == room_of_module("avcap.world") == "world"
     assert room_of_module("avcap.Captioner") == FACE
@@ -162,7 +226,7 @@ def test_files_that_say_so_use_the_standard_library_alone():
 
 def test_what_promises_no_torch_loads_none():
     """Judges, chats, and all that a command line needs before its arguments are known to be good."""
-    free = ("judge", "llm", "engines")
+    free = ("judge", "preference", "llm", "engines")
     promised = [path for path in files() if _promises(path, "no torch") or room_of_file(_name(path)) in free]
     modules = [_module(path) for path in promised] + ["avcap", "avcap.config", "avcap.records", "avcap.media"]
     code = f"import sys\nfor name in {modules!r}: __import__(name); assert 'torch' not in sys.modules, name"

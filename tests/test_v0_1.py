@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from avcap import Captioner, v0_1
 from avcap.config import flatten, override, parse_assignments, to_dict
 from avcap.errors import UserError
+from avcap.evaluation.evaluate import read_evaluation
 from avcap.infer.settings import read_settings
-from avcap.judge.calibrate import Calibration
-from avcap.judge.ingest import read_truth
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.judge.calibration.calibrate import Calibration
+from avcap.judge.inputs.ingest import read_truth
+from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
 from avcap.recipes import RECIPES
 from avcap.records import Caption, PreferencePair, from_json, read_jsonl
-from avcap.stages.evaluate import read_evaluation
-from avcap.stages.selection import read_round_metrics
+from avcap.stages.parts.selection import read_round_metrics
 
 ROOT = Path(__file__).parent.parent
 OLD = Path("tests/data/v0_1")  # as the runs there know it: they began in the root of a checkout

@@ -80,7 +80,6 @@ EXEMPT = (
     ("src/avcap/curriculum/*", "track*", "the same"),
     ("tests/curriculum/*", "track*", "the same"),
     ("src/avcap/infer/*", "slot*", "places in a key-value cache"),
-    ("src/avcap/judge/chat.py", "slot*", "calls in flight"),
     ("src/avcap/llm/*", "slot*", "calls in flight"),
     ("bench/judge_calls.py", "slot*", "calls in flight"),
     ("*", "test_*prefer*", "a sentence, with the verb"),

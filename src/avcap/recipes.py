@@ -9,12 +9,13 @@ from avcap.curriculum.source import WorldFinetuneConfig
 from avcap.model.lora import BLOCK_OF, LoraConfig
 from avcap.stages.align import AlignConfig
 from avcap.stages.base import BaseConfig
-from avcap.stages.dpo import DpoConfig
 from avcap.stages.dpo_from_file import DpoFromFileConfig
-from avcap.stages.finetune import CorpusFinetuneConfig
+from avcap.stages.parts.dpo_steps import DpoConfig
+from avcap.stages.parts.finetune import CorpusFinetuneConfig
+from avcap.stages.parts.round_data import WorldConfig
 from avcap.stages.perceive import PerceiveConfig
 from avcap.stages.rebirth import RebirthConfig, RebirthMix
-from avcap.stages.rounds import RoundsConfig, SamplingConfig, WorldConfig
+from avcap.stages.rounds import RoundsConfig, SamplingConfig
 from avcap.stages.sft import SftConfig
 from avcap.train.corpus import CorpusConfig
 from avcap.train.loop import LoopConfig

@@ -153,7 +153,7 @@ def test_the_key_is_the_content_the_plan_and_the_encoders(tmp_path):
 
 
 def test_other_encoders_or_other_settings_of_them_are_other_features(random_checkpoint):
-    from avcap.model.checkpoints import load
+    from avcap.model.checkpoint.load import load
 
     model, tokenizer = load(random_checkpoint)
     before = features_id(model, tokenizer)

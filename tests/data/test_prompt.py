@@ -11,8 +11,8 @@ from avcap.data.prompt import (
     time_text_ids,
 )
 from avcap.data.tokenizer import build_word_tokenizer
-from avcap.model.configuration import Salmonn2Config
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID, ZERO_ID
+from avcap.model.salmonn2.configuration import Salmonn2Config
 
 RELEASED = ASSETS / "v1_av_31s"
 MEDIA = [VISUAL_ID, VISUAL_ID, AUDIO_ID]

@@ -14,9 +14,9 @@ from avcap.errors import UserError
 from avcap.infer.answer import Answerer
 from avcap.infer.generate import generate
 from avcap.infer.settings import CaptionerSettings, write_settings
-from avcap.media.clip import load_clip
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
-from avcap.model.tiny import tiny_config
+from avcap.media.load import load_clip
+from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
+from avcap.model.salmonn2.tiny import tiny_config
 from avcap.records import Decoding, Sample
 from avcap.world import describe
 from avcap.world.scene import MAX_SECONDS

@@ -3,7 +3,7 @@ import torch
 
 from avcap.infer.generate import Generated, LoopStop, generate, keep_nucleus, keep_top_k, sample
 from avcap.model import MediaFeatures, Salmonn2ForCaptioning
-from avcap.model.tiny import tiny_config
+from avcap.model.salmonn2.tiny import tiny_config
 
 # Untrained answers are all but uniform: with 2 of 64 tokens as ends, some of them end within 24 tokens and some do not.
 VOCAB_SIZE, ENDS, NUM_NEW = 64, range(2), 24

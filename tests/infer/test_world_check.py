@@ -13,7 +13,8 @@ from avcap.errors import UserError
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.infer.world_check import CHECK_FILE, Familiarity, WorldCheck, audio_statistics
 from avcap.infer.world_fit import fit_world_check
-from avcap.media.clip import SAMPLE_RATE_HZ, Clip, read_clip
+from avcap.media.clip import SAMPLE_RATE_HZ, Clip
+from avcap.media.load import read_clip
 from avcap.world.clip_file import write_clip
 from avcap.world.make import clip_seed
 from avcap.world.scene import make_scene

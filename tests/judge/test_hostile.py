@@ -19,8 +19,8 @@ from support.hostile_captions import FORGED, HOSTILE, TAG
 from support.scripted_chat import ScriptedChat, make_case
 from support.scripted_server import ScriptedServer
 
-from avcap.judge import prompts
-from avcap.judge.llm_judge import Avcap1, LLMJudge, event_list, what_is_captioned
+from avcap.judge.protocols import prompts
+from avcap.judge.protocols.avcap1 import Avcap1, LLMJudge, event_list, what_is_captioned
 from avcap.llm.chat import open_chat
 from avcap.llm.quoting import delimit
 from avcap.llm.types import ChatRequest

@@ -2,9 +2,9 @@
 
 import random
 
-from avcap.judge.base import Case
-from avcap.judge.ingest import world_samples
+from avcap.judge.inputs.ingest import world_samples
 from avcap.judge.oracle import OracleJudge
+from avcap.judge.types import Case
 from avcap.records import Event, Sample, Unscored, Verdict
 from avcap.world.make import clip_truth
 from avcap.world.oracle import corrupt

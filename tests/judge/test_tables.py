@@ -2,9 +2,9 @@
 
 import pytest
 
-from avcap.judge.base import Case
-from avcap.judge.metrics import Scored, compute_metrics
+from avcap.judge.metrics.error_rates import Scored, compute_metrics
 from avcap.judge.tables import TABLES, closing_line, escape_latex, latex_table, markdown_table, terminal_table
+from avcap.judge.types import Case
 from avcap.records import Event, EventVerdict, InventedClaim, Sample, Verdict
 
 CLOSING = closing_line(num_videos=2, num_events=8, num_unscored=0, judge="oracle", protocol="avcap-1")

@@ -7,7 +7,7 @@ import torch
 from support import ASSETS
 
 from avcap.model import MediaFeatures, Salmonn2ForCaptioning
-from avcap.model.tiny import tiny_config
+from avcap.model.salmonn2.tiny import tiny_config
 
 FIRST_TIME_TOKEN, NUM_TIME_TOKENS = 10, 30
 

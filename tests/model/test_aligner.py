@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
-from avcap.model.aligner import AudioAligner, VisionAligner, pool_cells, segment_positions, token_types
-from avcap.model.configuration import Salmonn2Config
-from avcap.model.tiny import TINY_AUDIO, TINY_QFORMER, TINY_TEXT, TINY_VISION
+from avcap.model.aligner import AudioAligner
+from avcap.model.salmonn2.aligner import VisionAligner, pool_cells, segment_positions, token_types
+from avcap.model.salmonn2.configuration import Salmonn2Config
+from avcap.model.salmonn2.tiny import TINY_AUDIO, TINY_QFORMER, TINY_TEXT, TINY_VISION
 
 
 def test_pool_drops_the_rest_row_and_column():

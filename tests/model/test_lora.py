@@ -10,7 +10,7 @@ from avcap.errors import UserError
 from avcap.model import Salmonn2ForCaptioning
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
 from avcap.model.lora import LoraConfig, adapter_off, attach_lora, merge_lora, remove_lora, reset_lora
-from avcap.model.tiny import tiny_config
+from avcap.model.salmonn2.tiny import tiny_config
 
 CONFIG = LoraConfig(rank=4, alpha=8, dropout=0.0)
 

@@ -11,9 +11,9 @@ from avcap.data.qa_files import VideoQuestion
 from avcap.data.request import Request
 from avcap.infer.captioner import Captioner
 from avcap.infer.settings import CaptionerSettings, write_settings
-from avcap.judge.pairs import PairConfig
-from avcap.model.checkpoints import load
+from avcap.model.checkpoint.load import load
 from avcap.model.lora import LoraConfig
+from avcap.preference.select import PairConfig
 from avcap.records import (
     Caption,
     Decoding,
@@ -24,10 +24,12 @@ from avcap.records import (
     Verdict,
     read_jsonl,
 )
-from avcap.stages.dpo import DpoConfig, ReplayConfig, dpo
-from avcap.stages.finetune import CorpusFinetuneConfig, Run
+from avcap.stages.dpo import dpo
+from avcap.stages.parts.dpo_steps import DpoConfig, ReplayConfig
+from avcap.stages.parts.finetune import CorpusFinetuneConfig, Run
+from avcap.stages.parts.round_data import RoundData
 from avcap.stages.rebirth import RebirthConfig, RebirthMix, rebirth
-from avcap.stages.rounds import RoundData, RoundsConfig, SamplingConfig, run_rounds
+from avcap.stages.rounds import RoundsConfig, SamplingConfig, run_rounds
 from avcap.stages.sft import SftConfig, train_sft
 from avcap.train.answer_loss import answer_loss
 from avcap.train.corpus import Corpus, CorpusConfig

@@ -10,14 +10,14 @@ from safetensors.torch import load_file
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
 from avcap.infer.find_checkpoint import find_checkpoint
-from avcap.judge.ingest import read_truth
+from avcap.judge.inputs.ingest import read_truth
 from avcap.judge.oracle import OracleJudge
 from avcap.model.average import average_checkpoints, read_weights
 from avcap.records import Caption, read_jsonl
 from avcap.stages import rebirth as stage
+from avcap.stages.parts.round_data import RoundData
+from avcap.stages.parts.selection import RoundMetrics
 from avcap.stages.rebirth import RebirthConfig, RebirthExamples, RebirthMix, rebirth
-from avcap.stages.rounds import RoundData
-from avcap.stages.selection import RoundMetrics
 from avcap.train.examples import Example
 from avcap.train.loop import LoopConfig
 from avcap.train.optim import OptimConfig

@@ -14,12 +14,12 @@ from avcap.data.qa_files import VideoQuestion
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
 from avcap.infer.find_checkpoint import find_checkpoint
-from avcap.judge.answers import is_right
-from avcap.judge.ingest import read_truth
+from avcap.judge.inputs.ingest import read_truth
+from avcap.judge.metrics.answers import is_right
 from avcap.judge.oracle import OracleJudge
-from avcap.judge.pairs import PairConfig
 from avcap.model.average import read_weights
 from avcap.model.lora import BLOCK_OF, LoraConfig
+from avcap.preference.select import PairConfig
 from avcap.records import (
     Caption,
     Decoding,
@@ -33,18 +33,14 @@ from avcap.records import (
     to_json,
     write_jsonl,
 )
-from avcap.stages import rounds, selection
-from avcap.stages.dpo import DpoConfig, PairBatches, ReplayConfig
-from avcap.stages.rounds import (
-    RoundData,
-    RoundsConfig,
-    SamplingConfig,
-    draw_prompts,
-    measured_model,
-    run_rounds,
-    set_aside,
-)
-from avcap.stages.selection import RoundMetrics, StopConfig, decide
+from avcap.stages import rounds
+from avcap.stages.parts import selection
+from avcap.stages.parts.dpo_examples import PairBatches
+from avcap.stages.parts.dpo_steps import DpoConfig, ReplayConfig
+from avcap.stages.parts.round_data import RoundData
+from avcap.stages.parts.run_folder import measured_model, set_aside
+from avcap.stages.parts.selection import RoundMetrics, StopConfig, decide
+from avcap.stages.rounds import RoundsConfig, SamplingConfig, draw_prompts, run_rounds
 from avcap.train.optim import OptimConfig
 from avcap.train.weight_regularizer import WeightRegularizerConfig
 
@@ -208,11 +204,11 @@ def _stop(where: str, patch) -> None:
         real = OracleJudge.judge
         patch.setattr(OracleJudge, "judge", lambda self, cases: stop_after(9, real(self, cases)))
     elif where == "training":
-        from avcap.stages import dpo
+        from avcap.stages.parts import dpo_steps
 
-        real_loss = dpo.preference_loss
+        real_loss = dpo_steps.preference_loss
         calls = iter(range(100))
-        patch.setattr(dpo, "preference_loss", lambda *a, **k: real_loss(*a, **k) if next(calls) < 3 else _raise())
+        patch.setattr(dpo_steps, "preference_loss", lambda *a, **k: real_loss(*a, **k) if next(calls) < 3 else _raise())
     elif where == "merging":
         patch.setattr(rounds._Round, "_save", lambda *a, **k: _raise())
     else:

@@ -17,7 +17,7 @@ from avcap.curriculum import feature_tracks, source
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
 from avcap.infer.world_fit import fit_world_check
-from avcap.model.checkpoints import load
+from avcap.model.checkpoint.load import load
 from avcap.recipes import RECIPES
 from avcap.records import Lineage, Sample, from_json, write_jsonl
 from avcap.stages import base, perceive, train

@@ -22,13 +22,13 @@ from avcap.infer.generate import generate
 from avcap.media.frame_size import PixelBudget, smart_resize
 from avcap.media.frame_times import official_plus_frame_index, official_plus_seconds_per_grid
 from avcap.media.mel import chunk_waveform, log_mel
-from avcap.model import mrope
-from avcap.model.checkpoints import load
+from avcap.model.checkpoint.load import load
 from avcap.model.features import MediaFeatures, MediaTokens, VisionGrid
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
-from avcap.model.patches import normalize_patches, to_patches
-from avcap.model.plus_checkpoints import our_plus_name
-from avcap.model.salmonn2_plus import Salmonn2PlusForCaptioning
+from avcap.model.salmonn2_plus import mrope
+from avcap.model.salmonn2_plus.modeling import Salmonn2PlusForCaptioning
+from avcap.model.salmonn2_plus.patches import normalize_patches, to_patches
+from avcap.model.salmonn2_plus.released import our_plus_name
 from avcap.train.packing import ExampleLogprobs, PairExample, pack, response_logprobs
 from support.parity_checks import (
     CLOSE,

@@ -24,10 +24,10 @@ from avcap.infer.generate import generate
 from avcap.media.frame_times import official_v1_frame_index
 from avcap.media.mel import chunk_waveform, log_mel
 from avcap.media.official import official_v1_audio
-from avcap.model.aligner import segment_positions
-from avcap.model.checkpoints import SHARD_INDEX, load, our_name
+from avcap.model.checkpoint.load import SHARD_INDEX, load, our_name
 from avcap.model.features import MediaFeatures, MediaTokens
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.model.salmonn2.aligner import segment_positions
+from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
 from support.parity_checks import (
     CLOSE,
     EXACT,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from avcap.judge.base import Case
+from avcap.judge.types import Case
 from avcap.llm.types import ChatRequest, NoReply, Reply
 from avcap.records import Event, Sample
 

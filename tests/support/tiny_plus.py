@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from avcap.infer.settings import CaptionerSettings, Prompts, write_settings
-from avcap.model.plus_configuration import Salmonn2PlusConfig
-from avcap.model.salmonn2_plus import Salmonn2PlusForCaptioning
+from avcap.model.salmonn2_plus.configuration import Salmonn2PlusConfig
+from avcap.model.salmonn2_plus.modeling import Salmonn2PlusForCaptioning
 from support import ASSETS
 
 TOKENIZER_FOLDER = ASSETS / "plus_av_10s"

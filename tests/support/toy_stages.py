@@ -10,16 +10,17 @@ import torch
 
 from avcap.data.qa_files import VideoQuestion
 from avcap.infer.settings import read_settings, write_settings
-from avcap.judge.pairs import PairConfig
-from avcap.judge.quality import QualityConfig
-from avcap.model.checkpoints import load
+from avcap.model.checkpoint.load import load
 from avcap.model.lora import LoraConfig
+from avcap.preference.caption_filter import QualityConfig
+from avcap.preference.select import PairConfig
 from avcap.records import Event, EventVerdict, Sample, Verdict, write_jsonl
-from avcap.stages.base import freeze_encoders
-from avcap.stages.dpo import DpoConfig, ReplayConfig
 from avcap.stages.dpo_from_file import DpoFromFileConfig
+from avcap.stages.parts.dpo_steps import DpoConfig, ReplayConfig
+from avcap.stages.parts.finetune import freeze_encoders
+from avcap.stages.parts.round_data import RoundData
 from avcap.stages.rebirth import RebirthConfig
-from avcap.stages.rounds import RoundData, RoundsConfig, SamplingConfig
+from avcap.stages.rounds import RoundsConfig, SamplingConfig
 from avcap.train.answer_loss import answer_loss
 from avcap.train.corpus import Corpus, CorpusConfig
 from avcap.train.loop import LoopConfig

@@ -14,10 +14,10 @@ from avcap.data.qa_files import read_questions
 from avcap.errors import UserError
 from avcap.infer.inputs import find_media
 from avcap.infer.settings import read_settings
-from avcap.judge.ingest import read_captions, read_truth
-from avcap.judge.pair_files import import_pairs
+from avcap.judge.inputs.ingest import read_captions, read_truth
 from avcap.llm.budget import read_prices
-from avcap.model.weight_files import read_json
+from avcap.model.checkpoint.weight_files import read_json
+from avcap.preference.formats import import_pairs
 from avcap.records import CaptionError, Sample, read_jsonl, to_json
 
 SAMPLES = [
@@ -109,25 +109,25 @@ def test_a_calibration_and_what_would_be_written_over_are_read_so_too(tmp_path):
 # File -> why it reads text without the door.
 OWN_TEXT = {
     "files/claim.py": "what avcap wrote: the claim of a run's folder",
-    "stages/evaluate.py": "what avcap wrote: lines of an evaluation",
-    "stages/evaluate_qa.py": "what avcap wrote: a line of answers",
-    "stages/tracking.py": "what avcap wrote, and read by the door: it may hold NaN",
+    "evaluation/evaluate.py": "what avcap wrote: lines of an evaluation",
+    "evaluation/evaluate_qa.py": "what avcap wrote: a line of answers",
+    "web/tracking.py": "what avcap wrote, and read by the door: it may hold NaN",
     "infer/caption_file.py": "what avcap wrote: a line of captions",
     "infer/captioner.py": "weights",
     "train/log.py": "what avcap wrote: the log of a run",
     "train/checkpoint.py": "what avcap wrote: the state of a run",
     "data/feature_cache.py": "what avcap wrote: the cache",
-    "model/weight_files.py": "the header of weights, of a known length",
-    "model/placement.py": "the system's own files",
+    "model/checkpoint/weight_files.py": "the header of weights, of a known length",
+    "model/checkpoint/placement.py": "the system's own files",
     "media/worker.py": "what the parent process says",
     "engines/findings.py": "what avcap wrote: what an engine was found to take",
     "engines/proof.py": "probe clips of the package",
-    "model/hub_client.py": "bytes of files to be hashed, and which commit the cache has",
+    "model/checkpoint/hub_client.py": "bytes of files to be hashed, and which commit the cache has",
     "v0_1.py": "what avcap 0.1 wrote: the claim and the state of a run",
     "world/soundfont.py": "a file of the package",
     "world/speech.py": "files of a package",
     "web/report.py": "a file of the package",
-    "judge/pair_files.py": "a record turned into fields",
+    "preference/formats.py": "a record turned into fields",
     "cli/judge.py": "a record turned into fields",
     "cli/rounds.py": "what avcap wrote: the decision of rounds",
     "cli/outputs.py": "whether a sign of avcap is in a file of any kind",

@@ -8,12 +8,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from avcap.judge.base import Case
-from avcap.judge.compare import Setting
-from avcap.judge.ingest import Problem
-from avcap.judge.metrics import Scored, compute_metrics
+from avcap.evaluation.evaluate import Evaluation
+from avcap.judge.inputs.ingest import Problem
+from avcap.judge.metrics.compare import Setting
+from avcap.judge.metrics.error_rates import Scored, compute_metrics
+from avcap.judge.types import Case
 from avcap.records import Event, EventVerdict, InventedClaim, Sample, Unscored, Verdict
-from avcap.stages.evaluate import Evaluation
 from avcap.web.report import render_report
 
 HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> {{METRICS}} & \ud800 \u2028 \" ' `${x}`"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from avcap.errors import UserError
-from avcap.media.clip import load_clip
+from avcap.media.load import load_clip
 from avcap.world.clip_file import FPS, write_clip, write_media
 from avcap.world.domains import DOMAINS
 from avcap.world.render import render_frames

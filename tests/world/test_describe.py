@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from avcap.judge.error_counts import count_errors
-from avcap.judge.words import count_words
+from avcap.judge.metrics.error_counts import count_errors
+from avcap.judge.metrics.words import count_words
 from avcap.world import describe, grammar, questions
 from avcap.world.describe import Annotator
 from avcap.world.oracle import judge_caption

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avcap.judge.error_counts import count_errors, total_error
+from avcap.judge.metrics.error_counts import count_errors, total_error
 from avcap.records import Verdict, WorldTruth, from_json, to_json
 from avcap.world import describe, grammar
 from avcap.world.oracle import corrupt, judge_caption

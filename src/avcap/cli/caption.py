@@ -36,7 +36,7 @@ from avcap.files.walk import RealPaths
 from avcap.infer.caption_file import CaptionFile
 from avcap.infer.find_checkpoint import find_checkpoint, tiny_models
 from avcap.infer.inputs import MediaFiles, find_media
-from avcap.infer.official_options import name_with_official, official_decoding, refuse_plus_interval
+from avcap.infer.official.options import name_with_official, official_decoding, refuse_plus_interval
 from avcap.infer.settings import is_plus
 from avcap.records import Caption, CaptionError, Decoding, Seen
 
@@ -223,7 +223,7 @@ def start_captioner(
     import torch
 
     from avcap.infer.captioner import Captioner
-    from avcap.model.checkpoints import silence_progress_bars
+    from avcap.model.checkpoint.load import silence_progress_bars
 
     if not sys.stderr.isatty() or _weight_bytes(folder) < SHOW_LOADING_FROM:
         silence_progress_bars()

@@ -19,22 +19,8 @@ from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_
 from avcap.cli.outputs import check_text
 from avcap.data.request import Request
 from avcap.errors import UserError
-from avcap.files.write import write_json
-from avcap.judge.calibrate import Calibration
-from avcap.judge.compare import compare, comparison_to_dict
-from avcap.judge.correction import correct_rates
-from avcap.judge.events import extraction, read_corrections
-from avcap.judge.ingest import Intake, Problem, Truth, match, read_captions, read_truth
-from avcap.judge.llm_judge import Avcap1
-from avcap.judge.local import LocalChat
-from avcap.judge.metrics import compute_metrics
-from avcap.judge.protocols import opening_requests
-from avcap.judge.tables import TABLES, closing_line, comparison_table, corrected_line
-from avcap.llm.chat import OpenAIChat
-from avcap.llm.dialogue import first_requests
-from avcap.records import Caption, CaptionError, Decoding, Modality, Sample, Unscored
-from avcap.stages.caption import caption_samples
-from avcap.stages.evaluate import (
+from avcap.evaluation.caption import caption_samples
+from avcap.evaluation.evaluate import (
     EVALUATION,
     UNSCORED,
     Evaluation,
@@ -43,6 +29,20 @@ from avcap.stages.evaluate import (
     read_evaluation,
     setting_of,
 )
+from avcap.files.write import write_json
+from avcap.judge.calibration.calibrate import Calibration
+from avcap.judge.calibration.correction import correct_rates
+from avcap.judge.inputs.events import extraction, read_corrections
+from avcap.judge.inputs.ingest import Intake, Problem, Truth, match, read_captions, read_truth
+from avcap.judge.metrics.compare import compare, comparison_to_dict
+from avcap.judge.metrics.error_rates import compute_metrics
+from avcap.judge.protocols.avcap1 import Avcap1
+from avcap.judge.protocols.protocol import opening_requests
+from avcap.judge.tables import TABLES, closing_line, comparison_table, corrected_line
+from avcap.llm.chat import OpenAIChat
+from avcap.llm.dialogue import first_requests
+from avcap.llm.local import LocalChat
+from avcap.records import Caption, CaptionError, Decoding, Modality, Sample, Unscored
 from avcap.web.plot import DRAWN_BY, plot_rates
 from avcap.web.report import write_report
 from avcap.world.oracle import JUDGE_NAME

@@ -10,7 +10,7 @@ from avcap.cli.evaluate import TRUTH_FILE
 from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_language_model
 from avcap.cli.outputs import check_records, write_records
 from avcap.errors import UserError
-from avcap.judge.events import (
+from avcap.judge.inputs.events import (
     Corrected,
     Correction,
     ExtractionError,
@@ -19,7 +19,7 @@ from avcap.judge.events import (
     extract,
     read_corrections,
 )
-from avcap.judge.ingest import read_truth
+from avcap.judge.inputs.ingest import read_truth
 from avcap.records import Sample, read_jsonl
 
 events_app = App(help="Atomic events of videos: found in reference captions, corrected.", no_args_is_help=True)

@@ -13,14 +13,14 @@ from avcap.cli.app import App, PrivateCommand, app, say, tell
 from avcap.cli.judges import NOISY, TIMEOUT_S, JudgeOptions, Timeout, check_spec, noisy_share, open_language_model
 from avcap.cli.outputs import check_record
 from avcap.errors import UserError
+from avcap.evaluation.evaluate import CASES
 from avcap.files.write import write_json
-from avcap.judge.base import Case, EventJudge
-from avcap.judge.calibrate import Calibration, Labelled, calibrate, calibration_text, make_calibration_cases
-from avcap.judge.llm_judge import LLMJudge
-from avcap.judge.noisy_oracle import NoisyOracle, even_noise
+from avcap.judge.calibration.calibrate import Calibration, Labelled, calibrate, calibration_text, make_calibration_cases
+from avcap.judge.calibration.noisy_oracle import NoisyOracle, even_noise
+from avcap.judge.protocols.avcap1 import LLMJudge
+from avcap.judge.types import Case, EventJudge
 from avcap.llm.types import Chat, ChatRequest, NoReply, Reply
 from avcap.records import Verdict, read_jsonl, to_json
-from avcap.stages.evaluate import CASES
 from avcap.world.oracle import JUDGE_NAME
 
 SECOND_ATTEMPT = 1000  # far from the tries that a bad reply costs: those of the first attempt end below it

@@ -11,16 +11,16 @@ import typer
 
 from avcap.errors import UserError
 from avcap.infer.find_checkpoint import find_chat_model
-from avcap.judge.base import EventJudge
-from avcap.judge.calibrate import Calibration
-from avcap.judge.ingest import Intake, Problem, Truth
-from avcap.judge.llm_judge import LLMJudge, omissions_of
-from avcap.judge.local import LocalChat
-from avcap.judge.noisy_oracle import NoisyJudge
+from avcap.judge.calibration.calibrate import Calibration
+from avcap.judge.calibration.noisy_oracle import NoisyJudge
+from avcap.judge.inputs.ingest import Intake, Problem, Truth
 from avcap.judge.oracle import OracleJudge
+from avcap.judge.protocols.avcap1 import LLMJudge, omissions_of
+from avcap.judge.types import EventJudge
 from avcap.llm.budget import PRICES, Budget, read_prices
 from avcap.llm.cache import ReplyCache
 from avcap.llm.chat import OpenAIChat, open_chat, read_chat_spec
+from avcap.llm.local import LocalChat
 from avcap.records import read_record
 from avcap.world.oracle import JUDGE_NAME
 

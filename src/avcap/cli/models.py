@@ -29,7 +29,7 @@ from avcap.infer.inputs import find_media
 from avcap.llm.budget import PRICES, PRICES_DATE, read_prices
 
 if TYPE_CHECKING:
-    from avcap.model.convert import Conversion
+    from avcap.model.checkpoint.convert import Conversion
 
 BYTES_PER_GB = 10**9
 ShardSize = Annotated[float, typer.Option(metavar="GB", help="Largest size of a weight file.")]
@@ -52,8 +52,8 @@ def convert(
     shard_size: ShardSize = 5.0,
 ) -> None:
     """Write a checkpoint as one clean folder: bit for bit, tensor by tensor, adapters merged."""
-    from avcap.model.convert import plan_conversion
-    from avcap.model.layouts import RUNNABLE, Layout
+    from avcap.model.checkpoint.convert import plan_conversion
+    from avcap.model.checkpoint.layouts import RUNNABLE, Layout
 
     source = find_layouts(source, layouts=RUNNABLE if base is None else (Layout.ADAPTER,))
     base, q_tokens = (one and find_layouts(one, layouts=RUNNABLE) for one in (base, q_tokens))
@@ -63,8 +63,8 @@ def convert(
 
 
 def _write(plan: "Conversion", folder: Path, *, shard_size: float) -> None:
-    from avcap.model.convert import write_conversion
-    from avcap.model.placement import describe_bytes
+    from avcap.model.checkpoint.convert import write_conversion
+    from avcap.model.checkpoint.placement import describe_bytes
 
     for warning in plan.warnings:
         say(f"WARNING: {warning}")
@@ -96,7 +96,7 @@ def doctor(
         if base is not None:
             raise UserError("got --base and a model behind an engine, expected a folder with an adapter, or no --base")
         return _doctor_engine(model)
-    from avcap.model.doctor import examine
+    from avcap.model.checkpoint.doctor import examine
 
     with without_weights(model, must_run=False) as folder, ExitStack() as stack:
         beside = base and stack.enter_context(without_weights(base))
@@ -143,8 +143,8 @@ def init_audio(
     shard_size: ShardSize = 5.0,
 ) -> None:
     """Give a plain Qwen2.5-VL a sound branch: a Whisper, and an aligner that is still to be trained."""
-    from avcap.model.init_audio import plan_init_audio
-    from avcap.model.layouts import Layout
+    from avcap.model.checkpoint.init_audio import plan_init_audio
+    from avcap.model.checkpoint.layouts import Layout
 
     backbone = find_layouts(backbone, layouts=(Layout.QWEN,))
     whisper = find_layouts(whisper, layouts=(Layout.WHISPER,))
@@ -181,7 +181,7 @@ def plan(
         import torch
 
         from avcap.infer.plan import plan as make_plan
-        from avcap.model.placement import DevicePlacement, describe_bytes, describe_count
+        from avcap.model.checkpoint.placement import DevicePlacement, describe_bytes, describe_count
 
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
         form = dtype or (Dtype.float32 if where == "cpu" else Dtype.bfloat16)

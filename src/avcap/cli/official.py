@@ -15,7 +15,7 @@ from avcap.infer.find_checkpoint import without_weights
 from avcap.web.plot import DRAWN_BY
 
 if TYPE_CHECKING:
-    from avcap.infer.official_audit import AudioTokens, Fed
+    from avcap.infer.official.audit import AudioTokens, Fed
 
 MOST_ROWS = 40  # of seconds; a longer file is shown in steps, the picture shows all of it
 
@@ -34,7 +34,7 @@ def audit(
     if out is not None:
         check_text(out, sign=DRAWN_BY, expected="a plot of avcap")
     with without_weights(model) as folder:
-        from avcap.infer.official_audit import audit_official  # here: it loads torch
+        from avcap.infer.official.audit import audit_official  # here: it loads torch
 
         official, default = audit_official(
             video, folder, interval_s=interval_asked(start, end), prompt=prompt, deadline_s=deadline

@@ -21,12 +21,12 @@ from avcap.errors import UserError
 from avcap.files.lock import lock_folder
 from avcap.infer.caption_file import read_rows
 from avcap.infer.find_checkpoint import find_checkpoint
-from avcap.judge.base import Case
-from avcap.judge.clauses import compare_clauses
-from avcap.judge.ingest import SampleIndex, Truth, WrittenCaption, read_truth
-from avcap.judge.oracle import read_world_clauses
-from avcap.judge.pair_files import FLAVOURS, export_pairs, import_pairs
-from avcap.judge.pairs import PairConfig, above_noise, report_text, select_pairs
+from avcap.judge.inputs.ingest import SampleIndex, Truth, WrittenCaption, read_truth
+from avcap.judge.types import Case
+from avcap.preference.clauses import compare_clauses
+from avcap.preference.formats import FLAVOURS, export_pairs, import_pairs
+from avcap.preference.select import PairConfig, above_noise, report_text, select_pairs
+from avcap.preference.world_clauses import read_world_clauses
 from avcap.records import Caption, CaptionError, PreferencePair, Unscored, Verdict, read_jsonl
 from avcap.world.oracle import JUDGE_NAME
 

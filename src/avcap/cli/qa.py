@@ -33,9 +33,9 @@ from avcap.records import WorldTruth, read_jsonl
 
 if TYPE_CHECKING:
     from avcap.captioners import AnyCaptioner
-    from avcap.judge.answers import Method, MethodMetrics, QaMetrics
-    from avcap.judge.audio_ablation import AuditClip
-    from avcap.judge.bootstrap import Rate
+    from avcap.judge.metrics.answers import Method, MethodMetrics, QaMetrics
+    from avcap.judge.metrics.audio_ablation import AuditClip
+    from avcap.judge.metrics.bootstrap import Rate
 
 NUM_NAMED = 5  # of what has no answer, on the terminal; all of it is in metrics.json
 
@@ -95,7 +95,7 @@ def evaluate_questions(
     with ExitStack() as stack:
         captioner = stack.enter_context(started(source, flags, batch_size=1, deadline_s=deadline))
 
-        from avcap.stages.evaluate_qa import QaConfig, evaluate_qa
+        from avcap.evaluation.evaluate_qa import QaConfig, evaluate_qa
 
         config = QaConfig(
             methods=_methods(method, captioner),
@@ -121,7 +121,7 @@ def evaluate_questions(
 def _methods(choice: MethodChoice, captioner: "AnyCaptioner") -> "tuple[Method, ...]":
     """--method -> the methods; of an engine without log-probabilities, only what it can, which is said."""
     from avcap.captioners import open_answerer
-    from avcap.stages.evaluate_qa import METHODS
+    from avcap.evaluation.evaluate_qa import METHODS
 
     asked = tuple(name for name in METHODS if choice.value in (name, "both"))
     if "logprobs" not in asked or open_answerer(captioner).has_logprobs:
@@ -214,7 +214,7 @@ def audit_audio(
     with ExitStack() as stack:
         captioner = stack.enter_context(started(source, flags, batch_size=1, deadline_s=deadline))
 
-        from avcap.stages.audit_audio import audit_audio
+        from avcap.evaluation.audit_audio import audit_audio
 
         bar = stack.enter_context(Progress(*columns, console=stderr, disable=not sys.stderr.isatty()))
         task = bar.add_task("clips", total=len(found))
@@ -234,7 +234,7 @@ def audit_audio(
 
 def _audit_clips(data: Path) -> list["AuditClip"]:
     """A world folder -> its clips with their truth; any other folder, or file -> its videos without."""
-    from avcap.judge.audio_ablation import AuditClip  # here: it loads NumPy, which most commands do without
+    from avcap.judge.metrics.audio_ablation import AuditClip  # here: it loads NumPy, which most commands do without
 
     truth = data / "truth.jsonl"
     if truth.is_file():

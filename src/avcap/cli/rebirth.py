@@ -24,7 +24,7 @@ from avcap.config import override
 from avcap.errors import UserError
 from avcap.files.lock import lock_folder
 from avcap.infer.find_checkpoint import find_checkpoint
-from avcap.judge.ingest import Truth
+from avcap.judge.inputs.ingest import Truth
 from avcap.world.oracle import JUDGE_NAME
 
 
@@ -60,9 +60,9 @@ def rebirth(
     out_dir = out or Path("out") / recipe
     make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
 
+    from avcap.stages.parts.round_data import RoundData
     from avcap.stages.rebirth import RebirthConfig
     from avcap.stages.rebirth import rebirth as run
-    from avcap.stages.rounds import RoundData
 
     resolved = override(make_config(), values)
     if not isinstance(resolved, RebirthConfig):

@@ -14,15 +14,15 @@ from avcap.data.qa_files import VideoQuestion, read_questions
 from avcap.errors import UserError
 from avcap.files.claim import claim
 from avcap.infer.inputs import find_media
-from avcap.judge.clauses import ReadClauses, read_clauses
-from avcap.judge.ingest import Truth, read_truth
-from avcap.judge.oracle import read_world_clauses
+from avcap.judge.inputs.ingest import Truth, read_truth
+from avcap.preference.clauses import ReadClauses, read_clauses
+from avcap.preference.world_clauses import read_world_clauses
 from avcap.records import Sample
 from avcap.world.describe import Annotator, imperfect_caption
 from avcap.world.make import make_world, scene_from_dict
 
 if TYPE_CHECKING:
-    from avcap.stages.rounds import WorldConfig
+    from avcap.stages.parts.round_data import WorldConfig
 
 BEFORE = ("world", "features", "replies.sqlite*", "round-*", "set-aside")
 """What may stand in a folder before the claim: the world that was rendered for it, and what --from-round left."""

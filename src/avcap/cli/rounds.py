@@ -22,8 +22,8 @@ from avcap.engines.spec import EngineSpec, is_engine, read_engine_spec
 from avcap.errors import UserError
 from avcap.files.lock import lock_folder
 from avcap.infer.find_checkpoint import find_checkpoint
-from avcap.judge.pairs import above_noise
 from avcap.llm.chat import open_chat
+from avcap.preference.select import above_noise
 from avcap.web.plot import DRAWN_BY
 from avcap.world.oracle import JUDGE_NAME
 
@@ -92,7 +92,9 @@ def run(
     parent, out_dir = find_checkpoint(model, weights=False), out or Path("out") / recipe
     make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
 
-    from avcap.stages.rounds import RoundData, RoundsConfig, run_rounds, set_aside
+    from avcap.stages.parts.round_data import RoundData
+    from avcap.stages.parts.run_folder import set_aside
+    from avcap.stages.rounds import RoundsConfig, run_rounds
 
     resolved = override(make_config(), values)
     if not isinstance(resolved, RoundsConfig):
@@ -163,7 +165,7 @@ def status(
     """How far the rounds are: what each measured, which is best, and why."""
     if plot is not None:
         check_text(plot, sign=DRAWN_BY, expected="a plot of avcap")
-    from avcap.stages.selection import describe, read_round_metrics
+    from avcap.stages.parts.selection import describe, read_round_metrics
 
     all_metrics = read_round_metrics(folder)
     for round_metrics in all_metrics:

@@ -27,9 +27,9 @@ from avcap.cli.engines import (
 )
 from avcap.data.request import Request
 from avcap.errors import UserError
+from avcap.evaluation.caption import sample_captions
 from avcap.infer.inputs import find_media
 from avcap.records import Caption, CaptionError, Decoding, Sample
-from avcap.stages.caption import sample_captions
 
 DEADLINE_S = 600.0
 BATCH_SIZE = 8

@@ -25,7 +25,7 @@ def track(
     project: Annotated[str, typer.Option(help="The project of W&B.")] = "avcap",
 ) -> None:
     """Send the figures of metrics.json files to TensorBoard or Weights & Biases."""
-    from avcap.stages.tracking import log_to_tensorboard, log_to_wandb, read_scalars
+    from avcap.web.tracking import log_to_tensorboard, log_to_wandb, read_scalars
 
     runs = [read_scalars(file) for file in files]
     if to is Tracker.wandb:

@@ -20,8 +20,8 @@ from torch import Tensor
 from avcap.curriculum.perception import training_seed
 from avcap.files.write import replacing
 from avcap.media.mel import log_mel
-from avcap.model.checkpoints import silence_progress_bars
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.model.checkpoint.load import silence_progress_bars
+from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
 from avcap.processes import end_with_parent
 from avcap.world.render import render_frames
 from avcap.world.scene import Scene, make_scene

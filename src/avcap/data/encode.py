@@ -17,8 +17,8 @@ from avcap.media.frame_size import PixelBudget
 from avcap.media.mel import chunk_waveform, log_mel
 from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaFeatures, VisionGrid
-from avcap.model.plus_configuration import Salmonn2PlusConfig
-from avcap.model.salmonn2_plus import Salmonn2PlusForCaptioning
+from avcap.model.salmonn2_plus.configuration import Salmonn2PlusConfig
+from avcap.model.salmonn2_plus.modeling import Salmonn2PlusForCaptioning
 
 CHUNKS_AT_ONCE = 32  # spectra of an hour of sound at once would take gigabytes
 UNITS_AT_ONCE = 32  # frames or temporal grids between two looks at the clock: as many as the towers take at once

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from avcap.model import configuration
 from avcap.model.interleave import ZERO_ID
+from avcap.model.salmonn2 import configuration as salmonn2_configuration
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 
@@ -27,7 +28,7 @@ class ChatStyle:
 
 
 CHATML_V1 = ChatStyle(**configuration.CHATML_V1)
-CHAT_TINY = ChatStyle(**configuration.CHAT_TINY)
+CHAT_TINY = ChatStyle(**salmonn2_configuration.CHAT_TINY)
 
 
 def encode_chat(

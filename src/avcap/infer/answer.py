@@ -15,7 +15,8 @@ from avcap.data.qa_files import LETTERS, VideoQuestion, letters_prompt
 from avcap.data.request import Request
 from avcap.data.tokenizer import unknown_words
 from avcap.errors import MediaError, UserError
-from avcap.infer.captioner import NUM_DECODERS, Captioner, check_clip
+from avcap.infer.captioner import NUM_DECODERS, Captioner
+from avcap.infer.clip_check import check_clip
 from avcap.infer.generate import Generated, Prefix, generate_after, next_after, read_prefix, score_after
 from avcap.media.clip import Clip
 from avcap.media.deadline import deadline_check

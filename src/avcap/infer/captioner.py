@@ -9,7 +9,6 @@ FeatureCache a file that was encoded before is neither decoded nor encoded again
 import contextlib
 import hashlib
 import logging
-import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -27,10 +26,11 @@ from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.data.request import Interval, Request, Video
 from avcap.data.tokenizer import unknown_words
 from avcap.errors import MediaError, ModelError, UserError
+from avcap.infer.clip_check import check_clip, span_asked
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.infer.generate import Generated, LoopStop, generate
-from avcap.infer.official_options import name_with_official, official_decoding
-from avcap.infer.official_rules import (
+from avcap.infer.official.options import name_with_official, official_decoding
+from avcap.infer.official.rules import (
     check_audio_lasts,
     official_clip_request,
     official_features,
@@ -42,18 +42,16 @@ from avcap.infer.world_check import CHECK_FILE, WorldCheck
 from avcap.media.clip import Clip, ClipRequest
 from avcap.media.deadline import deadline_check
 from avcap.media.pool import DecodePool
-from avcap.model.checkpoints import load
+from avcap.model.checkpoint.load import load
+from avcap.model.checkpoint.placement import DevicePlacement
+from avcap.model.checkpoint.refusals import is_out_of_memory, told_of
 from avcap.model.features import MediaTokens
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
-from avcap.model.placement import DevicePlacement
-from avcap.model.refusals import is_out_of_memory, told_of
 from avcap.records import Caption, CaptionError, Decoding, Sample, Seen
 
 logger = logging.getLogger("avcap")
 
 NUM_DECODERS = max(1, min(4, (os.cpu_count() or 1) // 2))
-# Headers round a file's length to a frame or a packet of sound: so much past its end is still its end.
-END_TOLERANCE_S = 0.1
 
 
 class CaptionOptions(TypedDict, total=False):
@@ -478,27 +476,6 @@ def named_memory_error(path: str) -> Iterator[None]:
             f"{path}: memory ran out while it was encoded; caption a part of it (--start, --end), or on a larger "
             "machine"
         ) from None
-
-
-def span_asked(interval_s: Interval, *, duration_s: float) -> Interval:
-    """An interval, its end perhaps infinite, of a file -> the one that prompt and record tell of."""
-    start_s, end_s = interval_s
-    return (start_s, round(duration_s, 1) if end_s == math.inf else end_s)
-
-
-def check_clip(clip: Clip, *, interval_s: Interval | None) -> None:
-    """Raises UserError where a clip is not what was asked for, or has nothing to caption."""
-    if interval_s is not None and clip.duration_s + END_TOLERANCE_S < interval_s[1] < math.inf:
-        raise UserError(
-            f"{clip.path}: got an interval that ends at {interval_s[1]:g} s, expected one within the file, which lasts "
-            f"{clip.duration_s:.1f} s; leave out --end for all the rest of it"
-        )
-    if not len(clip.frames_THWC) and not len(clip.waveform_S):
-        streams = {"video": clip.has_video, "audio": clip.has_audio}
-        there = " and ".join(name for name, is_there in streams.items() if is_there)
-        raise UserError(
-            f"{clip.path}: got a file with {there}, and nothing of it to be used; leave out --no-video or --no-audio"
-        )
 
 
 def sample_seed(seed: int, sample_id: str) -> int:

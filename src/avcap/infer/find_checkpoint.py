@@ -13,7 +13,7 @@ from avcap.files.walk import refuse_odd_files
 from avcap.texts.read import LARGEST_SETTINGS, read_text
 
 if TYPE_CHECKING:
-    from avcap.model.layouts import Layout
+    from avcap.model.checkpoint.layouts import Layout
 
 logger = logging.getLogger("avcap")
 
@@ -67,7 +67,7 @@ def find_checkpoint(model: str | Path, *, weights: bool = True) -> Path:
             return names[text]
         if path.exists():
             # this room loads torch: it is asked only where there is something wrong to be told
-            from avcap.model.layouts import identify, refuse_unless_runnable
+            from avcap.model.checkpoint.layouts import identify, refuse_unless_runnable
 
             refuse_unless_runnable(identify(path))
             return path
@@ -78,14 +78,14 @@ def find_checkpoint(model: str | Path, *, weights: bool = True) -> Path:
             f"model {text!r}: no model of that name and no such folder; expected the path of a checkpoint folder, a "
             f"shipped model ({known}), or {GRAMMAR} on the hub"
         )
-    from avcap.model.hub import fetch
+    from avcap.model.checkpoint.hub import fetch
 
     return fetch(name, weights=weights)
 
 
 def _completed(folder: Path) -> Path:
     """Folder of the hub's cache -> the same with its weights, which need not have been fetched."""
-    from avcap.model.hub import fetch
+    from avcap.model.checkpoint.hub import fetch
 
     name = snapshot_name(folder)
     assert name is not None
@@ -96,7 +96,7 @@ def find_layouts(path: Path, *, layouts: "Collection[Layout]") -> Path:
     """What `convert` and `init-audio` read -> its path: what there is, else a model on the hub of these layouts."""
     if (name := _hub_name(path)) is None:
         return path
-    from avcap.model.hub import fetch
+    from avcap.model.checkpoint.hub import fetch
 
     return fetch(name, layouts=layouts)
 
@@ -105,7 +105,7 @@ def find_chat_model(place: str) -> Path:
     """What --judge local: names -> the folder of a language model: one that there is, else one on the hub."""
     if (name := _hub_name(place)) is None:
         return Path(place)
-    from avcap.model.hub import fetch_chat_model
+    from avcap.model.checkpoint.hub import fetch_chat_model
 
     return fetch_chat_model(name)
 
@@ -122,8 +122,8 @@ def without_weights(model: str | Path, *, must_run: bool = True) -> Iterator[Pat
     if name is None:
         yield Path(model) if not must_run and Path(model).exists() else find_checkpoint(model, weights=False)
         return
-    from avcap.model.hub import headers
-    from avcap.model.layouts import RUNNABLE, Layout
+    from avcap.model.checkpoint.hub import headers
+    from avcap.model.checkpoint.layouts import RUNNABLE, Layout
 
     with headers(name, layouts=RUNNABLE if must_run else tuple(Layout)) as folder:
         yield folder

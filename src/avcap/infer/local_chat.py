@@ -1,7 +1,7 @@
 """A causal language model in this process that answers chats: `--judge local:FOLDER`.
 
 The folder is a transformers checkpoint with a chat template. Weights are read from safetensors alone, nothing is
-downloaded, and no code of the folder is run. `judge/local.py` makes a judge's chat of it.
+downloaded, and no code of the folder is run. `llm/local.py` makes a judge's chat of it.
 """
 
 import hashlib

@@ -16,11 +16,11 @@ from avcap.data.encode import clip_request
 from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.infer.settings import read_settings
 from avcap.media.frame_times import frame_instants
-from avcap.model.checkpoints import load_tokenizer, open_source, skeleton
+from avcap.model.checkpoint.load import load_tokenizer, open_source, skeleton
+from avcap.model.checkpoint.placement import DevicePlacement, needed_bytes
 from avcap.model.features import MediaFeatures, VisionGrid
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
-from avcap.model.placement import DevicePlacement, needed_bytes
-from avcap.model.plus_configuration import Salmonn2PlusConfig
+from avcap.model.salmonn2_plus.configuration import Salmonn2PlusConfig
 
 MICRO_BATCH = 32  # frames or grids that go through the tower at once
 LORA_RANK, LORA_SHARE = 128, 3  # of the released training: q, k and v

@@ -22,7 +22,7 @@ from avcap.errors import UserError
 from avcap.media.clip import Clip
 from avcap.media.deadline import Check, no_check
 from avcap.media.mel import SAMPLE_RATE_HZ, chunk_waveform, log_mel
-from avcap.model.weight_files import read_header
+from avcap.model.checkpoint.weight_files import read_header
 
 CHECK_FILE = "world_check.safetensors"
 SHRINKAGE = 0.05  # of the correlations towards none: distances along directions that the world hardly uses stay finite

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from avcap.infer.world_check import WorldCheck
-from avcap.model.configuration import Salmonn2Config
+from avcap.model.salmonn2.configuration import Salmonn2Config
 from avcap.world.render import render_frames
 from avcap.world.scene import DIFFICULTIES, make_scene
 from avcap.world.sounds import render_audio

@@ -8,10 +8,10 @@ global      0.310 ±0.022   0.032 ±0.007    0.343 ±0.024    0.007
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from avcap.judge.bootstrap import Rate
-from avcap.judge.compare import Comparison, GroupComparison, PairComparison
-from avcap.judge.correction import CorrectedRates
-from avcap.judge.metrics import MODALITY_NAMES, GroupMetrics, Metrics
+from avcap.judge.calibration.correction import CorrectedRates
+from avcap.judge.metrics.bootstrap import Rate
+from avcap.judge.metrics.compare import Comparison, GroupComparison, PairComparison
+from avcap.judge.metrics.error_rates import MODALITY_NAMES, GroupMetrics, Metrics
 
 COLUMNS = ("missing", "hallucination", "total error", "repetition")
 LABEL_WIDTH, COLUMN_WIDTHS = 12, (15, 16, 16, 10)

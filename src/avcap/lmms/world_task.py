@@ -13,9 +13,9 @@ from typing import Any
 from avcap.errors import UserError
 from avcap.files.claim import refuse_external
 from avcap.files.write import write_text
-from avcap.judge.base import Case
-from avcap.judge.error_counts import count_errors
+from avcap.judge.metrics.error_counts import count_errors
 from avcap.judge.oracle import OracleJudge
+from avcap.judge.types import Case
 from avcap.records import ErrorCounts, Sample, Unscored, WorldTruth, from_json
 from avcap.world import describe
 

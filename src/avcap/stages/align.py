@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from avcap.curriculum.source import WorldFinetuneConfig
-from avcap.stages.finetune import CorpusFinetuneConfig, Run, finetune
+from avcap.stages.parts.finetune import CorpusFinetuneConfig, Run, finetune
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,10 @@ import torch
 
 from avcap.curriculum.source import WorldFinetuneConfig
 from avcap.files.write import replacing
-from avcap.model.captioning import CaptioningModel
-from avcap.model.checkpoints import silence_progress_bars
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.model.checkpoint.load import silence_progress_bars
+from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
 from avcap.processes import end_with_parent
-from avcap.stages.finetune import Run, finetune
+from avcap.stages.parts.finetune import Run, finetune, freeze_encoders
 from avcap.stages.perceive import PerceiveConfig, load_perceived, perceive
 from avcap.train.compute import choose_device
 
@@ -73,11 +72,3 @@ def _perceive_alone(start: Path, part: str, config: PerceiveConfig, out_dir: Pat
     torch.set_num_threads(1)
     silence_progress_bars()
     perceive(Salmonn2ForCaptioning.from_pretrained(start), part, config=config, out_dir=out_dir)
-
-
-def freeze_encoders(model: CaptioningModel) -> None:
-    """What `perceive` trained stays as it is: tower, sound encoder, Q-Former."""
-    model.requires_grad_(True)
-    for part in (model.vision_tower, model.audio_encoder, model.audio_aligner.qformer):
-        part.requires_grad_(False)
-    model.audio_aligner.query_tokens.requires_grad_(False)

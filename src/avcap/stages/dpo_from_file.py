@@ -13,12 +13,12 @@ from avcap.data.feature_cache import FeatureCache
 from avcap.data.request import Request
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
-from avcap.model.checkpoints import silence_progress_bars
+from avcap.model.checkpoint.load import silence_progress_bars
 from avcap.records import Decoding, Lineage, PreferencePair, Sample
-from avcap.stages.collect import encoded
-from avcap.stages.dpo import DpoConfig, dpo
-from avcap.stages.rounds import CHECKPOINT, PAIRS, TRAIN
-from avcap.stages.run_folder import code_commit, data_hash, records, save_checkpoint
+from avcap.stages.dpo import dpo
+from avcap.stages.parts.collect import encoded
+from avcap.stages.parts.dpo_steps import DpoConfig
+from avcap.stages.parts.run_folder import CHECKPOINT, PAIRS, TRAIN, code_commit, data_hash, records, save_checkpoint
 from avcap.train.compute import choose_device, choose_dtype
 
 

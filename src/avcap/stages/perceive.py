@@ -20,7 +20,7 @@ from avcap.curriculum.perception import (
     FrameBatches,
     attribute_loss,
 )
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
+from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
 from avcap.train.checkpoint import latest_state
 from avcap.train.compute import choose_device, device_of
 from avcap.train.loop import LoopConfig, LossOutput, run_loop

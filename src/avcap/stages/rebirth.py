@@ -24,19 +24,19 @@ from avcap.data.request import Request
 from avcap.errors import UserError
 from avcap.files.write import write_json
 from avcap.infer.captioner import Captioner
-from avcap.judge.base import EventJudge
-from avcap.judge.clauses import ReadClauses
-from avcap.judge.quality import QualityConfig, keep_good
+from avcap.judge.types import EventJudge
 from avcap.model.captioning import CaptioningModel
-from avcap.model.checkpoints import silence_progress_bars
+from avcap.model.checkpoint.load import silence_progress_bars
 from avcap.model.lora import LoraConfig
+from avcap.preference.caption_filter import QualityConfig, keep_good
+from avcap.preference.clauses import ReadClauses
 from avcap.records import Caption, Decoding, Lineage, Sample, write_jsonl
-from avcap.stages.base import freeze_encoders
-from avcap.stages.collect import collect_captions, encoded
-from avcap.stages.finetune import finetune
-from avcap.stages.rounds import CHECKPOINT, TRAIN, RoundData, WorldConfig
-from avcap.stages.run_folder import checkpoint_title, code_commit, data_hash, save_checkpoint
-from avcap.stages.selection import RoundMetrics, Selection, ask_as_it_can, describe
+from avcap.stages.parts.collect import collect_captions, encoded
+from avcap.stages.parts.finetune import finetune, freeze_encoders
+from avcap.stages.parts.questions import ask_as_it_can
+from avcap.stages.parts.round_data import RoundData, WorldConfig
+from avcap.stages.parts.run_folder import CHECKPOINT, TRAIN, checkpoint_title, code_commit, data_hash, save_checkpoint
+from avcap.stages.parts.selection import RoundMetrics, Selection, describe
 from avcap.train.answer_loss import answer_loss
 from avcap.train.compute import choose_device, choose_dtype
 from avcap.train.examples import AnswerBatch, Example, ExampleEncoder

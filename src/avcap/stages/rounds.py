@@ -3,7 +3,7 @@
     model -> several captions of each video -> verdicts -> pairs -> guided DPO on a fresh LoRA -> merged: the next model
 
     OUT/config.yaml
-    OUT/round-0/held-out/      the model that the rounds begin with, measured as each round's is (selection.py)
+    OUT/round-0/held-out/      the model that the rounds begin with, measured as each round's is (parts/selection.py)
     OUT/round-1/captions.jsonl verdicts.jsonl pairs.jsonl selection.txt
                 answers.jsonl  where questions are learned by preference, too
                 train/         reference log-probs, metrics.jsonl, state
@@ -19,7 +19,6 @@
 Every file is whole or is gone on with: stopped at any moment and run again, the rounds end with the same weights.
 """
 
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,18 +27,16 @@ from pathlib import Path
 from typing import Literal
 
 from avcap.data.feature_cache import FeatureCache
-from avcap.data.qa_files import VideoQuestion
 from avcap.data.request import Request
 from avcap.errors import UserError
 from avcap.files.write import write_json, write_text
 from avcap.infer.captioner import Captioner
-from avcap.judge.base import EventJudge
-from avcap.judge.clauses import ReadClauses, read_clauses
-from avcap.judge.pairs import PairConfig, report_text, select_pairs
+from avcap.judge.types import EventJudge
 from avcap.model.average import average_checkpoints
 from avcap.model.captioning import CaptioningModel
-from avcap.model.checkpoints import load, silence_progress_bars
+from avcap.model.checkpoint.load import load, silence_progress_bars
 from avcap.model.lora import write_adapter
+from avcap.preference.select import PairConfig, report_text, select_pairs
 from avcap.records import (
     Caption,
     Decoding,
@@ -49,17 +46,33 @@ from avcap.records import (
     Unscored,
     Verdict,
 )
-from avcap.stages.collect import collect_captions, collect_verdicts, encoded
-from avcap.stages.dpo import ADAPTER, DpoConfig, ReplayItem, dpo, with_guidance
-from avcap.stages.run_folder import code_commit, data_hash, records, save_checkpoint
-from avcap.stages.sampler import Sampler, check_same_weights
-from avcap.stages.selection import Selection, StopConfig, answer_questions, ask_as_it_can, decide, describe
+from avcap.stages.dpo import ADAPTER, dpo
+from avcap.stages.parts.collect import collect_captions, collect_verdicts, encoded
+from avcap.stages.parts.dpo_examples import ReplayItem
+from avcap.stages.parts.dpo_steps import DpoConfig, with_guidance
+from avcap.stages.parts.questions import answer_questions, ask_as_it_can
+from avcap.stages.parts.round_data import RoundData, WorldConfig
+from avcap.stages.parts.run_folder import (
+    ANSWERS,
+    AVERAGE,
+    CAPTIONS,
+    CHECKPOINT,
+    DECISION,
+    DONE,
+    PAIRS,
+    PEFT_FOLDER,
+    SELECTION,
+    TRAIN,
+    VERDICTS,
+    code_commit,
+    data_hash,
+    measured_model,
+    records,
+    save_checkpoint,
+)
+from avcap.stages.parts.sampler import Sampler, check_same_weights
+from avcap.stages.parts.selection import Selection, StopConfig, decide, describe
 from avcap.train.compute import choose_device, choose_dtype
-
-CAPTIONS, VERDICTS, ANSWERS = "captions.jsonl", "verdicts.jsonl", "answers.jsonl"
-PAIRS, SELECTION, TRAIN, CHECKPOINT, AVERAGE = "pairs.jsonl", "selection.txt", "train", "checkpoint", "average"
-PEFT_FOLDER = "adapter"
-DONE, DECISION, SET_ASIDE = "done.json", "decision.json", "set-aside"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,17 +88,6 @@ class SamplingConfig:
     top_p: float = 1.0
     num_questions: tuple[int, ...] = (0,)
     """Questions to learn by preference, round by round; the last number holds for all rounds after it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorldConfig:
-    """Rendered clips to learn and to measure on, for models of the world: nothing of them was ever trained on."""
-
-    num_clips: int = 300
-    num_held_out: int = 60
-    difficulty: str = "standard"
-    seed: int = 100
-    """The clips to measure on have the next one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,18 +130,6 @@ class RoundsConfig:
         """Round, from 1 -> how many questions it learns by preference."""
         counts = self.sampling.num_questions
         return counts[min(round_number, len(counts)) - 1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundData:
-    """Videos with events, and questions about them: to learn on, and others to measure on."""
-
-    samples: Sequence[Sample]
-    held_out: Sequence[Sample]
-    questions: Sequence[VideoQuestion] = ()
-    held_out_questions: Sequence[VideoQuestion] = ()
-    read_clauses: ReadClauses = read_clauses
-    """How captions of these videos are read as clauses."""
 
 
 def run_rounds(
@@ -199,27 +189,6 @@ def run_rounds(
     decision = decide(all_metrics, config.stop)
     say(f"best: round {decision.best}; {decision.reason}")
     return parent if decision.best == 0 else measured_model(out_dir / f"round-{decision.best}")
-
-
-def measured_model(folder: Path) -> Path:
-    """Folder of a round -> the model that stands for it."""
-    return folder / AVERAGE if (folder / AVERAGE).is_dir() else folder / CHECKPOINT
-
-
-def set_aside(out_dir: Path, *, first: int) -> Path | None:
-    """Moves the rounds from `first` on out of the way, so that the next run makes them anew; nothing is deleted."""
-    folders = [folder for folder in out_dir.glob("round-*") if int(folder.name.removeprefix("round-")) >= first]
-    if not folders:
-        return None
-    place = out_dir / SET_ASIDE / str(len(list((out_dir / SET_ASIDE).glob("*"))) + 1)
-    place.mkdir(parents=True)
-    # the last one first: stopped in between, what is left still is a row of rounds
-    for folder in sorted(folders, key=lambda path: -int(path.name.removeprefix("round-"))):
-        os.replace(folder, place / folder.name)
-    for name in (DECISION, "config.yaml"):
-        if (out_dir / name).exists():
-            os.replace(out_dir / name, place / name)
-    return place
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,7 @@ from typing import ClassVar
 from avcap.curriculum.source import WorldFinetuneConfig
 from avcap.errors import UserError
 from avcap.model.captioning import CaptioningModel
-from avcap.stages.base import freeze_encoders
-from avcap.stages.finetune import CorpusFinetuneConfig, Run, finetune
+from avcap.stages.parts.finetune import CorpusFinetuneConfig, Run, finetune, freeze_encoders
 
 
 @dataclass(frozen=True, kw_only=True)

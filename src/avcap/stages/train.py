@@ -21,15 +21,15 @@ from avcap.files.lock import lock_folder
 from avcap.infer.settings import CaptionerSettings, Prompts, write_settings
 from avcap.infer.world_fit import fit_world_check
 from avcap.model.captioning import CaptioningModel
-from avcap.model.checkpoints import load, silence_progress_bars
-from avcap.model.placement import DevicePlacement
-from avcap.model.salmonn2 import Salmonn2ForCaptioning
-from avcap.model.tiny import tiny_config
+from avcap.model.checkpoint.load import load, silence_progress_bars
+from avcap.model.checkpoint.placement import DevicePlacement
+from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
+from avcap.model.salmonn2.tiny import tiny_config
 from avcap.records import Lineage
 from avcap.stages.align import AlignConfig, train_align
 from avcap.stages.base import BaseConfig, train_base
-from avcap.stages.finetune import Run
-from avcap.stages.run_folder import checkpoint_title, code_commit, config_hash, save_checkpoint
+from avcap.stages.parts.finetune import Run
+from avcap.stages.parts.run_folder import checkpoint_title, code_commit, config_hash, save_checkpoint
 from avcap.stages.sft import SftConfig, train_sft
 from avcap.train.compute import choose_device, choose_dtype
 from avcap.world import describe

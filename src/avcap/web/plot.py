@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from avcap.errors import UserError
 from avcap.files.write import replacing
-from avcap.judge.bootstrap import Rate
-from avcap.judge.metrics import GroupMetrics, Metrics
+from avcap.judge.metrics.bootstrap import Rate
+from avcap.judge.metrics.error_rates import GroupMetrics, Metrics
 
 if TYPE_CHECKING:
-    from avcap.infer.official_audit import Fed
-    from avcap.stages.selection import RoundMetrics
+    from avcap.infer.official.audit import Fed
+    from avcap.stages.parts.selection import RoundMetrics
 
 RATES = {
     "missing": "missing_rate",

@@ -11,12 +11,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from avcap.evaluation.evaluate import Evaluation
 from avcap.files.write import write_text
-from avcap.judge.metrics import Scored
+from avcap.judge.metrics.error_rates import Scored
+from avcap.judge.metrics.words import count_words
 from avcap.judge.tables import COLUMNS, closing_line, table_rows
-from avcap.judge.words import count_words
 from avcap.records import Unscored
-from avcap.stages.evaluate import Evaluation
 
 TEMPLATE = Path(__file__).with_name("report.html")
 SCRIPT_TAG = "<script>", "</script>"

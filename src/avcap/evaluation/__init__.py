@@ -1,0 +1,1 @@
+"""Models are measured: captions, questions, the use of the sound."""

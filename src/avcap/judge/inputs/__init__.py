@@ -1,0 +1,1 @@
+"""Captions, truth and events in every form become cases."""

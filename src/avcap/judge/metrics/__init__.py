@@ -1,0 +1,1 @@
+"""Verdicts and answers become figures with intervals."""

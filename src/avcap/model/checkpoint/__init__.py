@@ -1,0 +1,1 @@
+"""Checkpoint folders: what they are, loading, fetching, converting and checking them."""

@@ -1,0 +1,1 @@
+"""The family of video-SALMONN 2."""

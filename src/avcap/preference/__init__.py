@@ -1,0 +1,1 @@
+"""Captions and verdicts become pairs to learn from."""

@@ -1,0 +1,71 @@
+"""Questions with known answers, asked of a model as it can answer them: by letter, or in words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from avcap.data.qa_files import VideoQuestion, letters_of, letters_prompt
+from avcap.data.request import Request
+from avcap.infer.answer import Answerer
+from avcap.infer.captioner import Captioner
+from avcap.judge.metrics.answers import is_right
+from avcap.judge.metrics.letters import read_letter
+from avcap.records import Decoding, Sample
+from avcap.stages.parts.collect import collect_captions
+
+MAX_ANSWER_TOKENS = 32
+
+
+def answer_questions(
+    captioner: Captioner,
+    questions: Sequence[VideoQuestion],
+    *,
+    path: Path,
+    request: Request | None = None,
+    num_answers: int = 1,
+) -> list[tuple[str, bool]]:
+    """Questions -> num_answers (text, whether it is right) of each, next to each other, also in the file."""
+    if not questions:
+        return []
+    asked = ask_as_it_can(captioner, questions)
+    request = request or Request(decoding=Decoding(max_new_tokens=MAX_ANSWER_TOKENS))
+    found = collect_captions(captioner, [one.sample for one in asked], request, path=path, num_answers=num_answers)
+    each = (one for one in asked for _ in range(num_answers))
+    return [(answer.text, one.is_right(answer.text)) for one, answer in zip(each, found, strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedQuestion:
+    """A question in the form in which a model is asked it, and the right answer in that form."""
+
+    question: VideoQuestion
+    sample: Sample
+    answer: str
+    by_letter: bool
+    """Its options are shown, and a letter is wanted."""
+
+    def is_right(self, text: str) -> bool:
+        """What the model wrote -> whether it is right."""
+        if self.by_letter:
+            return read_letter(text, self.question.options) == self.question.answer_index
+        return is_right(text, self.question)
+
+
+def ask_as_it_can(captioner: Captioner, questions: Sequence[VideoQuestion]) -> list[AskedQuestion]:
+    """Questions -> what the captioner is asked; options are shown to a model that can name one by a letter."""
+    knows_letters = Answerer(captioner).knows_letters
+    return [_asked(question, by_letter=knows_letters and bool(question.options)) for question in questions]
+
+
+def _asked(question: VideoQuestion, *, by_letter: bool) -> AskedQuestion:
+    answer = question.answer
+    if by_letter:
+        assert question.answer_index is not None
+        answer = letters_of(question)[question.answer_index]
+    sample = Sample(
+        sample_id=question.question_id,
+        video=question.video,
+        interval_s=question.interval_s,
+        prompt=letters_prompt(question) if by_letter else question.text,
+    )
+    return AskedQuestion(question=question, sample=sample, answer=answer, by_letter=by_letter)

@@ -1,0 +1,239 @@
+"""What the gate measures besides error rates."""
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from avcap.cli.round_data import questions_of
+from avcap.data.feature_cache import FeatureCache
+from avcap.data.qa_files import VideoQuestion
+from avcap.data.request import Request
+from avcap.errors import UserError
+from avcap.infer.answer import Answerer
+from avcap.infer.captioner import Captioner
+from avcap.infer.find_checkpoint import find_checkpoint
+from avcap.judge.inputs.ingest import read_truth
+from avcap.judge.metrics.error_rates import Scored, compute_metrics
+from avcap.judge.oracle import OracleJudge
+from avcap.judge.types import Case
+from avcap.records import Caption, Decoding, Event, EventVerdict, Sample, Verdict
+from avcap.stages.parts.questions import answer_questions, ask_as_it_can
+from avcap.stages.parts.selection import (
+    RoundMetrics,
+    Selection,
+    StopConfig,
+    caption_logprobs,
+    decide,
+    distinct_ngrams,
+    read_round_metrics,
+    rejection_reason,
+    round_metrics_of,
+)
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+def test_distinct_ngrams_by_hand():
+    # "a b a b a b" has the 2-grams ab ba ab ba ab: 2 of 5 are distinct
+    assert distinct_ngrams(["a b a b a b"], length=2) == pytest.approx(2 / 5)
+    # each alone is all distinct, together the second adds nothing: 2 of 4
+    assert distinct_ngrams(["a b c", "A b c"], length=2) == pytest.approx(2 / 4)
+    assert distinct_ngrams(["a"], length=2) == 1.0 and distinct_ngrams([], length=2) == 1.0
+
+
+@pytest.fixture(scope="module")
+def captioner() -> Captioner:
+    return Captioner("tiny-sft")
+
+
+@pytest.fixture(scope="module")
+def described(captioner) -> tuple[list[Sample], list[Caption]]:
+    """Two example videos and what the model says of them in 60 tokens."""
+    samples = [Sample(sample_id=p.name, video=str(p), prompt="") for p in sorted(EXAMPLES.glob("*.mp4"))[:2]]
+    return samples, list(captioner.stream(samples, Request(decoding=Decoding(max_new_tokens=60))))
+
+
+def test_log_probs_of_captions_are_those_of_one_by_one(captioner, described):
+    samples, captions = described
+    together = caption_logprobs(captioner, samples, captions)
+    alone = [caption_logprobs(captioner, [s], [c])[0] for s, c in zip(samples, captions, strict=True)]
+    for (both, n_both), (one, n_one) in zip(together, alone, strict=True):
+        assert both == pytest.approx(one, rel=1e-4) and n_both == n_one
+    # what the model itself says greedily is likely, the words backwards are not
+    backwards = [type(c)(**{**vars(c), "text": " ".join(reversed(c.text.split()))}) for c in captions]
+    likely = sum(total for total, _ in together) / sum(round_number for _, round_number in together)
+    unlikely = caption_logprobs(captioner, samples, backwards)
+    assert math.exp(-likely) < 2 < 10 < math.exp(-sum(t for t, _ in unlikely) / sum(n for _, n in unlikely))
+    assert torch.is_grad_enabled()
+
+
+def test_perplexity_is_per_token_over_all_captions(captioner, described, tmp_path):
+    samples, (whole, other) = described
+    captions = [whole, replace(other, text=" ".join(other.text.split()[:20]))]
+    selection = Selection(
+        start=find_checkpoint("tiny-sft"),
+        samples=samples,
+        judge=OracleJudge([]),
+        batch_size=1,
+        features=FeatureCache(tmp_path),
+    )
+    (first, n_first), (second, n_second) = caption_logprobs(captioner, samples, captions)
+    assert n_first != n_second
+    # not the mean of two perplexities, and not per caption
+    assert selection._perplexity(captions) == pytest.approx(
+        math.exp(-(first + second) / (n_first + n_second)), rel=1e-4
+    )
+
+
+def test_questions_are_answered_in_order_and_kept(captioner, tmp_path):
+    questions = questions_of(read_truth(EXAMPLES / "truth.jsonl"), None)
+    path = tmp_path / "answers.jsonl"
+    found = answer_questions(captioner, questions, path=path)
+    assert len(found) == len(questions) and sum(right for _, right in found) / len(found) > 0.6
+    before = path.read_bytes()
+    assert answer_questions(captioner, questions, path=path) == found and path.read_bytes() == before
+    assert answer_questions(captioner, [], path=path) == []
+
+
+def test_a_model_that_knows_letters_is_shown_options_and_learns_the_letter(captioner, monkeypatch):
+    question = VideoQuestion(
+        question_id="q",
+        video="a.mp4",
+        kind="k",
+        text="What rings?",
+        answer="a bell",
+        options=("a dog", "a bell"),
+        answer_index=1,
+    )
+    (plain,) = ask_as_it_can(captioner, [question])  # the tiny vocabulary has no letters
+    assert (plain.sample.prompt, plain.answer, plain.is_right("a bell")) == ("What rings?", "a bell", True)
+    monkeypatch.setattr(Answerer, "knows_letters", True)
+    (shown,) = ask_as_it_can(captioner, [question])
+    assert "B. a bell" in shown.sample.prompt and shown.answer == "B"
+    assert shown.is_right(shown.answer) and not shown.is_right("A")
+    # a question without options has no letter to name, and is asked as ever
+    plain, shown = ask_as_it_can(captioner, [replace(question, options=(), answer_index=None), question])
+    assert (plain.sample.prompt, plain.answer, plain.is_right("a bell")) == ("What rings?", "a bell", True)
+    assert shown.by_letter and not plain.by_letter
+
+
+# --- standings and the rule -------------------------------------------------------------------------------------------
+
+
+def scored(text: str, labels: str, *, interval_s: tuple[float, float] | None = None) -> Scored:
+    """A caption of video "v" whose events are labelled c(orrect), m(issing) or i(ncorrect), one letter each."""
+    names = {"c": "correct", "m": "missing", "i": "incorrect"}
+    events = tuple(Event(event_id=str(i), text="", modality="visual") for i in range(len(labels)))
+    sample = Sample(sample_id=f"v{interval_s}", video="v", prompt="", interval_s=interval_s, events=events)
+    verdict = Verdict(
+        caption_id="c", events=tuple(EventVerdict(event_id=str(i), label=names[one]) for i, one in enumerate(labels))
+    )
+    return Scored(case=Case(caption_id="c", sample=sample, text=text, finished=interval_s is not None), verdict=verdict)
+
+
+def test_a_round_metrics_averages_errors_of_both_kinds_and_takes_the_rest_from_global_captions():
+    whole = scored("a b c d e a b c d e", "cmmi")  # 5 of 10 words repeated; 2 of 4 missing, 1 incorrect; never ends
+    local = scored("one two", "cm", interval_s=(0.0, 2.0))  # none of 2 words repeated; 1 of 2 missing; ends
+    right = [("who", True), ("when", False), ("who", True), ("who", False)]
+    round_metrics = round_metrics_of(3, compute_metrics([whole, local]), right=right)
+    assert round_metrics == RoundMetrics(
+        round_number=3,
+        total_error=(3 / 4 + 1 / 2) / 2,
+        global_error=3 / 4,
+        local_error=1 / 2,
+        missing=(2 / 4 + 1 / 2) / 2,
+        hallucination=(1 / 4 + 0) / 2,
+        repetition=5 / 10,
+        truncated=1.0,
+        words=10.0,
+        questions=2 / 4,
+        questions_by_kind={"when": 0.0, "who": 2 / 3},
+    )
+    alone = round_metrics_of(3, compute_metrics([local]))
+    assert (alone.total_error, alone.global_error, alone.words, alone.questions) == (1 / 2, None, 2.0, None)
+
+
+START = RoundMetrics(
+    round_number=0,
+    total_error=0.5,
+    global_error=0.5,
+    local_error=0.5,
+    missing=0.375,
+    hallucination=0.125,
+    repetition=0.125,
+    truncated=0.0,
+    words=50.0,
+    distinct=0.5,
+    perplexity=2.0,
+    questions=0.75,
+)
+
+
+def test_limits_are_against_the_start_and_not_against_the_best_round_so_far():
+    # Each round hallucinates 0.015 more than the one before it, and 0.03 > 0.02 in all.
+    drift = [
+        replace(
+            START,
+            round_number=round_number,
+            total_error=0.5 - 0.1 * round_number,
+            hallucination=0.125 + 0.015 * round_number,
+        )
+        for round_number in (1, 2)
+    ]
+    decision = decide([START, *drift], StopConfig())
+    assert decision.best == 1 and decision.refused == {2: "hallucination +0.030 against the start, above +0.020"}
+
+
+@pytest.mark.parametrize(
+    ("at_limit", "beyond"),
+    [
+        ({"hallucination": 0.25}, {"hallucination": 0.26}),  # 0.25 - 0.125 = 0.125
+        ({"repetition": 0.25}, {"repetition": 0.26}),
+        ({"truncated": 0.125}, {"truncated": 0.13}),
+        ({"words": 25.0}, {"words": 24.0}),  # 25 / 50 = 0.5
+        ({"words": 75.0}, {"words": 76.0}),  # 75 / 50 = 1.5
+        ({"distinct": 0.25}, {"distinct": 0.24}),  # 0.25 / 0.5 = 0.5
+        ({"perplexity": 6.0}, {"perplexity": 6.1}),  # 6 / 2 = 3
+        ({"questions": 0.625}, {"questions": 0.62}),  # 0.75 - 0.625 = 0.125
+    ],
+)
+def test_a_limit_that_is_just_met_is_kept(at_limit, beyond):
+    # Limits that floating-point numbers hold exactly.
+    config = StopConfig(
+        max_more_hallucination=0.125,
+        max_more_repetition=0.125,
+        max_more_truncated=0.125,
+        min_words_ratio=0.5,
+        max_words_ratio=1.5,
+        min_distinct_ratio=0.5,
+        max_perplexity_ratio=3.0,
+        max_fewer_questions=0.125,
+    )
+    assert rejection_reason(replace(START, **at_limit), start=START, config=config) == ""
+    assert rejection_reason(replace(START, **beyond), start=START, config=config) != ""
+
+
+def test_a_gain_of_exactly_min_gain_is_a_new_best_and_patience_counts_from_it():
+    config = StopConfig(min_gain=0.125, patience=2)
+    totals = (0.375, 0.26, 0.375)  # 0.5 - 0.125; 0.115 less; 0 less
+    rounds = [
+        replace(START, round_number=round_number, total_error=total)
+        for round_number, total in enumerate(totals, start=1)
+    ]
+    decisions = [decide([START, *rounds[:round_number]], config) for round_number in (1, 2, 3)]
+    assert [(decision.best, decision.stopped) for decision in decisions] == [(1, False), (1, False), (1, True)]
+
+
+def test_round_metrics_are_read_in_the_order_of_their_rounds(tmp_path):
+    for round_number in (10, 2, 0):
+        folder = tmp_path / f"round-{round_number}"
+        folder.mkdir()
+        (folder / "round_metrics.json").write_text(json.dumps(asdict(replace(START, round_number=round_number))))
+    (tmp_path / "round-11").mkdir()  # not measured yet
+    assert [round_metrics.round_number for round_metrics in read_round_metrics(tmp_path)] == [0, 2, 10]
+    with pytest.raises(UserError, match="got no measured round"):
+        read_round_metrics(tmp_path / "round-0")
