@@ -171,7 +171,7 @@ def test_decoding_imports_no_torch_and_leaves_no_process(film):
     code = (
         "import sys, avcap.media.clip\n"
         "assert not {'av', 'torch', 'PIL'} & set(sys.modules), 'a Clip needs numpy only'\n"
-        f"clip = avcap.media.clip.load_clip({str(film)!r})\n"
+        f"clip = avcap.media.load.load_clip({str(film)!r})\n"
         "assert not {'av', 'torch'} & set(sys.modules)\n"
         "from avcap.media import pool\n"
         "process_id = pool._idle_workers[0].process_id\n"
