@@ -14,8 +14,11 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
+from avcap.cli.app import app
+from avcap.cli.model_help import ANY_MODEL, WEIGHTS
 from avcap.infer.caption_file import read_rows
 from avcap.records import Caption, CaptionError
 
@@ -347,3 +350,35 @@ def test_a_wrong_recipe_or_field_is_said_before_anything_is_written(arguments, m
     code, _, err = run(*arguments)
     assert code == 2 and message in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_form_of_a_model():
+    """Whoever reads the help of one command knows what --model takes, and in which the weights are needed."""
+    root = typer.main.get_command(app)
+    found = {}
+
+    def look(group, words):
+        for name, one in sorted(group.commands.items()):
+            if hasattr(one, "commands"):
+                look(one, (*words, name))
+            for parameter in getattr(one, "params", ()):
+                if parameter.name in ("model", "models", "teacher"):
+                    found[" ".join((*words, name)), parameter.name] = parameter.help
+
+    look(root, ())
+    needs_weights = {
+        ("audit-official", "model"),
+        ("average", "models"),
+        ("dpo", "model"),
+        ("rebirth", "model"),
+        ("rebirth", "teacher"),
+        ("rounds run", "model"),
+        ("train", "model"),
+    }
+    assert len(found) == 15 and needs_weights < found.keys()
+    for key, text in found.items():
+        assert (WEIGHTS if key in needs_weights else ANY_MODEL) in text, key
+        assert ("openai:" in text) == (key not in needs_weights), key

@@ -135,7 +135,7 @@ def test_doctor_tells_what_an_engine_takes(engine, run):
         [
             "audio",
             "input_audio: confirmed; 2, 4 and 8 s of audio count 25, 50, 100 tokens: 12.5 a second; a part of "
-            "no known type with as many bytes is refused",
+            "no known type with as many bytes is refused; 2 s in a file as large as that of 8 s count 25",
         ],
         ["n", "2 answers to one request"],
         ["log-probs", "of each token, with the 4 likeliest"],
@@ -217,6 +217,34 @@ def test_plan_expects_files_or_a_length(engine, videos, run):
     assert code == 2 and "got files for a model that runs here" in err
     code, out, _ = run("plan", "--video", "10s", "--model", f"{engine.model}?dialect=gemini")
     assert code == 0 and "2,650 of 10 frames, 320 of audio" in out  # 265 a frame, 32 a second
+
+
+@pytest.mark.parametrize(
+    "words", [("evaluate", "--out", "report"), ("pairs", "build", "--out", "pairs.jsonl", "-n", 2)], ids=str
+)
+def test_replies_are_kept_and_paid_for_once_where_captions_are_made_on_the_way(words, run, tmp_path, monkeypatch):
+    """4 samples; what they cost is known by --prices. Without the captions' file, the second run asks for none."""
+    monkeypatch.chdir(tmp_path)
+    Path("prices.yaml").write_text("omni: {input: 1.0, output: 2.0}\n")
+    truth = tmp_path / "world"
+    truth.mkdir()
+    for path in (*EXAMPLES.glob("*.mp4"), EXAMPLES / "truth.jsonl"):
+        (truth / path.name).symlink_to(path)
+    with ScriptedEngine(VLLM, delay_s=0.1) as server:
+        words = (*words, "--truth", truth, "--model", server.model, "--cache", "mine.sqlite", "--prices", "prices.yaml")
+        code, _, err = run(*words, "--budget", 0.0001)
+        assert code == 2 and "budget" in err and server.captions == [], err
+        assert run(*words, "--budget", 10, "--concurrency", 2)[0] == 0
+        num_asked = len(server.captions)
+        assert num_asked >= 4 and server.most_at_once == 2 and Path("mine.sqlite").is_file()
+        for path in tmp_path.rglob("*captions.jsonl"):
+            path.unlink()
+        assert run(*words, "--budget", 10, "--timeout", 30)[0] == 0
+        assert len(server.captions) == num_asked
+        for path in tmp_path.rglob("*captions.jsonl"):
+            path.unlink()
+        code, _, err = run(*words, "--timeout", 0)
+        assert code == 2 and "engine: got timeout 0.0, expected" in err
 
 
 def test_samples_are_whole_and_gone_on_with(engine, videos, tmp_path, run):

@@ -134,6 +134,32 @@ def test_an_adapter_and_its_base_are_converted_by_name(hub, run, tmp_path):
     assert all(by_name[name].equal(by_folder[name]) for name in by_name)
 
 
+def test_a_path_is_never_asked_for_on_the_hub(hub, run, tmp_path, monkeypatch):
+    """`./org/name` and `org/name/` are paths: without such a folder they are one line, and the hub hears nothing."""
+    hub.publish("org/plus", write_plus(tmp_path / "plus", SIZES_TINY, tokenizer_from=TOKENIZER))
+    hub.publish("org/adapter", adapter(tmp_path / "adapter"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("./org/plus", "org/plus/", str(tmp_path / "org/plus")):
+        for words in (
+            ("doctor", name),
+            ("doctor", "adapter", "--base", name),
+            ("convert", name, "new"),
+            ("convert", "adapter", "new", "--base", name),
+            ("convert", "plus", "new", "--q-tokens", name),
+            ("init-audio", name, "plus", "new"),
+            ("init-audio", "plus", name, "new"),
+            ("plan", "--model", name, "--video", "5s"),
+            ("caption", "a.mp4", "--model", name),
+            ("audit-official", "a.mp4", "--model", name),
+            ("average", name, "plus", "--out", "new"),
+            ("train", "tiny_sft", "--model", name, "--dry-run"),
+        ):
+            with hub.watch():
+                code, out, err = run(*words)
+            assert hub.asked == [], words
+            assert code in (1, 2) and "org/plus" in out + err, (words, out, err)
+
+
 def test_parts_of_an_audio_branch_are_looked_at_before_they_are_fetched(hub, run, tmp_path):
     sizes = SIZES_TINY | {"vocab": 320}
     hub.publish("org/qwen", write_qwen(tmp_path / "qwen", sizes, tokenizer_from=TOKENIZER))

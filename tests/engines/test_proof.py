@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.scripted_engine import FRAMES, KINDS, LLAMA_CPP, SGLANG, VLLM, ScriptedEngine
+from support.scripted_engine import DASHSCOPE_FLASH, FRAMES, KINDS, LLAMA_CPP, SGLANG, VLLM, ScriptedEngine
 
 from avcap.engines import findings as findings_module
 from avcap.engines.engine import AudioDropped, Engine, EngineOptions
@@ -17,8 +17,10 @@ def engine_of(server: ScriptedEngine, *, query: str = "", **options) -> Engine:
     return Engine(read_engine_spec(server.model + query), EngineOptions(timeout_s=20, **options))
 
 
-def counts(*by_length: int, none: int = 100, control: int | None = None) -> Counts:
-    return Counts(none=none, by_length=by_length, control=control, is_apart=False)
+def counts(
+    *by_length: int, none: int = 100, control: int | None = None, padded: int | None = None, is_apart: bool = False
+) -> Counts:
+    return Counts(none=none, by_length=by_length, control=control, padded=padded, is_apart=is_apart)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,12 @@ def counts(*by_length: int, none: int = 100, control: int | None = None) -> Coun
         (counts(125, 150, 200, control=116), 12.5),  # a placeholder for the control
         (counts(125, 150, 200, control=117), None),
         (counts(125, 150, 200, control=200), None),
+        (counts(125, 150, 200, padded=125), 12.5),  # 2 s in a file of 8 s
+        (counts(125, 150, 200, padded=143), 12.5),  # a quarter of the way from 125 to 200 is 143.75
+        (counts(125, 150, 200, padded=144), None),
+        (counts(125, 150, 200, padded=200), None),
+        (counts(25, 50, 100, none=0, padded=100, is_apart=True), None),  # told apart, and by bytes
+        (counts(125, 150, 200, padded=100), 12.5),  # it cannot read the file: that says nothing
         (counts(100, 100, 100), None),
         (counts(475, 475, 475), None),  # a fixed number for each 30 s
         (counts(125, 150, 170), None),  # 12.5, then 5
@@ -57,12 +65,19 @@ CASES = {
     "drops it": (replace(FRAMES, has_audio=False), "dropped"),
     "drops it and does not count": (replace(FRAMES, has_audio=False, counts=False), "dropped"),
     "hears and does not count": (replace(FRAMES, counts=False), "confirmed"),
-    "counts bytes and drops it": (
-        replace(FRAMES, counts_unknown_bytes=True, unknown_is_ignored=True, has_audio=False),
+    "counts bytes and drops it": (replace(FRAMES, counts_bytes=True, has_audio=False), "dropped"),
+    "counts bytes and hears": (replace(FRAMES, counts_bytes=True), "confirmed"),
+    "counts all bytes and drops it": (
+        replace(FRAMES, counts_bytes=True, unknown_is_ignored=True, has_audio=False),
         "dropped",
     ),
-    "counts bytes and hears": (replace(FRAMES, counts_unknown_bytes=True, unknown_is_ignored=True), "confirmed"),
+    "counts all bytes and hears": (replace(FRAMES, counts_bytes=True, unknown_is_ignored=True), "confirmed"),
+    "tells bytes apart and drops it": (
+        replace(SGLANG, owned_by=None, takes=(*FRAMES.takes,), counts_bytes=True, has_audio=False),
+        "dropped",
+    ),
     "refuses it": (replace(FRAMES, takes=("text", "image_url")), "dropped"),
+    "refuses padding": (replace(FRAMES, takes_padding=False), "confirmed"),
 }
 
 
@@ -74,7 +89,7 @@ def test_engines_that_lose_audio_and_such_that_do_not(name):
 
 
 def test_a_model_without_audio_that_answers_differently_each_time_is_not_confirmed():
-    said = iter(["OK"] * 5 + ["a dog", "two cats"])
+    said = iter(["OK"] * 6 + ["a dog", "two cats"])
     kind = replace(FRAMES, counts=False)
     with ScriptedEngine(kind, answer=lambda asked: next(said)) as server, engine_of(server) as engine:
         proof = engine.proof(use_video=True)
@@ -92,6 +107,41 @@ def test_naming_both_words_is_no_proof():
         assert engine.proof(use_video=True).arrival == "dropped"  # the same to two clips
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("takes_padding", [True, False])
+def test_audio_within_an_mp4_is_proven_by_a_padded_one(takes_padding):
+    def proof_of(kind):
+        kind = replace(kind, takes_padding=takes_padding)
+        with ScriptedEngine(kind) as server:
+            model = server.model.replace("omni", "qwen3-omni-flash", 1) + "?dialect=dashscope"
+            with Engine(read_engine_spec(model), EngineOptions(allow_dropped_audio=True)) as engine:
+                return engine.proof(use_video=True)
+
+    proof = proof_of(DASHSCOPE_FLASH)
+    told = "count 25" if takes_padding else "got no answer, which leaves open whether bytes are counted"
+    assert proof.arrival == "confirmed" and f"2 s in a file as large as that of 8 s {told}" in proof.why
+    if takes_padding:
+        assert proof_of(replace(DASHSCOPE_FLASH, counts_bytes=True, has_audio=False)).arrival == "dropped"
+
+
+@pytest.mark.parametrize("is_apart", [True, False])
+def test_tokens_that_follow_the_bytes_prove_no_clip_either(is_apart):
+    """25 tokens for each 32,000 bytes, whatever is heard: of 2 s in 256,044 bytes as many as of 8 s."""
+    said = iter(["OK"] * 6 + ["a dog", "two cats"])
+    kind = replace(FRAMES, counts_bytes=True, details=is_apart)
+    with ScriptedEngine(kind, answer=lambda asked: next(said)) as server, engine_of(server) as engine:
+        proof = engine.proof(use_video=True)
+    assert proof.arrival == "sent, not confirmed" and proof.counts_bytes
+    assert "but 2 s in a file as large as that of 8 s count 200: bytes are counted" in proof.why
+
+
+def test_a_file_that_is_refused_for_its_padding_says_so():
+    with ScriptedEngine(replace(VLLM, takes_padding=False)) as server, engine_of(server) as engine:
+        proof = engine.proof(use_video=True)
+    assert proof.arrival == "confirmed" and proof.tokens_per_s == pytest.approx(12.5)
+    assert proof.why.endswith("of 8 s got no answer, which leaves open whether bytes are counted")
+
+
 def test_dropped_audio_ends_the_run_unless_it_is_allowed():
     with ScriptedEngine(replace(FRAMES, has_audio=False)) as server:
         with engine_of(server) as engine, pytest.raises(AudioDropped, match="--allow-dropped-audio"):
@@ -104,10 +154,12 @@ def test_probes_show_video_as_real_requests_do():
     """An engine may lose audio beside video alone."""
     with ScriptedEngine(VLLM) as server, engine_of(server) as engine:
         engine.proof(use_video=True)
-        assert [one.types for one in server.asked[1:]] == [("video_url", "text")] + 3 * [
+        assert [one.types for one in server.asked[1:]] == [("video_url", "text")] + 4 * [
             ("video_url", "input_audio", "text")
         ]
-        assert [one.audio_s for one in server.asked] == [0, 0, 2, 4, 8]  # the form of the video first
+        assert [one.audio_s for one in server.asked] == [0, 0, 2, 4, 8, 2]  # the form of the video first
+        sizes = [one.audio_bytes for one in server.asked[-3:]]
+        assert sizes == [128_044, 256_044, 256_044]  # 32,000 bytes a second and a head of 44; the last is padded
         engine.proof(use_video=False)
         assert server.asked[-1].types == ("input_audio", "text")
 

@@ -61,3 +61,27 @@ def test_a_wav_holds_every_sample():
 def test_a_jpeg_is_the_frame():
     frame_HWC = plain_frames(3)[2]
     assert np.abs(np.asarray(Image.open(io.BytesIO(encode_jpeg(frame_HWC)))).astype(int) - 60).max() <= 2
+
+
+def test_a_padded_wav_holds_the_same_samples():
+    """2 s are 44 + 64,000 bytes; of 8 s there would be 256,044. Another decoder passes the padding over, too."""
+    waveform_S = np.random.default_rng(0).uniform(-1, 1, 32_000).astype(np.float32)
+    plain, padded = encode_wav(waveform_S), encode_wav(waveform_S, num_bytes=256_044)
+    assert (len(plain), len(padded)) == (64_044, 256_044)
+    assert np.array_equal(decode_wav(padded), decode_wav(plain))
+    with av.open(io.BytesIO(padded)) as container:
+        read_S = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    assert np.array_equal(read_S / 32768, decode_wav(plain))
+    assert len(encode_wav(waveform_S, num_bytes=64_052)) == 64_052  # the head of the chunk alone
+
+
+def test_a_padded_mp4_holds_the_same_frames_and_audio():
+    waveform_S = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000).astype(np.float32)
+    plain = encode_mp4(plain_frames(4), fps=Fraction(2), waveform_S=waveform_S)
+    padded = encode_mp4(plain_frames(4), fps=Fraction(2), waveform_S=waveform_S, num_bytes=len(plain) + 100_001)
+    assert len(padded) == len(plain) + 100_001 and decoded(padded) == decoded(plain)
+    with av.open(io.BytesIO(padded)) as container, av.open(io.BytesIO(plain)) as other:
+        first, second = (
+            np.concatenate([frame.to_ndarray()[0] for frame in one.decode(audio=0)]) for one in (container, other)
+        )
+    assert np.array_equal(first, second)

@@ -13,9 +13,9 @@ import contextlib
 import io
 import itertools
 import json
+import struct
 import threading
 import time
-import wave
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,8 +46,10 @@ class Kind:
     """Whether it counts tokens at all."""
     details: bool = False
     """Whether it tells tokens of audio and of video apart."""
-    counts_unknown_bytes: bool = False
-    """Whether it counts whatever bytes come, as a gateway would that guesses."""
+    counts_bytes: bool = False
+    """Whether it counts the bytes of what may be audio, as a gateway that guesses; else the seconds of its samples."""
+    takes_padding: bool = True
+    """False: it refuses a WAV with other chunks than the usual two, and an mp4 with a box of padding."""
     unknown_is_ignored: bool = False
     n: str = "yes"
     """Of n answers: "yes", "ignored" or "refused"."""
@@ -159,6 +161,8 @@ class Asked:
     waveform_S: np.ndarray
     text: str
     unknown_bytes: int
+    audio_bytes: int
+    """Of the files that hold the audio."""
     body: Body
 
     @property
@@ -284,8 +288,8 @@ class ScriptedEngine:
         if not self.kind.counts:
             return None
         video, audio = TOKENS_PER_FRAME * asked.frames, round(self.kind.audio_per_s * asked.audio_s)
-        if self.kind.counts_unknown_bytes:  # a guess at 25 tokens for each second of a WAV's bytes
-            audio = round((asked.unknown_bytes + 32_000 * asked.audio_s) / 32_000 * 25)
+        if self.kind.counts_bytes:  # a guess at 25 tokens for each second of a WAV's bytes, heard or not
+            audio = round((asked.unknown_bytes + asked.audio_bytes) / 32_000 * 25)
         usage: Body = {"prompt_tokens": TEXT_TOKENS + video + audio, "completion_tokens": 10}
         if self.kind.details:
             usage["prompt_tokens_details"] = {"cached_tokens": 0, "audio_tokens": audio, "video_tokens": video}
@@ -298,7 +302,7 @@ def read_request(body: Body, kind: Kind) -> Asked:
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     types = [part["type"] for part in parts]
     media = [each for each in types if each != "text"]
-    frames, fps, unknown = 0, 0.0, 0
+    frames, fps, unknown, audio_bytes = 0, 0.0, 0, 0
     waves = [np.zeros(0, np.float32)]
     for part in parts:
         each = part["type"]
@@ -310,20 +314,26 @@ def read_request(body: Body, kind: Kind) -> Asked:
         if each in ("video_url", "input_video") or (each == "image_url" and "video/mp4" in part[each]["url"][:40]):
             if each == "image_url" and kind.name != "gemini":
                 raise Refused(400, "cannot identify image file")
-            found = _read_mp4(part[each]["data"] if each == "input_video" else part[each]["url"], kind)
+            data = _mp4_of(part[each]["data"] if each == "input_video" else part[each]["url"], kind)
+            found = _read_mp4(data)
             frames, fps = frames + found[0], found[1]
             waves.append(found[2])
+            audio_bytes += len(data) if len(found[2]) else 0
         elif each == "image_url":
             video = base64.b64decode(part[each]["url"].removeprefix("data:image/jpeg;base64,"), validate=True)
             Image.open(io.BytesIO(video)).load()
             frames += 1
         elif each == "audio_url":
-            waves.append(_read_wav(part[each]["url"].removeprefix("data:audio/wav;base64,")))
+            text = part[each]["url"].removeprefix("data:audio/wav;base64,")
+            waves.append(_read_wav(text, kind))
+            audio_bytes += len(base64.b64decode(text))
         elif each == "input_audio":
             text = part[each]["data"]
             if kind.bare_audio == text.startswith("data:"):
                 raise Refused(400, "Invalid base64 of input_audio")
-            waves.append(_read_wav(text.removeprefix("data:;base64,")))
+            text = text.removeprefix("data:;base64,")
+            waves.append(_read_wav(text, kind))
+            audio_bytes += len(base64.b64decode(text))
     if len(media) > kind.most_media:
         raise Refused(400, "Only one modality besides text is supported by this model")
     waveform_S = np.concatenate(waves)
@@ -337,14 +347,32 @@ def read_request(body: Body, kind: Kind) -> Asked:
         waveform_S=waveform_S,
         text=last["text"],
         unknown_bytes=unknown,
+        audio_bytes=audio_bytes,
         body=body,
     )
 
 
-def _read_mp4(text: str, kind: Kind) -> tuple[int, float, np.ndarray]:
+def _mp4_of(text: str, kind: Kind) -> bytes:
     start = {"llama_cpp": "", "dashscope": "data:;base64,"}.get(kind.name, "data:video/mp4;base64,")
     assert text.startswith(start), text[:40]
-    with av.open(io.BytesIO(base64.b64decode(text.removeprefix(start), validate=True))) as container:
+    data = base64.b64decode(text.removeprefix(start), validate=True)
+    if not kind.takes_padding and list(_boxes(data))[-1] == b"free":
+        raise Refused(400, "Invalid video file")
+    return data
+
+
+def _boxes(data: bytes) -> Iterator[bytes]:
+    """An mp4 -> the names of its outermost boxes."""
+    at = 0
+    while at < len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        yield name
+        at += length
+
+
+def _read_mp4(data: bytes) -> tuple[int, float, np.ndarray]:
+    """An mp4 -> its frames, their rate, and a waveform as long as its audio track."""
+    with av.open(io.BytesIO(data)) as container:
         (stream,) = container.streams.video
         times = [float(frame.pts * stream.time_base) for frame in container.decode(stream)]
         steps = {round(after - before, 3) for before, after in itertools.pairwise(times)}
@@ -356,10 +384,25 @@ def _read_mp4(text: str, kind: Kind) -> tuple[int, float, np.ndarray]:
     return len(times), rate, np.zeros(round(audio_s * 16000), np.float32)
 
 
-def _read_wav(text: str) -> np.ndarray:
-    with wave.open(io.BytesIO(base64.b64decode(text, validate=True))) as file:
-        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
-        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+def _read_wav(text: str, kind: Kind) -> np.ndarray:
+    """base64 of a WAV -> the samples of its data chunk, whatever else is in the file."""
+    chunks = dict(_chunks(base64.b64decode(text, validate=True)))
+    _, num_channels, rate_hz, _, _, bits = struct.unpack("<HHIIHH", chunks.pop(b"fmt "))
+    assert (rate_hz, num_channels, bits) == (16000, 1, 16)
+    samples_S = np.frombuffer(chunks.pop(b"data"), "<i2")
+    if chunks and not kind.takes_padding:
+        raise Refused(400, "Invalid audio file")
+    return samples_S.astype(np.float32) / 32768
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """A RIFF file -> each chunk's name and content."""
+    assert data[:4] == b"RIFF" and data[8:12] == b"WAVE" and struct.unpack_from("<I", data, 4)[0] == len(data) - 8
+    at = 12
+    while at < len(data):
+        name, length = struct.unpack_from("<4sI", data, at)
+        yield name, data[at + 8 : at + 8 + length]
+        at += 8 + length + length % 2
 
 
 def _logprobs(text: str) -> Body:

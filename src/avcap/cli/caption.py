@@ -29,6 +29,7 @@ from avcap.cli.engines import (
     opened_engine,
     refuse_weight_options,
 )
+from avcap.cli.model_help import ANY_MODEL
 from avcap.data.request import Interval, Request
 from avcap.errors import visible_line
 from avcap.files.names import short_names
@@ -77,9 +78,7 @@ def caption(
     ],
     model: Annotated[
         str,
-        typer.Option(
-            help="A tiny model (see: avcap models), a checkpoint folder, org/name on the hub, or openai:NAME@URL."
-        ),
+        typer.Option(help=f"What captions: {ANY_MODEL}."),
     ] = "tiny",
     start: Annotated[float | None, typer.Option(metavar="S", help="Second to begin at.")] = None,
     end: Annotated[float | None, typer.Option(metavar="S", help="Second to end at.")] = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from avcap.captioners import Source, open_engine_captioner
+from avcap.cli.judges import TIMEOUT_S as JUDGE_TIMEOUT_S
 from avcap.engines.spec import EngineSpec
 from avcap.errors import UserError
 from avcap.llm.budget import PRICES, Budget, read_prices
@@ -34,6 +35,21 @@ EnginePrices = Annotated[
 EngineConcurrency = Annotated[int, typer.Option("--concurrency", help="Requests at a time.", rich_help_panel=PANEL)]
 EngineTimeout = Annotated[
     float, typer.Option("--timeout", metavar="S", help="Seconds that one request may take.", rich_help_panel=PANEL)
+]
+SharedBudget = Annotated[
+    float | None, typer.Option("--budget", metavar="USD", help="Stop before an engine and an LLM judge cost this.")
+]
+SharedConcurrency = Annotated[
+    int, typer.Option("--concurrency", help="Requests to an engine, and to an LLM judge, at a time.")
+]
+SharedTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="S",
+        help=f"Seconds that one request may take; {TIMEOUT_S:g} of an engine, {JUDGE_TIMEOUT_S:g} of an LLM judge.",
+        show_default=False,
+    ),
 ]
 AllowDroppedAudio = Annotated[
     bool,

@@ -14,8 +14,19 @@ from rich.progress import track
 from avcap.captioners import find_source
 from avcap.cli.app import EXIT_SOME_FAILED, PrivateCommand, app, say, stderr, tell
 from avcap.cli.caption import started
-from avcap.cli.engines import AllowDroppedAudio, EngineFlags, budget_of
-from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_calibration
+from avcap.cli.engines import (
+    CONCURRENCY,
+    AllowDroppedAudio,
+    EngineFlags,
+    EnginePrices,
+    SharedBudget,
+    SharedConcurrency,
+    SharedTimeout,
+    budget_of,
+)
+from avcap.cli.engines import TIMEOUT_S as ENGINE_TIMEOUT_S
+from avcap.cli.judges import TIMEOUT_S, JudgeOptions, open_judge, read_calibration
+from avcap.cli.model_help import ANY_MODEL
 from avcap.cli.outputs import check_text
 from avcap.data.request import Request
 from avcap.errors import UserError
@@ -65,7 +76,7 @@ def evaluate_captions(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Caption the videos of the truth first, with this model or openai:NAME@URL."),
+        typer.Option(metavar="MODEL", help=f"Caption the videos of the truth first, with this: {ANY_MODEL}."),
     ] = None,
     judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report. Run again, it goes on.")] = OUT,
@@ -82,12 +93,13 @@ def evaluate_captions(
         Path | None, typer.Option(metavar="FILE", help="A person's corrections of events: see avcap events check.")
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Replies of an LLM judge are kept here; in --out if left out.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Replies are kept here: of an engine, and of an LLM judge (else in --out)."),
     ] = None,
-    budget: Annotated[float | None, typer.Option(metavar="USD", help="An LLM judge stops before this.")] = None,
-    prices: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models not built in.")] = None,
-    concurrency: Annotated[int, typer.Option(help="Calls to an LLM judge at a time.")] = 8,
-    timeout: Timeout = TIMEOUT_S,
+    budget: SharedBudget = None,
+    prices: EnginePrices = None,
+    concurrency: SharedConcurrency = CONCURRENCY,
+    timeout: SharedTimeout = None,
     calibration: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Also print rates without this judge's known mistakes.")
     ] = None,
@@ -99,14 +111,14 @@ def evaluate_captions(
     truth_file = truth / TRUTH_FILE if truth.is_dir() else truth
     known = read_truth(truth_file)
     asked = _modality(modality, known)
-    cache = cache or out / CACHE
+    replies = cache or out / CACHE
     options = JudgeOptions(
         spec=judge,
-        cache=cache if cache.exists() or not dry_run else None,
+        cache=replies if replies.exists() or not dry_run else None,
         budget=budget_of(budget),
         prices=prices,
         concurrency=concurrency,
-        timeout_s=timeout,
+        timeout_s=TIMEOUT_S if timeout is None else timeout,
     )
     with open_judge(options, truth=known) as opened:
         noise = None if calibration is None else read_calibration(calibration, judge=opened.judge)
@@ -116,7 +128,12 @@ def evaluate_captions(
             claim_evaluation(out, setting_of(opened.judge, modality=asked))
             files = [out / CAPTIONS]
             flags = EngineFlags(
-                budget=options.budget, prices=prices, concurrency=concurrency, allow_dropped_audio=allow_dropped_audio
+                cache=cache,
+                budget=options.budget,
+                prices=prices,
+                concurrency=concurrency,
+                timeout_s=ENGINE_TIMEOUT_S if timeout is None else timeout,
+                allow_dropped_audio=allow_dropped_audio,
             )
             captioner = _caption(known, model=model, out=files[0], modality=asked, batch_size=batch_size, flags=flags)
         intake = match(read_captions(files, text_field=caption_field), known)

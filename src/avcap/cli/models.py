@@ -21,6 +21,7 @@ from avcap.cli.engines import (
     opened_engine,
     refuse_weight_options,
 )
+from avcap.cli.model_help import ANY_MODEL, WEIGHTS
 from avcap.engines.spec import USE_VIDEO, is_engine, read_engine_spec
 from avcap.errors import UserError
 from avcap.files.write import folder_aside
@@ -34,16 +35,20 @@ if TYPE_CHECKING:
 BYTES_PER_GB = 10**9
 ShardSize = Annotated[float, typer.Option(metavar="GB", help="Largest size of a weight file.")]
 QTokens = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Take the audio query tokens from this checkpoint.")
+    str | None,
+    typer.Option(metavar="MODEL", help="Take the audio query tokens from this: a folder, or org/name on the hub."),
 ]
 
 
 @app.command("convert", no_args_is_help=True)
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="A checkpoint of any layout: see avcap doctor.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="A folder of any layout (see avcap doctor), or org/name on the hub.")
+    ],
     folder: Annotated[Path, typer.Argument(metavar="DST", help="The new folder. Run again, it goes on.")],
     base: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The model of an adapter or a training checkpoint.")
+        str | None,
+        typer.Option(metavar="MODEL", help="Of an adapter or a training checkpoint: a folder, or org/name on the hub."),
     ] = None,
     q_tokens: QTokens = None,
     lora_alpha: Annotated[
@@ -55,10 +60,10 @@ def convert(
     from avcap.model.checkpoint.convert import plan_conversion
     from avcap.model.checkpoint.layouts import RUNNABLE, Layout
 
-    source = find_layouts(source, layouts=RUNNABLE if base is None else (Layout.ADAPTER,))
-    base, q_tokens = (one and find_layouts(one, layouts=RUNNABLE) for one in (base, q_tokens))
+    given = find_layouts(source, layouts=RUNNABLE if base is None else (Layout.ADAPTER,))
+    of_base, of_tokens = (None if one is None else find_layouts(one, layouts=RUNNABLE) for one in (base, q_tokens))
     with folder_aside(folder) as workspace:
-        plan = plan_conversion(source, workspace=workspace, base=base, q_tokens=q_tokens, lora_alpha=lora_alpha)
+        plan = plan_conversion(given, workspace=workspace, base=of_base, q_tokens=of_tokens, lora_alpha=lora_alpha)
         _write(plan, folder, shard_size=shard_size)
 
 
@@ -84,9 +89,11 @@ def _write(plan: "Conversion", folder: Path, *, shard_size: float) -> None:
 @app.command("doctor", no_args_is_help=True)
 def doctor(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A checkpoint folder, a training checkpoint, or openai:NAME@URL.")
+        str, typer.Argument(metavar="MODEL", help=f"What to look at: {ANY_MODEL}; or a training checkpoint.")
     ],
-    base: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Check that an adapter fits this model.")] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help=f"Of an adapter, to see if it fits: {WEIGHTS}.")
+    ] = None,
 ) -> int:
     """Tell what a checkpoint is, what it lacks, and what it would take to run it; no weight is loaded.
 
@@ -99,7 +106,7 @@ def doctor(
     from avcap.model.checkpoint.doctor import examine
 
     with without_weights(model, must_run=False) as folder, ExitStack() as stack:
-        beside = base and stack.enter_context(without_weights(base))
+        beside = None if base is None else stack.enter_context(without_weights(base))
         report = examine(folder, base=beside)
         names = {str(folder): str(model), str(beside): str(base)}
     lines = [(what, _as_named(finding, names)) for what, finding in report.lines]
@@ -136,8 +143,10 @@ def _as_named(text: str, names: dict[str, str]) -> str:
 
 @app.command("init-audio", no_args_is_help=True)
 def init_audio(
-    backbone: Annotated[Path, typer.Argument(metavar="QWEN2.5-VL", help="Folder of a plain Qwen2.5-VL.")],
-    whisper: Annotated[Path, typer.Argument(metavar="WHISPER", help="Folder of a Whisper.")],
+    backbone: Annotated[
+        str, typer.Argument(metavar="QWEN2.5-VL", help="A plain Qwen2.5-VL: a folder, or org/name on the hub.")
+    ],
+    whisper: Annotated[str, typer.Argument(metavar="WHISPER", help="A Whisper: a folder, or org/name on the hub.")],
     folder: Annotated[Path, typer.Argument(metavar="DST", help="The new folder. Run again, it goes on.")],
     seed: Annotated[int, typer.Option(help="Of the weights that are drawn.")] = 0,
     shard_size: ShardSize = 5.0,
@@ -146,16 +155,15 @@ def init_audio(
     from avcap.model.checkpoint.init_audio import plan_init_audio
     from avcap.model.checkpoint.layouts import Layout
 
-    backbone = find_layouts(backbone, layouts=(Layout.QWEN,))
-    whisper = find_layouts(whisper, layouts=(Layout.WHISPER,))
-    plan, tokenizer = plan_init_audio(backbone, whisper, seed=seed)
+    qwen = find_layouts(backbone, layouts=(Layout.QWEN,))
+    plan, tokenizer = plan_init_audio(qwen, find_layouts(whisper, layouts=(Layout.WHISPER,)), seed=seed)
     _write(plan, folder, shard_size=shard_size)
     tokenizer.save_pretrained(folder)
 
 
 @app.command("plan", no_args_is_help=True)
 def plan(
-    model: Annotated[str, typer.Option(help="A shipped model, a checkpoint folder, or openai:NAME@URL.")],
+    model: Annotated[str, typer.Option(help=f"What would caption: {ANY_MODEL}.")],
     inputs: Annotated[
         list[str] | None,
         typer.Argument(metavar="[FILE|DIR...]", help="Videos to be captioned by a model behind an engine."),

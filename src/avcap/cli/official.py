@@ -9,6 +9,7 @@ from rich.table import Table
 
 from avcap.cli.app import app, say
 from avcap.cli.caption import interval_asked
+from avcap.cli.model_help import WEIGHTS
 from avcap.cli.outputs import check_text
 from avcap.files.hub_names import folder_title
 from avcap.infer.find_checkpoint import without_weights
@@ -23,7 +24,7 @@ MOST_ROWS = 40  # of seconds; a longer file is shown in steps, the picture shows
 @app.command("audit-official", no_args_is_help=True)
 def audit(
     video: Annotated[str, typer.Argument(metavar="VIDEO", help="A video or sound file.")],
-    model: Annotated[str, typer.Option(help="The folder of a released checkpoint; its weights are not read.")],
+    model: Annotated[str, typer.Option(help=f"What is fed: {WEIGHTS}; no weights are read.")],
     start: Annotated[float | None, typer.Option(metavar="S", help="Second to begin at.")] = None,
     end: Annotated[float | None, typer.Option(metavar="S", help="Second to end at.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it, too (extra plot).")] = None,

@@ -9,9 +9,20 @@ import typer
 
 from avcap.captioners import find_source
 from avcap.cli.app import App, app, say, tell
-from avcap.cli.engines import AllowDroppedAudio, EngineFlags, budget_of
+from avcap.cli.engines import (
+    CONCURRENCY,
+    AllowDroppedAudio,
+    EngineFlags,
+    EnginePrices,
+    SharedBudget,
+    SharedConcurrency,
+    SharedTimeout,
+    budget_of,
+)
+from avcap.cli.engines import TIMEOUT_S as ENGINE_TIMEOUT_S
 from avcap.cli.evaluate import TRUTH_FILE
-from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_calibration
+from avcap.cli.judges import TIMEOUT_S, JudgeOptions, open_judge, read_calibration
+from avcap.cli.model_help import ANY_MODEL, WEIGHTS
 from avcap.cli.outputs import check_records, write_records
 from avcap.cli.round_data import claim_run, clause_reader
 from avcap.cli.sample import NUM_CAPTIONS, TEMPERATURE, sample_to_file, sampling_request
@@ -34,6 +45,7 @@ pairs_app = App(help="Preference pairs, made of judged captions.", no_args_is_he
 app.add_typer(pairs_app, name="pairs")
 
 Flavours = ", ".join(FLAVOURS)
+REPLIES = Path("replies.sqlite")
 
 
 @pairs_app.command("build", no_args_is_help=True)
@@ -47,7 +59,7 @@ def build_pairs(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Caption the videos of the truth first: with this model or openai:NAME@URL."),
+        typer.Option(metavar="MODEL", help=f"Caption the videos of the truth first, with this: {ANY_MODEL}."),
     ] = None,
     num: Annotated[int, typer.Option("--num", "-n", help="Captions of each video, with --model.")] = NUM_CAPTIONS,
     temperature: Annotated[float, typer.Option(help="They are sampled at, with --model.")] = TEMPERATURE,
@@ -62,10 +74,16 @@ def build_pairs(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a limit of docs/rounds.md; repeatable.")
     ] = None,
-    cache: Annotated[Path, typer.Option(metavar="FILE", help="Replies of an LLM judge.")] = Path("replies.sqlite"),
-    budget: Annotated[float | None, typer.Option(metavar="USD", help="Stop the judge before this.")] = None,
-    timeout: Timeout = TIMEOUT_S,
-    prices: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models not built in.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help=f"Replies are kept here: of an engine, and of an LLM judge (else in {REPLIES})."
+        ),
+    ] = None,
+    budget: SharedBudget = None,
+    timeout: SharedTimeout = None,
+    prices: EnginePrices = None,
+    concurrency: SharedConcurrency = CONCURRENCY,
     allow_dropped_audio: AllowDroppedAudio = False,
 ) -> None:
     """Choose at most one pair of captions for each prompt, and print what was dropped and why."""
@@ -78,14 +96,28 @@ def build_pairs(
         raise UserError("got captions and --model, or neither; expected files of captions or a model that writes them")
     files, spending = list(captions or []), budget_of(budget)
     if model is not None:
-        flags = EngineFlags(budget=spending, prices=prices, allow_dropped_audio=allow_dropped_audio)
+        flags = EngineFlags(
+            cache=cache,
+            budget=spending,
+            prices=prices,
+            concurrency=concurrency,
+            timeout_s=ENGINE_TIMEOUT_S if timeout is None else timeout,
+            allow_dropped_audio=allow_dropped_audio,
+        )
         files = [_sampled(known, model, flags, num=num, temperature=temperature, beside=out)]
     found = _captions_of(files, known)
     answers: list[Verdict | Unscored]
     if verdicts:
         answers = [verdict for path in verdicts for verdict in read_jsonl(path, Verdict)]
     else:
-        options = JudgeOptions(spec=judge, cache=cache, budget=spending, prices=prices, timeout_s=timeout)
+        options = JudgeOptions(
+            spec=judge,
+            cache=cache or REPLIES,
+            budget=spending,
+            prices=prices,
+            concurrency=concurrency,
+            timeout_s=TIMEOUT_S if timeout is None else timeout,
+        )
         with open_judge(options, truth=known) as opened:
             if calibration:
                 config = above_noise(config, read_calibration(calibration, judge=opened.judge).noise_margin)
@@ -139,7 +171,7 @@ def learn(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="tiny_dpo or salmonn2_7b_dpo.")],
     pairs: Annotated[Path, typer.Option(metavar="FILE", help="Pairs of avcap pairs build, or of another trainer.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run. Run again, it goes on.")],
-    model: Annotated[str, typer.Option(help="The model to begin with.")] = "tiny-sft",
+    model: Annotated[str, typer.Option(help=f"What to begin with: {WEIGHTS}.")] = "tiny-sft",
     videos: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the videos are; as the pairs name them if left out.")
     ] = None,

@@ -26,6 +26,7 @@ from avcap.cli.engines import (
     EngineTimeout,
     budget_of,
 )
+from avcap.cli.model_help import ANY_MODEL
 from avcap.data.qa_files import read_questions
 from avcap.errors import UserError, visible_line
 from avcap.infer.inputs import find_media
@@ -52,9 +53,7 @@ class MethodChoice(StrEnum):
 def evaluate_questions(
     data: Annotated[Path, typer.Option(metavar="FILE|DIR", help="Questions: a world, or a copy of a benchmark.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Answers and figures. Run again, it goes on.")],
-    model: Annotated[
-        str, typer.Option(help="A shipped model (see: avcap models), a checkpoint folder, or openai:NAME@URL.")
-    ] = "tiny",
+    model: Annotated[str, typer.Option(help=f"What answers: {ANY_MODEL}.")] = "tiny",
     format: Annotated[
         str, typer.Option(help="auto, world, videomme, nextqa, mvbench, worldsense or dailyomni.")
     ] = "auto",
@@ -183,9 +182,7 @@ def _name_unanswered(metrics: "QaMetrics", *, out: Path) -> None:
 def audit_audio(
     data: Annotated[Path, typer.Option(metavar="DIR", help="A world with its truth, or any folder of videos.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Texts and figures.")],
-    model: Annotated[
-        str, typer.Option(help="A shipped model (see: avcap models), a checkpoint folder, or openai:NAME@URL.")
-    ] = "tiny",
+    model: Annotated[str, typer.Option(help=f"What answers: {ANY_MODEL}.")] = "tiny",
     clips: Annotated[int | None, typer.Option(metavar="N", help="Only the first N clips.")] = None,
     deadline: Annotated[
         float, typer.Option(metavar="S", help="Seconds that decoding and encoding one file may take.")

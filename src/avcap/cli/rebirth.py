@@ -9,6 +9,7 @@ import typer
 
 from avcap.cli.app import app, say, tell
 from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge
+from avcap.cli.model_help import WEIGHTS
 from avcap.cli.round_data import (
     claim_run,
     clause_reader,
@@ -31,8 +32,8 @@ from avcap.world.oracle import JUDGE_NAME
 @app.command("rebirth", no_args_is_help=True)
 def rebirth(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="tiny_rebirth or salmonn2_7b_rebirth.")],
-    teacher: Annotated[str, typer.Option(metavar="FINAL", help="The model that the rounds ended with.")],
-    model: Annotated[str, typer.Option(metavar="SFT", help="The model from before the rounds.")] = "tiny-sft",
+    teacher: Annotated[str, typer.Option(metavar="FINAL", help=f"What the rounds ended with: {WEIGHTS}.")],
+    model: Annotated[str, typer.Option(metavar="SFT", help=f"What they began with: {WEIGHTS}.")] = "tiny-sft",
     data: Annotated[
         Path | None, typer.Option(metavar="FILE|DIR", help="Videos to caption: a world, a list, a folder.")
     ] = None,
@@ -98,7 +99,7 @@ def rebirth(
 
 @app.command("average", no_args_is_help=True)
 def average(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Checkpoint folders of one architecture.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=f"Of one architecture, each {WEIGHTS}.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The new checkpoint folder.")],
     weights: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="How much each counts; all alike if left out.")

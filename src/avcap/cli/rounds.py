@@ -14,6 +14,7 @@ from avcap.captioners import open_engine_captioner
 from avcap.cli.app import App, app, say, tell
 from avcap.cli.engines import findings_folder, key_of
 from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_calibration
+from avcap.cli.model_help import WEIGHTS
 from avcap.cli.outputs import check_text
 from avcap.cli.round_data import claim_run, clause_reader, questions_of, read_truths, samples_of
 from avcap.cli.train import find_recipe, overrides
@@ -48,7 +49,7 @@ app.add_typer(rounds_app, name="rounds")
 @rounds_app.command("run", no_args_is_help=True)
 def run(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="tiny_rounds or salmonn2_7b_rounds.")],
-    model: Annotated[str, typer.Option(metavar="SFT", help="The model to begin with.")] = "tiny-sft",
+    model: Annotated[str, typer.Option(metavar="SFT", help=f"What to begin with: {WEIGHTS}.")] = "tiny-sft",
     data: Annotated[
         Path | None, typer.Option(metavar="FILE|DIR", help="Videos to learn on, with their events; a world's folder.")
     ] = None,
@@ -80,7 +81,8 @@ def run(
     sampler: Annotated[
         str | None,
         typer.Option(
-            metavar="openai:NAME@URL", help="Sample by this engine; it serves the model that a round begins with."
+            metavar="openai:NAME@URL",
+            help="Sample by this engine, or the first model at this URL; it serves what a round begins with.",
         ),
     ] = None,
     from_round: Annotated[

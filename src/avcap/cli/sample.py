@@ -25,6 +25,7 @@ from avcap.cli.engines import (
     EngineTimeout,
     budget_of,
 )
+from avcap.cli.model_help import ANY_MODEL
 from avcap.data.request import Request
 from avcap.errors import UserError
 from avcap.evaluation.caption import sample_captions
@@ -43,9 +44,7 @@ def sample(
         typer.Argument(metavar="FILE|DIR|GLOB|LIST.txt...", help="Videos or sound files. Folders are searched."),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Write records here. Run again, it goes on.")],
-    model: Annotated[
-        str, typer.Option(help="A shipped model (see: avcap models), a checkpoint folder, or openai:NAME@URL.")
-    ] = "tiny",
+    model: Annotated[str, typer.Option(help=f"What captions: {ANY_MODEL}.")] = "tiny",
     num: Annotated[int, typer.Option("--num", "-n", help="Captions of each video.")] = NUM_CAPTIONS,
     temperature: Annotated[float, typer.Option(help="Above 0: captions are to differ.")] = TEMPERATURE,
     top_p: Annotated[float, typer.Option(help="Share of the probability that is sampled from.")] = 1.0,

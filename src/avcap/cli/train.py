@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from avcap.cli.app import app, tell
+from avcap.cli.model_help import WEIGHTS
 from avcap.errors import UserError
 from avcap.infer.find_checkpoint import find_checkpoint
 
@@ -20,9 +21,7 @@ def train(
     config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Set the fields that this file has.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same as --set seed=N.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run; out/RECIPE if left out.")] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="PARENT", help="Start from this: a shipped model or a checkpoint folder.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="PARENT", help=f"What to begin with: {WEIGHTS}.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the configuration, and what would be done with it.")
     ] = False,

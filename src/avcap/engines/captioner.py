@@ -83,9 +83,9 @@ class Shown:
         if not self.audio_s or proof.arrival == "dropped":
             # of what the engine refuses nothing was sent; of the clip's audio nothing arrives either way
             return "dropped" if proof.arrival == "dropped" and self.clip.has_audio else None
-        if reply.audio_tokens:
+        if reply.audio_tokens and not proof.counts_bytes:
             return "confirmed"
-        is_told = reply.audio_tokens is not None and (proof.tells_audio or proof.arrival != "confirmed")
+        is_told = reply.audio_tokens == 0 and (proof.tells_audio or proof.arrival != "confirmed")
         least = LEAST_SHARE * (proof.tokens_per_s or 0.0) * self.audio_s
         is_short = is_new and self.dialect.counts_cached and 0 < reply.input_tokens < least
         return "dropped" if is_told or is_short else proof.arrival

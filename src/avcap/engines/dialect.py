@@ -113,8 +113,12 @@ class Dialect:
             audio_s=round(len(clip.waveform_S) / clip.sample_rate_hz, 3),
         )
 
-    def parts(self, clip: Clip) -> tuple[Part, ...]:
+    def parts(self, clip: Clip, *, as_large_as: Clip | None = None) -> tuple[Part, ...]:
         """A decoded clip -> the parts of a request about it, video before audio.
+
+        Args:
+            clip: What is shown.
+            as_large_as: One with more audio: the file of the audio is padded to the bytes of its one.
 
         Raises:
             UserError: The engine is known not to take so much, or so little.
@@ -123,18 +127,19 @@ class Dialect:
         has_audio = len(clip.waveform_S) > 0
         inside = self.video_has_audio and len(clip.frames_THWC) > 0
         return (
-            *self._video_parts(clip, with_audio=has_audio and inside),
-            *(self._audio_parts(clip) if has_audio and not inside else ()),
+            *self._video_parts(clip, with_audio=has_audio and inside, as_large_as=as_large_as if inside else None),
+            *(self._audio_parts(clip, as_large_as) if has_audio and not inside else ()),
         )
 
-    def _video_parts(self, clip: Clip, *, with_audio: bool) -> tuple[Part, ...]:
+    def _video_parts(self, clip: Clip, *, with_audio: bool, as_large_as: Clip | None) -> tuple[Part, ...]:
         num_frames = len(clip.frames_THWC)
         if not num_frames:
             return ()
         if self.video is None:
             return tuple(part for index in range(num_frames) for part in self._frame_parts(clip, index))
-        waveform_S = clip.waveform_S if with_audio else None
-        data = encode_mp4(clip.frames_THWC, fps=frame_rate(clip), waveform_S=waveform_S)
+        data = _mp4(clip, with_audio=with_audio)
+        if as_large_as is not None:
+            data = _mp4(clip, with_audio=with_audio, num_bytes=len(_mp4(as_large_as, with_audio=with_audio)))
         height, width = clip.frames_THWC.shape[1:3]
         tokens = self.rates.video(num_frames=num_frames, height=height, width=width)
         most = MOST_TOKENS_PER_FRAME * num_frames
@@ -153,12 +158,13 @@ class Dialect:
         tokens = self.rates.video(num_frames=1, height=height, width=width)
         return label, self._part(clip, encode_jpeg(frame_HWC), jpeg_body, tokens=tokens, most=MOST_TOKENS_PER_FRAME)
 
-    def _audio_parts(self, clip: Clip) -> tuple[Part]:
+    def _audio_parts(self, clip: Clip, as_large_as: Clip | None) -> tuple[Part]:
         audio_s = len(clip.waveform_S) / clip.sample_rate_hz
+        num_bytes = None if as_large_as is None else len(encode_wav(as_large_as.waveform_S))
         return (
             self._part(
                 clip,
-                encode_wav(clip.waveform_S),
+                encode_wav(clip.waveform_S, num_bytes=num_bytes),
                 self.audio,
                 tokens=self.rates.audio(audio_s),
                 most=round(MOST_TOKENS_PER_AUDIO_S * audio_s),
@@ -188,6 +194,11 @@ class Dialect:
                 f"{clip.path}: got {num_frames} frames for {self.title}, expected at least {self.limits.least_frames}; "
                 "raise ?fps=, or leave the video out"
             )
+
+
+def _mp4(clip: Clip, *, with_audio: bool, num_bytes: int | None = None) -> bytes:
+    waveform_S = clip.waveform_S if with_audio else None
+    return encode_mp4(clip.frames_THWC, fps=frame_rate(clip), waveform_S=waveform_S, num_bytes=num_bytes)
 
 
 NOTHING = Sent(num_frames=0, fps=Fraction(1), audio_s=0.0)

@@ -24,7 +24,7 @@ class EngineReport:
 
 
 def examine_engine(engine: Engine) -> EngineReport:
-    """An engine -> what it is and takes; everything is asked anew, in about ten short requests."""
+    """An engine -> what it is and takes; everything is asked anew, in about eleven short requests."""
     problems = []
     use_video = True
     try:

@@ -12,6 +12,8 @@ from avcap.records import AudioArrival, from_json, to_json
 
 KEPT_S = 24 * 3600.0
 """Another server may stand at the same address tomorrow."""
+PROOF_VERSION = 2
+"""Of proof.py: what an earlier one found is found out again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class Proof:
         is_refused: The engine takes no part of audio at all.
         tokens_per_s: Tokens that a second of audio counts, where they grow evenly.
         tells_audio: The engine counts audio apart from the rest.
+        counts_bytes: Its tokens follow the bytes that it is sent, and prove nothing of a clip either.
     """
 
     arrival: AudioArrival | None = None
@@ -31,6 +34,7 @@ class Proof:
     is_refused: bool = False
     tokens_per_s: float | None = None
     tells_audio: bool = False
+    counts_bytes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,5 +88,5 @@ class FindingsStore:
             write_text(path, to_json(found) + "\n")
 
     def _path(self, name: str, use: str) -> Path | None:
-        digest = hashlib.sha256(f"{name} {use}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{PROOF_VERSION} {name} {use}".encode()).hexdigest()
         return None if self.folder is None else self.folder / f"{digest[:32]}.json"

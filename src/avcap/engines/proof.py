@@ -1,14 +1,20 @@
 """The proof that audio reaches the model behind an engine: servers drop it without a word.
 
-    nothing, 2, 4 and 8 s of audio, and a part of no known type   ->  counted tokens      (an even, plausible growth)
+    nothing, 2, 4 and 8 s of audio                                ->  counted tokens      (an even, plausible growth)
+    a part of no known type                                       ->  nothing is counted
+    2 s of audio in a file of as many bytes as that of 8 s        ->  as many tokens as of 2 s
     a clip that says one word, and the same with another word     ->  what is heard in it (where tokens do not tell)
+
+Whoever guesses tokens by bytes and drops the audio is found out by the third: no decoder plays what the file is padded
+with.
 
 S samples of audio
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +37,9 @@ UNEVEN_SHARE, UNEVEN_TOKENS_PER_S = 0.2, 0.75
 """By how much the rates of 2 to 4 and of 4 to 8 s may differ: numbers of tokens are whole."""
 COUNTED_CONTROL = 16
 """More tokens than this, and a part of no known type was counted; a placeholder for it may stand in the prompt."""
+PADDED = f"{LENGTHS_S[0]} s in a file as large as that of {LENGTHS_S[-1]} s"
+PADDED_SHARE = 0.25
+"""Of what 8 s count more than 2 s: by no more may 2 s in a larger file differ from 2 s."""
 REFUSED = re.compile(r"status (?:400|413|415|422|500|501)\b")
 COUNT_PROMPT = "Say OK."
 LISTEN_PROMPT = (
@@ -42,13 +51,32 @@ COUNT_TOKENS, LISTEN_TOKENS = 16, 256
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Tokens that the engine counted: of no audio, of each length, of the control (None: it was refused)."""
+    """Tokens that the engine counted: of no audio, of each length, and of the controls (None: no answer)."""
 
     none: int
     by_length: tuple[int, ...]
     control: int | None
+    """Of a part of no known type."""
+    padded: int | None = None
+    """Of the shortest audio in a file as large as that of the longest."""
     is_apart: bool
     """They are of audio alone, as the engine tells them."""
+
+    @property
+    def counts_control(self) -> bool:
+        """Whether a part of no known type is counted."""
+        return self.control is not None and self.control - self.none > COUNTED_CONTROL
+
+    @property
+    def padding_share(self) -> float | None:
+        """Of what the longest audio counts more than the shortest: how much a padded file does. None: not known."""
+        grown = self.by_length[-1] - self.by_length[0]
+        return None if self.padded is None or grown <= 0 else (self.padded - self.by_length[0]) / grown
+
+    @property
+    def counts_padding(self) -> bool:
+        """Whether tokens follow the bytes of a file, and not the audio in it."""
+        return (self.padding_share or 0) > PADDED_SHARE
 
 
 def prove_audio(ask: Ask, dialect: Dialect, *, with_video: bool) -> Proof:
@@ -65,7 +93,8 @@ def prove_audio(ask: Ask, dialect: Dialect, *, with_video: bool) -> Proof:
     rate, told = _told_by_tokens(counts)
     if rate is not None:
         return Proof(arrival="confirmed", why=told, tokens_per_s=rate, tells_audio=bool(counts and counts.is_apart))
-    return _told_by_answers(ask, dialect, with_video=with_video, told=told, is_flat=_is_flat(counts))
+    proof = _told_by_answers(ask, dialect, with_video=with_video, told=told, is_flat=_is_flat(counts))
+    return replace(proof, counts_bytes=counts is not None and (counts.counts_control or counts.counts_padding))
 
 
 def probe_clip(waveform_S: np.ndarray, *, with_video: bool) -> Clip:
@@ -96,10 +125,16 @@ def probe_waveform(word: str) -> np.ndarray:
 
 
 def probe_request(
-    dialect: Dialect, clip: Clip, *, prompt: str, max_tokens: int, more: tuple[Part, ...] = ()
+    dialect: Dialect,
+    clip: Clip,
+    *,
+    prompt: str,
+    max_tokens: int,
+    more: tuple[Part, ...] = (),
+    as_large_as: Clip | None = None,
 ) -> ChatRequest:
-    """A clip -> a request about it, greedy."""
-    parts = (*dialect.parts(clip), *more)
+    """A clip -> a request about it, greedy. `more` parts stand behind it; `as_large_as`: see Dialect.parts."""
+    parts = (*dialect.parts(clip, as_large_as=as_large_as), *more)
     message = Message(role="user", content=prompt, parts=parts)
     return ChatRequest(messages=(message,), max_tokens=max_tokens, options=dict(dialect.options(dialect.sent(clip))))
 
@@ -113,19 +148,17 @@ def _count(ask: Ask, dialect: Dialect, *, with_video: bool) -> Counts | Proof | 
     silent = probe_clip(speech_S[:0], with_video=with_video)
     longest_S = np.resize(speech_S, LENGTHS_S[-1] * SAMPLE_RATE_HZ)
     # without audio first: what the engine keeps of a prompt is the same for all that follow
-    replies = [ask(probe_request(dialect, silent, prompt=COUNT_PROMPT, max_tokens=COUNT_TOKENS))]
-    for seconds in LENGTHS_S:
-        clip = probe_clip(longest_S[: seconds * SAMPLE_RATE_HZ], with_video=with_video)
-        answer = ask(probe_request(dialect, clip, prompt=COUNT_PROMPT, max_tokens=COUNT_TOKENS))
+    request = partial(probe_request, dialect, prompt=COUNT_PROMPT, max_tokens=COUNT_TOKENS)
+    replies = [ask(request(silent))]
+    clips = [probe_clip(longest_S[: seconds * SAMPLE_RATE_HZ], with_video=with_video) for seconds in LENGTHS_S]
+    for clip in clips:
+        answer = ask(request(clip))
         if isinstance(answer, NoReply):
             return _unanswered(answer.reason)
         replies.append(answer)
-    control = ask(
-        probe_request(
-            dialect, silent, prompt=COUNT_PROMPT, max_tokens=COUNT_TOKENS, more=(control_part(encode_wav(longest_S)),)
-        )
-    )
-    return _counts_of(replies, control)
+    padded = ask(request(clips[0], as_large_as=clips[-1]))
+    control = ask(request(silent, more=(control_part(encode_wav(longest_S)),)))
+    return _counts_of(replies, control=control, padded=padded)
 
 
 def _unanswered(reason: str) -> Proof:
@@ -140,18 +173,27 @@ def is_refusal(reason: str) -> bool:
     return REFUSED.match(reason) is not None
 
 
-def _counts_of(replies: list[Reply | NoReply], control: Reply | NoReply) -> Counts | None:
+def _counts_of(replies: list[Reply | NoReply], *, control: Reply | NoReply, padded: Reply | NoReply) -> Counts | None:
     none, *others = replies
     with_audio = [one for one in others if isinstance(one, Reply)]
-    beside = control.input_tokens if isinstance(control, Reply) else None
-    if all(one.audio_tokens for one in with_audio):
-        apart = tuple(one.audio_tokens or 0 for one in with_audio)
-        counted = (control.audio_tokens or 0) if isinstance(control, Reply) else None
-        return Counts(none=0, by_length=apart, control=counted, is_apart=True)
-    if isinstance(none, NoReply) or not none.input_tokens or not all(one.input_tokens for one in with_audio):
+    is_apart = all(one.audio_tokens for one in with_audio)
+
+    def counted(one: Reply | NoReply) -> int | None:
+        if isinstance(one, NoReply):
+            return None
+        return one.audio_tokens or 0 if is_apart else one.input_tokens
+
+    if not is_apart and (
+        isinstance(none, NoReply) or not none.input_tokens or not all(one.input_tokens for one in with_audio)
+    ):
         return None
-    by_length = tuple(one.input_tokens for one in with_audio)
-    return Counts(none=none.input_tokens, by_length=by_length, control=beside, is_apart=False)
+    return Counts(
+        none=0 if is_apart else counted(none) or 0,
+        by_length=tuple(counted(one) or 0 for one in with_audio),
+        control=counted(control),
+        padded=counted(padded),
+        is_apart=is_apart,
+    )
 
 
 def _told_by_tokens(counts: Counts | None) -> tuple[float | None, str]:
@@ -161,8 +203,10 @@ def _told_by_tokens(counts: Counts | None) -> tuple[float | None, str]:
     grown = [one - counts.none for one in counts.by_length]
     lengths = " and ".join(", ".join(map(str, LENGTHS_S)).rsplit(", ", 1))
     told = f"{lengths} s of audio count {', '.join(f'{one:,}' for one in grown)} tokens"
-    if counts.control is not None and counts.control - counts.none > COUNTED_CONTROL:
-        return None, f"{told}, but a part of no known type counts {counts.control - counts.none:,}, too"
+    if counts.counts_control:
+        return None, f"{told}, but a part of no known type counts {(counts.control or 0) - counts.none:,}, too"
+    if counts.counts_padding:
+        return None, f"{told}, but {PADDED} count {(counts.padded or 0) - counts.none:,}: bytes are counted"
     first, second = (
         (after - before) / (after_s - before_s)
         for before, after, before_s, after_s in zip(grown, grown[1:], LENGTHS_S, LENGTHS_S[1:], strict=False)
@@ -174,7 +218,16 @@ def _told_by_tokens(counts: Counts | None) -> tuple[float | None, str]:
     if not LEAST_RATE <= rate <= MOST_RATE:
         return None, f"{told}: {rate:,.1f} a second, expected {LEAST_RATE:g} to {MOST_RATE:g}"
     beside = "is refused" if counts.control is None else "counts nothing"
-    return rate, f"{told}: {rate:.1f} a second; a part of no known type with as many bytes {beside}"
+    unknown = f"a part of no known type with as many bytes {beside}"
+    return rate, f"{told}: {rate:.1f} a second; {unknown}; {_told_of_padded(counts)}"
+
+
+def _told_of_padded(counts: Counts) -> str:
+    """Counts that do not follow the bytes -> what the padded file showed, in words."""
+    if counts.padded is None:
+        return f"{PADDED} got no answer, which leaves open whether bytes are counted"
+    told = f"{PADDED} count {counts.padded - counts.none:,}"
+    return told if (counts.padding_share or 0) >= -PADDED_SHARE else f"{told}: it leaves open whether bytes are counted"
 
 
 def _is_flat(counts: Counts | None) -> bool:

@@ -92,10 +92,13 @@ def _completed(folder: Path) -> Path:
     return fetch(name, cache=folder.resolve().parents[2])
 
 
-def find_layouts(path: Path, *, layouts: "Collection[Layout]") -> Path:
-    """What `convert` and `init-audio` read -> its path: what there is, else a model on the hub of these layouts."""
-    if (name := _hub_name(path)) is None:
-        return path
+def find_layouts(model: str | Path, *, layouts: "Collection[Layout]") -> Path:
+    """What `convert` and `init-audio` read -> its path: what there is, else a model on the hub of these layouts.
+
+    A `Path` and `./org/name` are never taken for a name on the hub.
+    """
+    if (name := _hub_name(model)) is None:
+        return Path(model)
     from avcap.model.checkpoint.hub import fetch
 
     return fetch(name, layouts=layouts)
@@ -130,8 +133,8 @@ def without_weights(model: str | Path, *, must_run: bool = True) -> Iterator[Pat
 
 
 def _hub_name(model: str | Path) -> HubName | None:
-    """What a user calls a model -> its name on the hub, unless there is something of that name here."""
-    return None if Path(model).exists() else read_hub_name(str(model))
+    """What a user calls a model -> its name on the hub, unless it is a path or there is something of that name here."""
+    return None if isinstance(model, Path) or Path(model).exists() else read_hub_name(model)
 
 
 def _headline(folder: Path) -> str:
