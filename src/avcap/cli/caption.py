@@ -64,44 +64,46 @@ class Quantize(StrEnum):
     four = "4bit"
 
 
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; a GPU if there is one.")]
-DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="float32 on a CPU, bfloat16 elsewhere.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: a GPU if there is one.")]
+DtypeOption = Annotated[Dtype | None, typer.Option("--dtype", help="Default: float32 on a CPU, bfloat16 elsewhere.")]
 DeviceMap = Annotated[str | None, typer.Option(metavar="auto", help="Spread a large model over all GPUs of this host.")]
-QuantizeOption = Annotated[Quantize | None, typer.Option("--quantize", help="8bit or 4bit, by bitsandbytes.")]
+QuantizeOption = Annotated[
+    Quantize | None, typer.Option("--quantize", help="Load the weights in 8bit or 4bit (bitsandbytes).")
+]
 
 
 @app.command("caption", no_args_is_help=True)
 def caption(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="FILE|DIR|GLOB|LIST.txt...", help="Videos or sound files. Folders are searched."),
+        typer.Argument(metavar="FILE|DIR|GLOB|LIST.txt...", help="Video or audio files. Folders are searched."),
     ],
     model: Annotated[
         str,
         typer.Option(help=f"What captions: {ANY_MODEL}."),
     ] = "tiny",
-    start: Annotated[float | None, typer.Option(metavar="S", help="Second to begin at.")] = None,
-    end: Annotated[float | None, typer.Option(metavar="S", help="Second to end at.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What to ask, instead of the model's own prompt.")] = None,
-    no_audio: Annotated[bool, typer.Option("--no-audio", help="Only look.")] = False,
-    no_video: Annotated[bool, typer.Option("--no-video", help="Only listen.")] = False,
+    start: Annotated[float | None, typer.Option(metavar="S", help="Start of the interval, in seconds.")] = None,
+    end: Annotated[float | None, typer.Option(metavar="S", help="End of the interval, in seconds.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Use this prompt instead of the model's own.")] = None,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Use the video alone.")] = False,
+    no_video: Annotated[bool, typer.Option("--no-video", help="Use the audio alone.")] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.jsonl", help="Write records here. Run again, it goes on.")
+        Path | None, typer.Option(metavar="FILE.jsonl", help="Write records to this file. The same command resumes.")
     ] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Longest caption, in tokens.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy; above it, captions are sampled.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Share of the probability that is sampled from.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="What is drawn depends on it and on the file.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Videos captioned side by side.")] = 8,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Maximum length of a caption, in tokens.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 decodes greedily; a higher value samples.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Sample from the most likely tokens with this total probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Samples depend on the seed and the file.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Number of videos in a batch.")] = 8,
     deadline: Annotated[
-        float, typer.Option(metavar="S", help="Seconds that decoding and encoding one file may take.")
+        float, typer.Option(metavar="S", help="Time limit for decoding and encoding one file, in seconds.")
     ] = 600.0,
     device: Device = None,
     dtype: DtypeOption = None,
     device_map: DeviceMap = None,
     quantize: QuantizeOption = None,
     official: Annotated[
-        bool, typer.Option("--official", help="Exactly as the published code runs it, mistakes included.")
+        bool, typer.Option("--official", help="Reproduce the official code exactly, including its mistakes.")
     ] = False,
     cache: EngineCache = None,
     budget: EngineBudget = None,
@@ -110,7 +112,7 @@ def caption(
     timeout: EngineTimeout = TIMEOUT_S,
     allow_dropped_audio: AllowDroppedAudio = False,
 ) -> int:
-    """Caption videos: what is seen and heard, as text, or with --out as JSONL records."""
+    """Caption videos from picture and sound: as text, or as JSONL records with --out."""
     source = find_source(model)  # no weights yet: what --out says comes before gigabytes
     folder = source.folder
     decoding = Decoding(
@@ -344,6 +346,6 @@ def _write_captions(
 
 @app.command("models")
 def list_models() -> None:
-    """List the models that are shipped with avcap."""
+    """List the tiny models that come with avcap."""
     for model in tiny_models():
         tell(f"{model.name:10}  {model.headline}")

@@ -23,24 +23,30 @@ TIMEOUT_S = 600.0
 CONCURRENCY = 8
 PANEL = "A model behind an engine (--model openai:NAME@URL)"
 EngineCache = Annotated[
-    Path | None, typer.Option("--cache", metavar="FILE", help="Keep its replies here.", rich_help_panel=PANEL)
+    Path | None, typer.Option("--cache", metavar="FILE", help="Cache its replies in this file.", rich_help_panel=PANEL)
 ]
 EngineBudget = Annotated[
-    float | None, typer.Option("--budget", metavar="USD", help="Stop before this.", rich_help_panel=PANEL)
+    float | None,
+    typer.Option("--budget", metavar="USD", help="Stop before this cost is exceeded.", rich_help_panel=PANEL),
 ]
 EnginePrices = Annotated[
     Path | None,
-    typer.Option("--prices", metavar="FILE.yaml", help="Prices of models not built in.", rich_help_panel=PANEL),
+    typer.Option(
+        "--prices", metavar="FILE.yaml", help="Prices of models that are not built in.", rich_help_panel=PANEL
+    ),
 ]
-EngineConcurrency = Annotated[int, typer.Option("--concurrency", help="Requests at a time.", rich_help_panel=PANEL)]
+EngineConcurrency = Annotated[
+    int, typer.Option("--concurrency", help="Number of requests at the same time.", rich_help_panel=PANEL)
+]
 EngineTimeout = Annotated[
-    float, typer.Option("--timeout", metavar="S", help="Seconds that one request may take.", rich_help_panel=PANEL)
+    float, typer.Option("--timeout", metavar="S", help="Time limit of one request, in seconds.", rich_help_panel=PANEL)
 ]
 SharedBudget = Annotated[
-    float | None, typer.Option("--budget", metavar="USD", help="Stop before an engine and an LLM judge cost this.")
+    float | None,
+    typer.Option("--budget", metavar="USD", help="Stop before an engine and an LLM judge exceed this cost."),
 ]
 SharedConcurrency = Annotated[
-    int, typer.Option("--concurrency", help="Requests to an engine, and to an LLM judge, at a time.")
+    int, typer.Option("--concurrency", help="Number of requests to an engine, and to an LLM judge, at the same time.")
 ]
 SharedTimeout = Annotated[
     float | None,
@@ -53,7 +59,9 @@ SharedTimeout = Annotated[
 ]
 AllowDroppedAudio = Annotated[
     bool,
-    typer.Option("--allow-dropped-audio", help="Go on where audio does not reach it.", rich_help_panel=PANEL),
+    typer.Option(
+        "--allow-dropped-audio", help="Continue even if the audio does not reach the model.", rich_help_panel=PANEL
+    ),
 ]
 
 

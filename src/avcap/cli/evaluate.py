@@ -69,44 +69,49 @@ NUM_NAMED = 3  # of each kind of problem on the terminal; evaluation.json has th
 @app.command("evaluate", no_args_is_help=True, cls=PrivateCommand)
 def evaluate_captions(
     truth: Annotated[
-        Path, typer.Option(metavar="FILE|DIR", help="Events or reference captions of the videos; a world's folder.")
+        Path,
+        typer.Option(metavar="FILE|DIR", help="Events or reference captions of the videos, or the folder of a world."),
     ],
     captions: Annotated[
-        list[Path] | None, typer.Argument(metavar="CAPTIONS...", help="JSONL, JSON or CSV: videos with texts.")
+        list[Path] | None,
+        typer.Argument(metavar="CAPTIONS...", help="Captions as JSONL, JSON or CSV: videos with texts."),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help=f"Caption the videos of the truth first, with this: {ANY_MODEL}."),
     ] = None,
     judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report. Run again, it goes on.")] = OUT,
-    modality: Annotated[str, typer.Option(help="Which events are asked for: both, visual or audio.")] = "both",
-    table: Annotated[str, typer.Option(help="How the table is printed: terminal, markdown or latex.")] = "terminal",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report. The same command resumes.")] = OUT,
+    modality: Annotated[str, typer.Option(help="Events that count: both, visual or audio.")] = "both",
+    table: Annotated[str, typer.Option(help="Format of the table: terminal, markdown or latex.")] = "terminal",
     caption_field: Annotated[
         str | None, typer.Option(metavar="NAME", help="Field of the caption files that holds the caption.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Videos captioned side by side, with --model.")] = 8,
+    batch_size: Annotated[int, typer.Option(help="Number of videos in a batch, with --model.")] = 8,
     max_unscored: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of captions without a verdict above which the exit code is 1.")
+        float, typer.Option(metavar="SHARE", help="Exit with 1 if a larger share of the captions has no verdict.")
     ] = 0.0,
     corrections: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A person's corrections of events: see avcap events check.")
+        Path | None, typer.Option(metavar="FILE", help="A person's corrections of events (see avcap events check).")
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Replies are kept here: of an engine, and of an LLM judge (else in --out)."),
+        typer.Option(
+            metavar="FILE", help="Cache the replies of an engine and of an LLM judge in this file. Default: in --out."
+        ),
     ] = None,
     budget: SharedBudget = None,
     prices: EnginePrices = None,
     concurrency: SharedConcurrency = CONCURRENCY,
     timeout: SharedTimeout = None,
     calibration: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Also print rates without this judge's known mistakes.")
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Also print rates corrected for this judge's known mistakes."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what an LLM judge would cost.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what an LLM judge would cost.")] = False,
     allow_dropped_audio: AllowDroppedAudio = False,
 ) -> int:
-    """Evaluate captions against what is true: error rates with intervals, and a report to look into."""
+    """Evaluate captions by atomic events: error rates with intervals, and a report."""
     _check(captions, model=model, modality=modality, table=table, max_unscored=max_unscored, dry_run=dry_run)
     truth_file = truth / TRUTH_FILE if truth.is_dir() else truth
     known = read_truth(truth_file)
@@ -179,10 +184,10 @@ def compare_evaluations(
         Path | None, typer.Option(metavar="DIR", help="Write comparison.json and, with matplotlib, a plot here.")
     ] = None,
     allow_mixed: Annotated[
-        bool, typer.Option("--allow-mixed", help="Compare even if judge, protocol, modality or truth differ.")
+        bool, typer.Option("--allow-mixed", help="Compare even if the judge, protocol, modality or truth differs.")
     ] = False,
 ) -> None:
-    """Compare evaluations: paired differences with intervals, and on which share of the videos each is better."""
+    """Compare evaluations: paired differences with intervals, and the share of videos on which each is better."""
     if out is not None:
         check_text(out / COMPARISON, sign='"pairs"', expected="a comparison of avcap")
         check_text(out / PLOT, sign=DRAWN_BY, expected="a plot of avcap")

@@ -22,7 +22,9 @@ from avcap.judge.inputs.events import (
 from avcap.judge.inputs.ingest import read_truth
 from avcap.records import Sample, read_jsonl
 
-events_app = App(help="Atomic events of videos: found in reference captions, corrected.", no_args_is_help=True)
+events_app = App(
+    help="Atomic events of videos: extract them from reference captions, correct them.", no_args_is_help=True
+)
 app.add_typer(events_app, name="events")
 
 
@@ -31,13 +33,17 @@ def extract_events(
     captions: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="Videos with reference captions.")],
     judge: Annotated[str, typer.Option(help="openai:MODEL@URL or local:PATH.")],
     out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Samples with their events.")],
-    cache: Annotated[Path, typer.Option(metavar="FILE", help="Replies are kept here.")] = Path("replies.sqlite"),
-    budget: Annotated[float | None, typer.Option(metavar="USD", help="Stop before this.")] = None,
-    prices: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models not built in.")] = None,
-    concurrency: Annotated[int, typer.Option(help="Calls at a time.")] = 8,
+    cache: Annotated[Path, typer.Option(metavar="FILE", help="Cache the replies in this file.")] = Path(
+        "replies.sqlite"
+    ),
+    budget: Annotated[float | None, typer.Option(metavar="USD", help="Stop before this cost is exceeded.")] = None,
+    prices: Annotated[
+        Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models that are not built in.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(help="Number of calls at the same time.")] = 8,
     timeout: Timeout = TIMEOUT_S,
 ) -> int:
-    """Take reference captions apart: one event, one fact that can be checked. Samples that have events keep them."""
+    """Split reference captions into atomic events. Samples that have events keep them."""
     if out.resolve() == captions.resolve():
         raise UserError(f"{out}: got the file that is read, expected another one to be written; choose another --out")
     check_records(out, Sample)
@@ -72,7 +78,7 @@ def check_events(
         Path | None, typer.Option(metavar="FILE.jsonl", help="A copy of the samples that a person has edited.")
     ] = None,
 ) -> int:
-    """Keep what a person changed in a copy of the events, or say what of it still fits the events."""
+    """Keep a person's changes to a copy of the events, or report which of them still fit."""
     samples = list(read_jsonl(events, Sample))
     if edited is not None:
         _keep(samples, edited=edited, corrections=corrections)

@@ -25,29 +25,35 @@ from avcap.world.oracle import JUDGE_NAME
 
 SECOND_ATTEMPT = 1000  # far from the tries that a bad reply costs: those of the first attempt end below it
 
-judge_app = App(help="Judges of captions, and how far they can be trusted.", no_args_is_help=True)
+judge_app = App(help="Measure how far a judge of captions can be trusted.", no_args_is_help=True)
 app.add_typer(judge_app, name="judge")
 
 
 @judge_app.command("calibrate", no_args_is_help=True, cls=PrivateCommand)
 def calibrate_judge(
     judge: Annotated[
-        str, typer.Option(help="openai:MODEL@URL, local:PATH, or oracle; noisy:SHARE is an oracle that errs.")
+        str, typer.Option(help="openai:MODEL@URL, local:PATH or oracle; noisy:SHARE is an oracle that makes errors.")
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE.json", help="Write the calibration here.")],
-    videos: Annotated[int, typer.Option(metavar="N", help="Scenes whose captions get planted errors.")] = 200,
-    seed: Annotated[int, typer.Option(help="Which scenes and which errors.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="FILE.json", help="Write the calibration to this file.")],
+    videos: Annotated[int, typer.Option(metavar="N", help="Number of scenes whose captions get planted errors.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the scenes and the errors.")] = 0,
     person: Annotated[
-        Path | None, typer.Option(metavar="FILE.jsonl", help="Verdicts of a person, to compare with; needs --of.")
+        Path | None, typer.Option(metavar="FILE.jsonl", help="A person's verdicts to compare with; needs --of.")
     ] = None,
-    of: Annotated[Path | None, typer.Option(metavar="DIR", help="Evaluation whose captions the person judged.")] = None,
-    cache: Annotated[Path, typer.Option(metavar="FILE", help="Replies are kept here.")] = Path("replies.sqlite"),
-    budget: Annotated[float | None, typer.Option(metavar="USD", help="Stop before this.")] = None,
-    prices: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models not built in.")] = None,
-    concurrency: Annotated[int, typer.Option(help="Calls at a time.")] = 8,
+    of: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The evaluation whose captions the person judged.")
+    ] = None,
+    cache: Annotated[Path, typer.Option(metavar="FILE", help="Cache the replies in this file.")] = Path(
+        "replies.sqlite"
+    ),
+    budget: Annotated[float | None, typer.Option(metavar="USD", help="Stop before this cost is exceeded.")] = None,
+    prices: Annotated[
+        Path | None, typer.Option(metavar="FILE.yaml", help="Prices of models that are not built in.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(help="Number of calls at the same time.")] = 8,
     timeout: Timeout = TIMEOUT_S,
 ) -> None:
-    """Ask a judge twice about captions with planted errors: what it finds, misses and invents, and its noise."""
+    """Measure a judge on captions with planted errors: what it finds, misses and invents, and its noise."""
     if videos < 1:
         raise UserError(f"got --videos {videos}, expected at least 1")
     check_spec(judge)

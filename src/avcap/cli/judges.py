@@ -28,7 +28,7 @@ KEY_VARIABLE = "OPENAI_API_KEY"
 NOISY = "noisy:"
 TIMEOUT_S = 120.0
 Timeout = Annotated[
-    float, typer.Option("--timeout", metavar="S", help="Seconds that one call to an LLM judge's server may take.")
+    float, typer.Option("--timeout", metavar="S", help="Time limit of one call to an LLM judge's server, in seconds.")
 ]
 
 

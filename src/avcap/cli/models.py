@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from avcap.model.checkpoint.convert import Conversion
 
 BYTES_PER_GB = 10**9
-ShardSize = Annotated[float, typer.Option(metavar="GB", help="Largest size of a weight file.")]
+ShardSize = Annotated[float, typer.Option(metavar="GB", help="Maximum size of a weight file.")]
 QTokens = Annotated[
     str | None,
     typer.Option(metavar="MODEL", help="Take the audio query tokens from this: a folder, or org/name on the hub."),
@@ -45,18 +45,20 @@ def convert(
     source: Annotated[
         str, typer.Argument(metavar="SRC", help="A folder of any layout (see avcap doctor), or org/name on the hub.")
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DST", help="The new folder. Run again, it goes on.")],
+    folder: Annotated[Path, typer.Argument(metavar="DST", help="The new folder. The same command resumes.")],
     base: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Of an adapter or a training checkpoint: a folder, or org/name on the hub."),
+        typer.Option(
+            metavar="MODEL", help="The base of an adapter or a training checkpoint: a folder, or org/name on the hub."
+        ),
     ] = None,
     q_tokens: QTokens = None,
     lora_alpha: Annotated[
-        float | None, typer.Option(help="Of a training checkpoint, where the base does not tell.")
+        float | None, typer.Option(help="LoRA alpha of a training checkpoint, if the base does not state it.")
     ] = None,
     shard_size: ShardSize = 5.0,
 ) -> None:
-    """Write a checkpoint as one clean folder: bit for bit, tensor by tensor, adapters merged."""
+    """Write a checkpoint as one clean folder: tensors are copied bit for bit, adapters are merged."""
     from avcap.model.checkpoint.convert import plan_conversion
     from avcap.model.checkpoint.layouts import RUNNABLE, Layout
 
@@ -95,7 +97,7 @@ def doctor(
         str | None, typer.Option(metavar="MODEL", help=f"Of an adapter, to see if it fits: {WEIGHTS}.")
     ] = None,
 ) -> int:
-    """Tell what a checkpoint is, what it lacks, and what it would take to run it; no weight is loaded.
+    """Report what a checkpoint is, what it lacks and what it takes to run it, without loading weights.
 
     Of a model behind an engine: what it takes, and whether audio reaches it.
     """
@@ -147,11 +149,11 @@ def init_audio(
         str, typer.Argument(metavar="QWEN2.5-VL", help="A plain Qwen2.5-VL: a folder, or org/name on the hub.")
     ],
     whisper: Annotated[str, typer.Argument(metavar="WHISPER", help="A Whisper: a folder, or org/name on the hub.")],
-    folder: Annotated[Path, typer.Argument(metavar="DST", help="The new folder. Run again, it goes on.")],
-    seed: Annotated[int, typer.Option(help="Of the weights that are drawn.")] = 0,
+    folder: Annotated[Path, typer.Argument(metavar="DST", help="The new folder. The same command resumes.")],
+    seed: Annotated[int, typer.Option(help="Seed of the new weights.")] = 0,
     shard_size: ShardSize = 5.0,
 ) -> None:
-    """Give a plain Qwen2.5-VL a sound branch: a Whisper, and an aligner that is still to be trained."""
+    """Add an audio branch to a plain Qwen2.5-VL: a Whisper, and an aligner that is still to be trained."""
     from avcap.model.checkpoint.init_audio import plan_init_audio
     from avcap.model.checkpoint.layouts import Layout
 
@@ -166,17 +168,17 @@ def plan(
     model: Annotated[str, typer.Option(help=f"What would caption: {ANY_MODEL}.")],
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE|DIR...]", help="Videos to be captioned by a model behind an engine."),
+        typer.Argument(metavar="[FILE|DIR...]", help="Videos for a model behind an engine."),
     ] = None,
     video: Annotated[str | None, typer.Option(metavar="60s", help="Length of one video: 60s, 10m or 1.5h.")] = None,
-    frame: Annotated[str, typer.Option(metavar="WxH", help="Its frames, for models that take any size.")] = "1280x720",
-    train: Annotated[bool, typer.Option("--train", help="A LoRA step instead of a caption.")] = False,
+    frame: Annotated[str, typer.Option(metavar="WxH", help="Frame size, for models that take any size.")] = "1280x720",
+    train: Annotated[bool, typer.Option("--train", help="Plan a LoRA step instead of a caption.")] = False,
     device: Device = None,
     dtype: DtypeOption = None,
     quantize: QuantizeOption = None,
     prices: EnginePrices = None,
 ) -> int:
-    """Tell tokens, memory, time and judge calls of a video before anything is loaded; of an engine tokens and money."""
+    """Print tokens, memory, time and judge calls of a video before loading anything; of an engine tokens and cost."""
     if bool(inputs) == (video is not None):
         raise UserError("got files and --video, or neither; expected videos, or the length of one as --video 60s")
     seconds, size = _seconds(video) if video else 0.0, _frame_size(frame)

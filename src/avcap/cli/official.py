@@ -23,15 +23,15 @@ MOST_ROWS = 40  # of seconds; a longer file is shown in steps, the picture shows
 
 @app.command("audit-official", no_args_is_help=True)
 def audit(
-    video: Annotated[str, typer.Argument(metavar="VIDEO", help="A video or sound file.")],
+    video: Annotated[str, typer.Argument(metavar="VIDEO", help="A video or audio file.")],
     model: Annotated[str, typer.Option(help=f"What is fed: {WEIGHTS}; no weights are read.")],
-    start: Annotated[float | None, typer.Option(metavar="S", help="Second to begin at.")] = None,
-    end: Annotated[float | None, typer.Option(metavar="S", help="Second to end at.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it, too (extra plot).")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What is asked, instead of the model's own prompt.")] = None,
-    deadline: Annotated[float, typer.Option(metavar="S", help="Seconds that decoding may take.")] = 120.0,
+    start: Annotated[float | None, typer.Option(metavar="S", help="Start of the interval, in seconds.")] = None,
+    end: Annotated[float | None, typer.Option(metavar="S", help="End of the interval, in seconds.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw a figure (extra plot).")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Use this prompt instead of the model's own.")] = None,
+    deadline: Annotated[float, typer.Option(metavar="S", help="Time limit for decoding, in seconds.")] = 120.0,
 ) -> None:
-    """Show side by side what --official and the default feed a released model."""
+    """Show side by side the model input of --official and of the default."""
     if out is not None:
         check_text(out, sign=DRAWN_BY, expected="a plot of avcap")
     with without_weights(model) as folder:

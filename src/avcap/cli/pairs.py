@@ -41,7 +41,7 @@ from avcap.preference.world_clauses import read_world_clauses
 from avcap.records import Caption, CaptionError, PreferencePair, Unscored, Verdict, read_jsonl
 from avcap.world.oracle import JUDGE_NAME
 
-pairs_app = App(help="Preference pairs, made of judged captions.", no_args_is_help=True)
+pairs_app = App(help="Preference pairs of judged captions.", no_args_is_help=True)
 app.add_typer(pairs_app, name="pairs")
 
 Flavours = ", ".join(FLAVOURS)
@@ -51,28 +51,34 @@ REPLIES = Path("replies.sqlite")
 @pairs_app.command("build", no_args_is_help=True)
 def build_pairs(
     truth: Annotated[
-        Path, typer.Option(metavar="FILE|DIR", help="Events of the videos, and reference captions; a world's folder.")
+        Path,
+        typer.Option(metavar="FILE|DIR", help="Events and reference captions of the videos, or the folder of a world."),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Write the pairs here.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Write the pairs to this file.")],
     captions: Annotated[
-        list[Path] | None, typer.Argument(metavar="CAPTIONS...", help="JSONL of avcap sample: several of each video.")
+        list[Path] | None,
+        typer.Argument(metavar="CAPTIONS...", help="Several captions of each video (JSONL of avcap sample)."),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help=f"Caption the videos of the truth first, with this: {ANY_MODEL}."),
     ] = None,
-    num: Annotated[int, typer.Option("--num", "-n", help="Captions of each video, with --model.")] = NUM_CAPTIONS,
-    temperature: Annotated[float, typer.Option(help="They are sampled at, with --model.")] = TEMPERATURE,
+    num: Annotated[
+        int, typer.Option("--num", "-n", help="Number of captions of each video, with --model.")
+    ] = NUM_CAPTIONS,
+    temperature: Annotated[float, typer.Option(help="Temperature of sampling, with --model.")] = TEMPERATURE,
     judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
     verdicts: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Verdicts that are there already, instead of a judge.")
+        list[Path] | None, typer.Option(metavar="FILE", help="Use existing verdicts instead of a judge.")
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Of the judge: margins within its noise make no pair.")
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Calibration of the judge; margins within its noise make no pair."),
     ] = None,
     rule: Annotated[str, typer.Option(help="minimal or best_vs_worst.")] = "minimal",
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a limit of docs/rounds.md; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Set a limit (see docs/rounds.md); repeatable."),
     ] = None,
     cache: Annotated[
         Path | None,
@@ -130,10 +136,10 @@ def build_pairs(
 
 @pairs_app.command("show", no_args_is_help=True)
 def show_pairs(
-    pairs: Annotated[Path, typer.Argument(metavar="PAIRS.jsonl", help="File of avcap pairs.")],
-    num: Annotated[int, typer.Option("--num", "-n", help="How many pairs.")] = 5,
+    pairs: Annotated[Path, typer.Argument(metavar="PAIRS.jsonl", help="Pairs of avcap pairs build.")],
+    num: Annotated[int, typer.Option("--num", "-n", help="Number of pairs.")] = 5,
 ) -> None:
-    """Print pairs: what only the chosen caption says (+), and what only the rejected one says (-)."""
+    """Print pairs: what only the chosen caption says (+) and what only the rejected caption says (-)."""
     read = list(read_jsonl(pairs, PreferencePair))
     tell("\n\n".join(_shown(pair) for pair in read[:num]))
     say(f"{min(num, len(read))} of {len(read)} pairs")
@@ -141,11 +147,11 @@ def show_pairs(
 
 @pairs_app.command("export", no_args_is_help=True)
 def export_file(
-    pairs: Annotated[Path, typer.Argument(metavar="PAIRS.jsonl", help="File of avcap pairs.")],
+    pairs: Annotated[Path, typer.Argument(metavar="PAIRS.jsonl", help="Pairs of avcap pairs build.")],
     to: Annotated[str, typer.Option(metavar="FLAVOUR", help=f"{Flavours}.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Write the rows here.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Write the rows to this file.")],
 ) -> None:
-    """Write pairs for another trainer."""
+    """Export pairs for another trainer."""
     exported = export_pairs(read_jsonl(pairs, PreferencePair), out, flavour=to)
     for reason, count in exported.left_out.items():
         say(f"{count} pairs left out: {reason}")
@@ -157,10 +163,10 @@ def export_file(
 @pairs_app.command("import", no_args_is_help=True)
 def import_file(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Preference pairs of another trainer.")],
-    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Write the pairs here.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Write the pairs to this file.")],
     flavour: Annotated[str | None, typer.Option("--from", metavar="FLAVOUR", help=f"{Flavours}.")] = None,
 ) -> None:
-    """Read pairs that were made for another trainer."""
+    """Import pairs that were made for another trainer."""
     pairs = _imported(file, flavour)
     write_records(out, pairs, PreferencePair)
     say(f"{len(pairs)} pairs written: {out}")
@@ -170,13 +176,13 @@ def import_file(
 def learn(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="tiny_dpo or salmonn2_7b_dpo.")],
     pairs: Annotated[Path, typer.Option(metavar="FILE", help="Pairs of avcap pairs build, or of another trainer.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run. Run again, it goes on.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run. The same command resumes.")],
     model: Annotated[str, typer.Option(help=f"What to begin with: {WEIGHTS}.")] = "tiny-sft",
     videos: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the videos are; as the pairs name them if left out.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the videos. Default: as the pairs name them.")
     ] = None,
     off_policy: Annotated[
-        bool, typer.Option("--off-policy", help="Learn pairs that another model wrote, too.")
+        bool, typer.Option("--off-policy", help="Also learn from pairs that another model wrote.")
     ] = False,
     flavour: Annotated[
         str | None, typer.Option("--from", metavar="FLAVOUR", help=f"{Flavours}; our own if left out.")
@@ -184,10 +190,10 @@ def learn(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the recipe; repeatable.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Set the fields that this file has.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Set the fields in this file.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same as --set seed=N.")] = None,
 ) -> None:
-    """One round of preference optimisation on pairs from a file: LoRA, guided DPO, merged."""
+    """Run one round of guided DPO on pairs from a file: train a LoRA and merge it."""
     values = overrides(recipe, config=config, assignments=assignments or [], seed=seed)
     parent = find_checkpoint(model, weights=False)
     found = [

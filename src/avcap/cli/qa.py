@@ -51,24 +51,25 @@ class MethodChoice(StrEnum):
 
 @app.command("evaluate-qa", no_args_is_help=True)
 def evaluate_questions(
-    data: Annotated[Path, typer.Option(metavar="FILE|DIR", help="Questions: a world, or a copy of a benchmark.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Answers and figures. Run again, it goes on.")],
+    data: Annotated[Path, typer.Option(metavar="FILE|DIR", help="Questions of a world or of a benchmark.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of answers and figures. The same command resumes.")],
     model: Annotated[str, typer.Option(help=f"What answers: {ANY_MODEL}.")] = "tiny",
     format: Annotated[
         str, typer.Option(help="auto, world, videomme, nextqa, mvbench, worldsense or dailyomni.")
     ] = "auto",
     videos: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the videos are; beside the questions if left out.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of the videos. Default: beside the questions.")
     ] = None,
     method: Annotated[
-        MethodChoice, typer.Option(help="Read what the model writes, or compare how likely it finds the options.")
+        MethodChoice,
+        typer.Option(help="Read the written answer (generate), or compare the likelihood of the options (logprobs)."),
     ] = MethodChoice.both,
-    rotate: Annotated[bool, typer.Option("--rotate", help="Ask with the options in all cyclic orders, too.")] = False,
-    no_audio: Annotated[bool, typer.Option("--no-audio", help="Only look.")] = False,
-    no_video: Annotated[bool, typer.Option("--no-video", help="Only listen.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 32,
+    rotate: Annotated[bool, typer.Option("--rotate", help="Also ask with the options in all cyclic orders.")] = False,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Use the video alone.")] = False,
+    no_video: Annotated[bool, typer.Option("--no-video", help="Use the audio alone.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(help="Maximum length of an answer, in tokens.")] = 32,
     deadline: Annotated[
-        float, typer.Option(metavar="S", help="Seconds that decoding and encoding one file may take.")
+        float, typer.Option(metavar="S", help="Time limit for decoding and encoding one file, in seconds.")
     ] = 600.0,
     cache: EngineCache = None,
     budget: EngineBudget = None,
@@ -77,7 +78,7 @@ def evaluate_questions(
     timeout: EngineTimeout = TIMEOUT_S,
     allow_dropped_audio: AllowDroppedAudio = False,
 ) -> int:
-    """Ask questions about videos: accuracy by kind, with intervals over videos, and chance beside it."""
+    """Evaluate video question answering: accuracy by kind, with intervals over videos and chance level."""
     if no_audio and no_video:
         raise UserError("got --no-audio and --no-video, expected at least one of picture and sound")
     source = find_source(model)
@@ -181,11 +182,11 @@ def _name_unanswered(metrics: "QaMetrics", *, out: Path) -> None:
 @app.command("audit-audio", no_args_is_help=True)
 def audit_audio(
     data: Annotated[Path, typer.Option(metavar="DIR", help="A world with its truth, or any folder of videos.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Texts and figures.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of texts and figures.")],
     model: Annotated[str, typer.Option(help=f"What answers: {ANY_MODEL}.")] = "tiny",
-    clips: Annotated[int | None, typer.Option(metavar="N", help="Only the first N clips.")] = None,
+    clips: Annotated[int | None, typer.Option(metavar="N", help="Use the first N clips only.")] = None,
     deadline: Annotated[
-        float, typer.Option(metavar="S", help="Seconds that decoding and encoding one file may take.")
+        float, typer.Option(metavar="S", help="Time limit for decoding and encoding one file, in seconds.")
     ] = 600.0,
     cache: EngineCache = None,
     budget: EngineBudget = None,
@@ -194,7 +195,7 @@ def audit_audio(
     timeout: EngineTimeout = TIMEOUT_S,
     allow_dropped_audio: AllowDroppedAudio = False,
 ) -> int:
-    """Prove that a model uses the sound: the same clips with it, mute, with another's, and without a picture."""
+    """Test whether a model uses the audio: clips as they are, muted, with another clip's audio, without video."""
     if clips is not None and clips < 2:
         raise UserError(f"got --clips {clips}, expected at least 2: sounds are swapped between clips")
     source = find_source(model)

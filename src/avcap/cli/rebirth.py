@@ -38,24 +38,25 @@ def rebirth(
         Path | None, typer.Option(metavar="FILE|DIR", help="Videos to caption: a world, a list, a folder.")
     ] = None,
     questions: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Questions with answers to go on learning; a world has its own.")
+        Path | None, typer.Option(metavar="FILE", help="Questions with answers to train on. A world has its own.")
     ] = None,
     held_out: Annotated[
-        Path | None, typer.Option(metavar="FILE|DIR", help="Other videos with their events: measure before and after.")
+        Path | None,
+        typer.Option(metavar="FILE|DIR", help="Other videos with their events, to measure before and after."),
     ] = None,
     held_out_questions: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Questions about --held-out. A world has its own.")
     ] = None,
     judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
     timeout: Timeout = TIMEOUT_S,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run, or else out/RECIPE.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run. Default: out/RECIPE.")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the recipe; repeatable.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Set the fields that this file has.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Set the fields in this file.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same as --set seed=N.")] = None,
 ) -> None:
-    """Fine-tune the model from before the rounds on captions of the final one, and on questions."""
+    """Fine-tune the model from before the rounds on captions of the final model and on questions."""
     values = overrides(recipe, config=config, assignments=assignments or [], seed=seed)
     student, final = (find_checkpoint(name, weights=False) for name in (model, teacher))
     out_dir = out or Path("out") / recipe
@@ -102,10 +103,10 @@ def average(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=f"Of one architecture, each {WEIGHTS}.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The new checkpoint folder.")],
     weights: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="How much each counts; all alike if left out.")
+        str | None, typer.Option(metavar="A,B,...", help="Weight of each checkpoint. Default: equal weights.")
     ] = None,
 ) -> None:
-    """The mean of the weights of several checkpoints: rounds that swing cancel, and less is forgotten."""
+    """Average the weights of several checkpoints."""
     try:
         shares = [float(text) for text in weights.split(",")] if weights else None
     except ValueError:

@@ -51,28 +51,33 @@ def run(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="tiny_rounds or salmonn2_7b_rounds.")],
     model: Annotated[str, typer.Option(metavar="SFT", help=f"What to begin with: {WEIGHTS}.")] = "tiny-sft",
     data: Annotated[
-        Path | None, typer.Option(metavar="FILE|DIR", help="Videos to learn on, with their events; a world's folder.")
+        Path | None,
+        typer.Option(metavar="FILE|DIR", help="Training videos with their events, or the folder of a world."),
     ] = None,
     held_out: Annotated[
         Path | None, typer.Option(metavar="FILE|DIR", help="Other videos with their events, to measure on.")
     ] = None,
     judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the rounds, or else out/RECIPE.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the rounds. Default: out/RECIPE.")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the recipe; repeatable.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Set the fields that this file has.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Set the fields in this file.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same as --set seed=N.")] = None,
     calibration: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Take no pair within this judge's known noise.")
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Calibration of the judge; margins within its noise make no pair."),
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Replies of an LLM judge are kept here; in --out if left out.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Cache the replies of an LLM judge in this file. Default: in --out."),
     ] = None,
-    budget: Annotated[float | None, typer.Option(metavar="USD", help="An LLM judge stops before this.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(metavar="USD", help="Stop before an LLM judge exceeds this cost.")
+    ] = None,
     timeout: Timeout = TIMEOUT_S,
     questions: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Questions about --data, to replay or to learn.")
+        Path | None, typer.Option(metavar="FILE", help="Questions about --data, for replay or for pairs.")
     ] = None,
     held_out_questions: Annotated[
         Path | None,
@@ -82,14 +87,14 @@ def run(
         str | None,
         typer.Option(
             metavar="openai:NAME@URL",
-            help="Sample by this engine, or the first model at this URL; it serves what a round begins with.",
+            help="Sample with this engine, or with the first model at this URL. It must serve the round's model.",
         ),
     ] = None,
     from_round: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Set round N and those after it aside; make them anew.")
+        int | None, typer.Option(metavar="N", min=1, help="Move round N and later rounds aside and run them again.")
     ] = None,
 ) -> None:
-    """Sample, judge, pair, learn, merge, measure, again. Run again it goes on, and ends with the same weights."""
+    """Run multi-round DPO: sample, judge, pair, train, merge, measure. The same command resumes a stopped run."""
     values = overrides(recipe, config=config, assignments=assignments or [], seed=seed)
     parent, out_dir = find_checkpoint(model, weights=False), out or Path("out") / recipe
     make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
@@ -162,9 +167,9 @@ def _sampler(name: str, settings: "CaptionerSettings") -> "EngineCaptioner":
 @rounds_app.command("status", no_args_is_help=True)
 def status(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the rounds.")],
-    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw it, too.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw a figure.")] = None,
 ) -> None:
-    """How far the rounds are: what each measured, which is best, and why."""
+    """Print the state of the rounds: the metrics of each, and which is best and why."""
     if plot is not None:
         check_text(plot, sign=DRAWN_BY, expected="a plot of avcap")
     from avcap.stages.parts.selection import describe, read_round_metrics

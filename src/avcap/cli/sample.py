@@ -41,16 +41,18 @@ NUM_CAPTIONS, TEMPERATURE = 8, 0.7
 def sample(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="FILE|DIR|GLOB|LIST.txt...", help="Videos or sound files. Folders are searched."),
+        typer.Argument(metavar="FILE|DIR|GLOB|LIST.txt...", help="Video or audio files. Folders are searched."),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Write records here. Run again, it goes on.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.jsonl", help="Write records to this file. The same command resumes.")
+    ],
     model: Annotated[str, typer.Option(help=f"What captions: {ANY_MODEL}.")] = "tiny",
     num: Annotated[int, typer.Option("--num", "-n", help="Captions of each video.")] = NUM_CAPTIONS,
-    temperature: Annotated[float, typer.Option(help="Above 0: captions are to differ.")] = TEMPERATURE,
-    top_p: Annotated[float, typer.Option(help="Share of the probability that is sampled from.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Caption k is drawn with the seed + k.")] = 0,
-    prompt: Annotated[str | None, typer.Option(help="What to ask, instead of the model's own prompt.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Longest caption, in tokens.")] = None,
+    temperature: Annotated[float, typer.Option(help="Must be above 0, so that captions differ.")] = TEMPERATURE,
+    top_p: Annotated[float, typer.Option(help="Sample from the most likely tokens with this total probability.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Caption k uses seed + k.")] = 0,
+    prompt: Annotated[str | None, typer.Option(help="Use this prompt instead of the model's own.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Maximum length of a caption, in tokens.")] = None,
     cache: EngineCache = None,
     budget: EngineBudget = None,
     prices: EnginePrices = None,
@@ -58,7 +60,7 @@ def sample(
     timeout: EngineTimeout = TIMEOUT_S,
     allow_dropped_audio: AllowDroppedAudio = False,
 ) -> int:
-    """Write several captions of each video, for avcap pairs build."""
+    """Sample several captions of each video, for avcap pairs build."""
     source = find_source(model)
     request = sampling_request(
         source, num=num, temperature=temperature, top_p=top_p, seed=seed, prompt=prompt, max_new_tokens=max_new_tokens

@@ -18,11 +18,13 @@ class Tracker(StrEnum):
 
 @app.command("track", no_args_is_help=True)
 def track(
-    files: Annotated[list[Path], typer.Argument(metavar="metrics.json...", help="One step each, in this order.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="metrics.json...", help="Files of metrics; each is one step, in this order.")
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the event files, or of the W&B run.")],
     to: Annotated[Tracker, typer.Option(help="tensorboard or wandb.")] = Tracker.tensorboard,
-    name: Annotated[str, typer.Option(help="What W&B calls the run.")] = "evaluation",
-    project: Annotated[str, typer.Option(help="The project of W&B.")] = "avcap",
+    name: Annotated[str, typer.Option(help="Name of the W&B run.")] = "evaluation",
+    project: Annotated[str, typer.Option(help="W&B project.")] = "avcap",
 ) -> None:
     """Send the figures of metrics.json files to TensorBoard or Weights & Biases."""
     from avcap.web.tracking import log_to_tensorboard, log_to_wandb, read_scalars

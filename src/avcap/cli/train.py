@@ -18,15 +18,15 @@ def train(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the recipe; repeatable.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Set the fields that this file has.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE.yaml", help="Set the fields in this file.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same as --set seed=N.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run; out/RECIPE if left out.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run. Default: out/RECIPE.")] = None,
     model: Annotated[str | None, typer.Option(metavar="PARENT", help=f"What to begin with: {WEIGHTS}.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print the configuration, and what would be done with it.")
+        bool, typer.Option("--dry-run", help="Only print the configuration and what would be done.")
     ] = False,
 ) -> None:
-    """Train a model by a recipe. Stopped and run again it goes on, and ends with the same weights."""
+    """Train a model by a recipe. The same command resumes a stopped run, to the same weights."""
     values = overrides(recipe, config=config, assignments=assignments or [], seed=seed)
     parent = None if model is None else find_checkpoint(model, weights=not dry_run)
     out_dir = out or Path("out") / recipe

@@ -8,20 +8,22 @@ import typer
 
 from avcap.cli.app import App, app, tell
 
-world_app = App(help="Videos with exactly known truth, to train and to test on.", no_args_is_help=True)
+world_app = App(help="Synthetic videos with exactly known truth, for training and testing.", no_args_is_help=True)
 app.add_typer(world_app, name="world")
 
 
 @world_app.command("make")
 def make_world(
-    clips: Annotated[int, typer.Option(metavar="N", help="How many clips.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the world. Run again, it goes on.")],
+    clips: Annotated[int, typer.Option(metavar="N", help="Number of clips.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the world. The same command resumes.")],
     seed: Annotated[int, typer.Option(help="Worlds of different seeds share no clip.")] = 0,
     difficulty: Annotated[str, typer.Option(help="easy, standard or hard.")] = "standard",
     domain: Annotated[str, typer.Option(metavar="NAME", help="default, unseen, film or paper.")] = "default",
-    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes; one per core if left out.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Number of processes. Default: one per core.")
+    ] = None,
 ) -> None:
-    """Render mp4 files and, in truth.jsonl, all that is true of each."""
+    """Render mp4 files, and write everything that is true of each to truth.jsonl."""
     from avcap.world import make
 
     truth = make.make_world(
