@@ -91,7 +91,7 @@ def work(tmp_path, monkeypatch) -> Path:
     for name in ("thesis", "results"):
         (tmp_path / name).mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text(MINE)
-    for name in ("comparison.json", "avcap_world.yaml"):
+    for name in ("comparison.json", "avcap_world.yaml", "dataset.json"):
         (tmp_path / "results" / name).write_text(MINE)
     pair = PreferencePair(
         sample_id="a", video="a.mp4", prompt="Describe.", chosen="A dog.", rejected="A cat.", reference_caption="A dog."
@@ -129,7 +129,7 @@ EXTERNAL = [
     ["convert", str(find_checkpoint("tiny")), "thesis"],
     ["rounds", "status", "rounds", "--plot", "notes.png"],
     ["audit-official", VIDEO, "--model", str(RELEASED / "v1_av_31s"), "--out", "notes.png"],
-    ["caption", VIDEO, "--out", "thesis"],
+    ["caption", VIDEO, "--format", "ltx", "--out", "results"],
 ]
 
 

@@ -126,6 +126,25 @@ class CaptionError:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WrittenFile:
+    """A file below an --out folder that avcap made, and the sha256 of what it wrote."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DroppedCaption:
+    """A caption that a filter dropped, and why: each part of its condition that was not true."""
+
+    sample_id: str
+    video: str
+    caption_id: str | None
+    """None: the video had no caption."""
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class EventVerdict:
     event_id: str
     label: EventLabel

@@ -7,6 +7,7 @@ from avcap.cli.starting import loaded  # first of all
 
 # isort: split
 from avcap.cli import (
+    bulk,
     caption,
     evaluate,
     events,
@@ -27,6 +28,7 @@ from avcap.cli.app import main
 loaded()
 
 __all__ = [
+    "bulk",
     "caption",
     "evaluate",
     "events",

@@ -3,7 +3,7 @@
 import gc
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import islice
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from avcap.bulk.places import find_root
 from avcap.captioners import Source, find_source
-from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr, tell
+from avcap.cli.app import EXIT_SOME_FAILED, app, say, tell
 from avcap.cli.engines import (
     CONCURRENCY,
     TIMEOUT_S,
@@ -29,8 +29,26 @@ from avcap.cli.engines import (
     opened_engine,
     refuse_weight_options,
 )
+from avcap.cli.folders import (
+    Every,
+    FolderFlags,
+    Format,
+    KeepExisting,
+    OneLine,
+    RelativeTo,
+    RetryFailed,
+    Samples,
+    ShardOption,
+    StripOpenings,
+    Trigger,
+    folder_job,
+    is_folder,
+    run_folder,
+    shard_of,
+    watched,
+)
 from avcap.cli.model_help import ANY_MODEL
-from avcap.data.request import Interval, Request
+from avcap.data.request import Interval, Request, Video
 from avcap.errors import visible_line
 from avcap.files.names import short_names
 from avcap.files.walk import RealPaths
@@ -88,8 +106,22 @@ def caption(
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Use the video alone.")] = False,
     no_video: Annotated[bool, typer.Option("--no-video", help="Use the audio alone.")] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.jsonl", help="Write records to this file. The same command resumes.")
+        str | None,
+        typer.Option(
+            metavar="FOLDER/|FILE.jsonl",
+            help="Write captions to this folder, or records to this file. The same command resumes.",
+        ),
     ] = None,
+    formats: Format = None,
+    one_line: OneLine = False,
+    trigger: Trigger = None,
+    strip_openings: StripOpenings = False,
+    keep_existing: KeepExisting = False,
+    relative_to: RelativeTo = None,
+    every: Every = None,
+    sample: Samples = None,
+    retry_failed: RetryFailed = False,
+    shard: ShardOption = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Maximum length of a caption, in tokens.")] = None,
     temperature: Annotated[float, typer.Option(help="0 decodes greedily; a higher value samples.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Sample from the most likely tokens with this total probability.")] = 1.0,
@@ -112,7 +144,22 @@ def caption(
     timeout: EngineTimeout = TIMEOUT_S,
     allow_dropped_audio: AllowDroppedAudio = False,
 ) -> int:
-    """Caption videos from picture and sound: as text, or as JSONL records with --out."""
+    """Caption videos from picture and sound: as text; with --out as files for trainers and players, or as records."""
+    folder_flags = FolderFlags(
+        formats=formats or (),
+        one_line=one_line,
+        trigger=trigger,
+        strip_openings=strip_openings,
+        keep_existing=keep_existing,
+        relative_to=relative_to,
+        every=every,
+        sample=sample,
+        retry_failed=retry_failed,
+        shard=shard,
+    )
+    to_folder = out is not None and is_folder(out, flags=folder_flags)
+    if not to_folder:
+        folder_flags.refuse_without_folder()
     source = find_source(model)  # no weights yet: what --out says comes before gigabytes
     folder = source.folder
     decoding = Decoding(
@@ -152,7 +199,7 @@ def caption(
         allow_dropped_audio=allow_dropped_audio,
     )
 
-    def caption_all(paths: list[str]) -> Iterator[Caption | CaptionError]:
+    def caption_all(paths: Sequence[Video], request: Request = request) -> Iterator[Caption | CaptionError]:
         if folder is None:
             with opened_engine(source, flags, deadline_s=deadline) as engine:
                 yield from engine.stream(paths, request)
@@ -169,15 +216,38 @@ def caption(
         )
         yield from captioner.stream(paths, request)
 
+    paths = found.paths
+    names = short_names(paths)
     if out is None:
-        return _print_captions(caption_all(found.paths), request, names=short_names(found.paths))
+        return _print_captions(caption_all(paths), request, names=names)
     checkpoint = name_with_official(source.name, official=official)
+    rows_at_once = 1 if folder is None else batch_size
+    if to_folder:
+        job = folder_job(
+            out,
+            inputs,
+            paths,
+            request,
+            flags=folder_flags,
+            source=source,
+            rows_at_once=rows_at_once,
+            deadline_s=deadline,
+        )
+        return run_folder(
+            job,
+            stream=lambda videos: caption_all(videos, job.request),
+            check=lambda row: job.request.check_same(row, checkpoint=checkpoint, prompts=source.prompts),
+            show=lambda rows: _show(rows, job.request, names=names),
+        )
+    if (part := shard_of(folder_flags)) is not None:
+        root = find_root(inputs, paths, relative_to=relative_to)
+        paths = [path for path in paths if part.holds(root.relative(path))]
     return _caption_to_file(
-        out,
-        found.paths,
+        Path(out),
+        paths,
         request,
         caption_all=caption_all,
-        rows_at_once=1 if folder is None else batch_size,
+        rows_at_once=rows_at_once,
         check=lambda row: request.check_same(row, checkpoint=checkpoint, prompts=source.prompts),
     )
 
@@ -270,6 +340,11 @@ def _print_captions(rows: Iterable[Caption | CaptionError], request: Request, *,
     return EXIT_SOME_FAILED if num_errors else 0
 
 
+def _show(captions: Iterable[Caption], request: Request, *, names: Mapping[str, str]) -> None:
+    """Captions to stdout as text: those of --sample, to be looked at."""
+    _print_captions(captions, request, names={**{caption.video: caption.video for caption in captions}, **names})
+
+
 def _describe_seen(caption: Caption, request: Request, *, name: str) -> str:
     """A caption -> "two_bells.mp4  10.0 s: 10 frames, 10.0 s of sound": the file, and what was really seen of it."""
     seen = caption.seen
@@ -330,17 +405,10 @@ def _write_captions(
 ) -> int:
     """Rows -> the file, with a progress bar on a terminal -> how many of them are errors."""
     num_errors = 0
-    figures = TextColumn("{task.fields[figures]}")
-    columns = [TextColumn("captions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), figures]
-    with Progress(*columns, console=stderr, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("captions", total=num_todo, figures="")
-        while batch := list(islice(rows, rows_at_once)):
-            file.append(batch)
-            for row in batch:
-                if isinstance(row, CaptionError):
-                    say(row.error)
-                    num_errors += 1
-            progress.update(task, advance=len(batch), figures=f"{num_errors} errors" if num_errors else "")
+    told = watched(rows, num_todo)
+    while batch := list(islice(told, rows_at_once)):
+        file.append(batch)
+        num_errors += sum(isinstance(row, CaptionError) for row in batch)
     return num_errors
 
 

@@ -30,6 +30,8 @@ class CaptionFile:
         self.path = Path(path)
         self._key = key
         self.done: set[str] = set()
+        self.failed: set[str] = set()
+        """Samples whose errors are kept: they are not in `retry`."""
         self._journal = Journal(self.path, ROWS)
         self._retry, self._check = retry, check
 
@@ -59,7 +61,10 @@ class CaptionFile:
                 except UserError as error:
                     raise UserError(f"{self.path}: {error}") from None
                 self.done.add(self._key(row))
+            elif not self._is_retried(row):
+                self.failed.add(self._key(row))
             num_retried += self._is_retried(row)
+        self.failed -= self.done
         if num_retried:
             self._journal.rewrite(row for row in self._journal.read() if not self._is_retried(row))
 
@@ -70,6 +75,14 @@ class CaptionFile:
 def read_rows(path: str | Path) -> Iterator[Row]:
     """JSONL file of captions and errors -> its rows, one at a time. UserError with file and line for anything else."""
     return read_lines(path, ROWS)
+
+
+def read_row(line: str, *, where: str) -> Row:
+    """A line of such a file, read from `where`, -> its row."""
+    try:
+        return _row(line)
+    except (UserError, ValueError) as error:
+        raise UserError(f"{where}: got no row of captions ({error})") from None
 
 
 def _row(line: str) -> Row:
