@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from support.scripted_engine import VLLM
+from support.served_model import ServedModel
 
-from avcap.records import WorldTruth, read_jsonl, write_jsonl
+from avcap.records import Caption, WorldTruth, read_jsonl, write_jsonl
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = (
@@ -55,6 +57,37 @@ def test_rounds_end_with_a_checkpoint_and_tell_how_it_went(run, data, tmp_path):
 
     code, _, err = run("rounds", "tiny_rounds", *data, "--out", out_dir, *SMALL, "--set", "dpo.epochs=2")
     assert code == 2 and "another configuration" in err
+
+
+@pytest.mark.slow
+def test_rounds_are_sampled_by_a_server_that_is_loaded_anew_for_each(run, data, tmp_path, monkeypatch):
+    """Round 1 is sampled; for round 2 the server still has the first model, which one line says; then it is gone on."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    out_dir, videos = tmp_path / "rounds", sorted(EXAMPLES.glob("*.mp4"))
+    small = ("--set", "num_rounds=2", *SMALL[2:], "--set", "sampling.local_share=0", "--set", "dpo.optim.lr=0.01")
+    with ServedModel(VLLM).load("tiny-sft", videos) as server:
+        words = ("rounds", "tiny_rounds", *data, "--out", out_dir, *small, "--sampler", server.url)
+        code, _, err = run(*words)
+        assert code == 2, err
+        name = f"{server.model}?fps=1.0&max_frames=20"
+        assert f"avcap: round 1: {name} serves " in err and "tiny-sft (3 probes)" in err
+        first = list(read_jsonl(out_dir / "round-1/captions.jsonl", Caption))
+        assert len(first) == 3 * 6 and {one.text for one in first} <= set(server.said)
+        assert {one.checkpoint for one in first} == {name}
+        stale = err.splitlines()[-1]
+        assert "serves other weights than" in stale and "likelier by" in stale
+        assert stale.endswith(f"load {out_dir / 'round-1/checkpoint'} there, and run this again")
+        assert not (out_dir / "round-2/captions.jsonl").exists()
+        server.load(out_dir / "round-1/checkpoint", videos)
+        code, out, err = run(*words)
+        assert code == 0, err
+        assert f"avcap: round 2: {server.model}" in err and "best: round" in err.splitlines()[-1]
+        second = list(read_jsonl(out_dir / "round-2/captions.jsonl", Caption))
+        assert {one.text for one in second} <= set(server.said)
+    assert first == list(read_jsonl(out_dir / "round-1/captions.jsonl", Caption))  # nothing was sampled again
+    for number in (1, 2):
+        assert {path.name for path in (out_dir / f"round-{number}/adapter").iterdir()} >= {"adapter_config.json"}
+    assert Path(out.strip().splitlines()[-1]).name in ("checkpoint", "tiny-sft")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -36,9 +38,22 @@ def world(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, ScriptedEngine]]:
+    """One server of each kind for all its cells."""
+    with ExitStack() as stack:
+        yield {kind.name: stack.enter_context(ScriptedEngine(kind)) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> Path:
+    """Where it is kept what was found out about an engine: the cells of one, as a user's commands, find it out once."""
+    return tmp_path_factory.mktemp("found")
+
+
 @pytest.fixture(autouse=True)
-def own_surroundings(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def own_surroundings(tmp_path, monkeypatch, found):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(found))
     monkeypatch.setenv("OPENAI_API_KEY", "sk-a-key-of-some-length")
     monkeypatch.chdir(tmp_path)
 
@@ -50,20 +65,21 @@ def test_every_engine_has_a_row_and_every_cell_a_known_word():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("engine", "command"), RUN)
-def test_a_cell_is_true(engine, command, world, run):
+def test_a_cell_is_true(engine, command, world, run, servers):
     kind, cell = KIND_OF[engine], CELLS[engine, command]
     if cell == "needs weights":
         return _check_needs_weights(engine, run)
-    with ScriptedEngine(kind) as server:
-        model = server.model + ("" if kind.owned_by else f"?dialect={engine}")
-        code, out, err = run(*_words(command, model, world))
-        if cell == "no log-probs":
-            assert code == 2 and "got --method logprobs of an engine without them" in err
-            return None
-        assert code == (1 if command == "audit-audio" else 0), err  # a model that says the same of each clip
-        expected = EXPECTED[command]
-        assert expected in out + err, out + err
-        assert bool(server.captions) == (command not in ("doctor", "plan"))
+    server = servers[engine]
+    before = len(server.captions)
+    model = server.model + ("" if kind.owned_by else f"?dialect={engine}")
+    code, out, err = run(*_words(command, model, world))
+    if cell == "no log-probs":
+        assert code == 2 and "got --method logprobs of an engine without them" in err
+        return None
+    assert code == (1 if command == "audit-audio" else 0), err  # a model that says the same of each clip
+    expected = EXPECTED[command]
+    assert expected in out + err, out + err
+    assert (len(server.captions) > before) == (command not in ("doctor", "plan"))
     return None
 
 

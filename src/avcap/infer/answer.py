@@ -143,6 +143,21 @@ class Answerer:
         )
         return [[next(scores) for _ in question.options] for question in questions]
 
+    def lead(self, looked: LookedAt, prompt: str, text: str, *, over: str) -> float:
+        """A clip, a prompt and two answers -> by how much likelier the first is where they part, in nats.
+
+        That is the log-probability of the first token in which `text` differs, less that of the other's token there; 0
+        where they have the same tokens. Of a greedy answer it is never negative.
+        """
+        ids, other_ids = self._answer_ids(text), self._answer_ids(over)
+        number = next((k for k, (one, other) in enumerate(zip(ids, other_ids, strict=False)) if one != other), None)
+        if number is None:
+            return 0.0
+        ending = self._ending(prompt)
+        answers = [ids[: number + 1], other_ids[: number + 1]]
+        first, second = score_after(self.model, looked.prefix, [ending, ending], answers)
+        return first - second
+
     def _letter_id(self, letter: str) -> int:
         return self.tokenizer(letter, add_special_tokens=False)["input_ids"][0]
 

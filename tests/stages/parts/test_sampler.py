@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 from support.scripted_engine import VLLM, Asked, ScriptedEngine
+from support.served_model import ServedModel
+from support.tiny_plus import write_tiny_plus
 
 from avcap.captioners import open_engine_captioner
 from avcap.data.qa_files import VideoQuestion
@@ -28,7 +30,7 @@ from avcap.preference.select import PairConfig
 from avcap.records import Caption, Decoding, Sample, read_jsonl
 from avcap.stages.parts.dpo_steps import DpoConfig
 from avcap.stages.parts.round_data import RoundData
-from avcap.stages.parts.sampler import check_same_weights
+from avcap.stages.parts.sampler import Probe, check_same_weights
 from avcap.stages.rounds import RoundsConfig, SamplingConfig, run_rounds
 from avcap.train.optim import OptimConfig
 
@@ -127,6 +129,34 @@ def test_other_weights_are_refused(logprobs, tiny, samples):
 
 
 @pytest.mark.slow
+def test_weights_of_the_other_family_are_known_and_told_apart(samples, tmp_path):
+    folder = write_tiny_plus(tmp_path / "plus")
+    other, plus = write_tiny_plus(tmp_path / "other", seed=1), Captioner(folder)
+    videos = [sample.video for sample in samples]
+    with ServedModel(VLLM).load(folder, videos) as server, sampler_of(server, plus) as sampler:
+        probes = check_same_weights(sampler, plus, samples, folder=str(folder))
+        assert all(probe.text == probe.own_text and probe.lead == 0 for probe in probes)
+        assert all(probe.gap == pytest.approx(0, abs=1e-4) for probe in probes)
+        server.load(other, videos)
+        with pytest.raises(UserError, match="serves other weights than .*plus: of 3 of 3 probes"):
+            check_same_weights(sampler, plus, samples, folder=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("served", "lead", "is_same"),
+    [
+        (-0.50, 0.0, True),
+        (-0.54, 0.25, True),  # a near tie, taken the other way
+        (-0.54, 0.26, False),  # as a model of the round before would
+        (-0.56, 0.0, False),  # 0.06 a token
+    ],
+)
+def test_what_makes_weights_the_same(served, lead, is_same):
+    probe = Probe(sample_id="a", text="one", own_text="two", own=-0.50, served=served, lead=lead)
+    assert probe.is_same == is_same
+
+
+@pytest.mark.slow
 def test_a_round_sampled_by_an_engine_keeps_its_adapter(tiny, samples, truth, tmp_path):
     """The adapter, merged into the model that the round began with by avcap convert, is the round's checkpoint."""
     said = []
@@ -154,7 +184,7 @@ def test_a_round_sampled_by_an_engine_keeps_its_adapter(tiny, samples, truth, tm
     plan = plan_conversion(adapter, workspace=tmp_path / "work", base=parent)
     write_conversion(plan, tmp_path / "merged")
     merged, kept = (
-        load_file(next(folder.glob("*.safetensors"))) for folder in (tmp_path / "merged", adapter.parent / "checkpoint")
+        load_file(folder / "model.safetensors") for folder in (tmp_path / "merged", adapter.parent / "checkpoint")
     )
     assert merged.keys() == kept.keys()
     assert all(merged[name].allclose(kept[name], atol=1e-6) for name in merged)
