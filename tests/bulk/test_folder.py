@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from support.bulk_model import DECODING, Model, caption_of, contents
 
+from avcap.bulk.filter import COLUMNS
 from avcap.bulk.folder import FolderJob, caption_folder
 from avcap.bulk.merge import merge_captions
 from avcap.bulk.places import Root, Shard, find_root, order_key, read_shard
+from avcap.bulk.where import read_where
 from avcap.bulk.windows import Measured, audio_request, samples_of, windows
 from avcap.bulk.wording import Wording
 from avcap.data.request import Request
@@ -73,6 +75,14 @@ def test_a_table_of_somebody_elses_is_refused_before_any_work(fill, tmp_path):
     assert model.asked == [] and (tmp_path / "out" / "dataset.json").read_text() == "[]"
 
 
+def test_a_record_of_somebody_elses_or_of_another_model_is_refused_and_nothing_is_made(fill, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "captions.jsonl").write_text('{"mine": 1}\n')
+    with pytest.raises(UserError, match=r"captions\.jsonl, line 1: got no row of captions"):
+        fill(tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["captions.jsonl"]
+
+
 def test_clips_with_a_side_car_are_left_out_with_keep_existing(fill, clips):
     (clips / "c.txt").write_text("my own")
     model = Model()
@@ -117,6 +127,22 @@ def test_samples_are_spread_and_paid_once(fill, clips):
 def test_empty_captions_are_counted_and_truncated_ones_too(fill, clips):
     told = fill(clips, Model({"c.wav": "  "}))
     assert told.num_empty == 1 and not (clips / "c.txt").exists()
+
+
+def test_a_condition_decides_what_is_written_and_the_record_keeps_all(fill, clips):
+    model = Model({"c.wav": "one two three four five one two three four five"})
+    fill(clips, model)
+    assert (clips / "c.txt").exists()
+    where = read_where("repetition<0.1", kinds=COLUMNS)
+    told = fill(clips, model, forms=("txt", "metadata"), where=where)
+    assert told.num_filtered == 1 and told.is_whole
+    assert not (clips / "c.txt").exists() and (clips / "a/001.txt").exists()
+    assert "c.wav" not in (clips / "metadata.jsonl").read_text()
+    fill(clips, model)
+    assert (clips / "c.txt").exists() and len(model.asked) == 4
+    (clips / "c.txt").write_text("edited")
+    fill(clips, where=where)
+    assert (clips / "c.txt").read_text() == "edited"
 
 
 @pytest.mark.parametrize("stop_at", range(1, 14))

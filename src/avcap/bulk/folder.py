@@ -16,17 +16,20 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from avcap.bulk.filter import columns_of
 from avcap.bulk.forms import FORMS
 from avcap.bulk.outputs.clips import CaptionedClip, LeftOut, SideCar, Table, json_lines_bytes
 from avcap.bulk.outputs.h3 import is_in_form
 from avcap.bulk.outputs.subtitles import srt, vtt
 from avcap.bulk.places import Root, Shard, in_order, order_key
+from avcap.bulk.where import Where
 from avcap.bulk.windows import Measured, cues_of, measure, samples_of
 from avcap.bulk.wording import Wording
 from avcap.bulk.written import WrittenFiles
 from avcap.data.request import Request, Video
 from avcap.errors import UserError
 from avcap.files.walk import RealPaths
+from avcap.files.write import write_errors
 from avcap.infer.caption_file import CaptionFile, Row, read_rows
 from avcap.records import Caption, CaptionError, Sample
 
@@ -48,6 +51,8 @@ class FolderJob:
     subtitles: tuple[str, ...] = ()
     wording: Wording = field(default_factory=Wording)
     every_s: float = 5.0
+    where: Where | None = None
+    """What a caption must be for any form; the record keeps all."""
     keep_existing: bool = False
     retry_failed: bool = False
     shard: Shard | None = None
@@ -83,6 +88,8 @@ class Told:
     num_written: int = 0
     external: list[str] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    num_filtered: int = 0
+    """Captions that `where` is not true of: in the record alone."""
     num_empty: int = 0
     num_truncated: int = 0
     num_put_into_form: int = 0
@@ -147,13 +154,14 @@ class _Run:
         for table in self.tables:
             if table.is_one_file:
                 files.refuse_external(table.file)
-        with files:
-            self.chosen = self._chosen()
-            errors, samples = self._samples()
-            self.keys = {self._key(sample.sample_id, sample.video): sample for sample in samples}
-            record = CaptionFile(job.record, retry=self._retried(errors), check=self.check, key=self._key_of)
-            with record:
-                self._caption(record, errors, stream, watch)
+        self.chosen = self._chosen()
+        errors, samples = self._samples()
+        self.keys = {self._key(sample.sample_id, sample.video): sample for sample in samples}
+        with write_errors(job.out):
+            job.out.mkdir(parents=True, exist_ok=True)
+        record = CaptionFile(job.record, retry=self._retried(errors), check=self.check, key=self._key_of)
+        with record, files:  # first the record, which refuses what is somebody else's
+            self._caption(record, errors, stream, watch)
             self._settle()
         self.told.num_written = files.tally.num_written
         self.told.external = list(dict.fromkeys(files.tally.external))
@@ -261,6 +269,7 @@ class _Run:
             return
         ours = [captions[key] for key in self.keys if key in captions]
         self.told.num_truncated = sum(not caption.finished for caption in ours)
+        self.told.num_filtered = sum(not self._passes(caption) for caption in ours)
         self.told.num_empty = sum(not caption.text.strip() for caption in ours)
         self.told.samples = ours if self.job.num_samples is not None else []
         first_of: dict[str, str] = {}
@@ -288,7 +297,13 @@ class _Run:
             clip = self._clip(caption, form.wording(self.job.wording))
             if clip is None or self._first_of_stem.get(clip.stem, clip.name) != clip.name:
                 continue
+            if not self._passes(caption):
+                self.files.remove(clip.stem + form.suffix)  # of a run without the condition
+                continue
             self._write(clip.stem + form.suffix, form.render(clip, form.wording(self.job.wording)))
+
+    def _passes(self, caption: Caption) -> bool:
+        return self.job.where is None or not self.job.where.reasons(columns_of(caption))
 
     @property
     def _first_of_stem(self) -> Mapping[str, str]:
@@ -320,7 +335,8 @@ class _Run:
         asked = [one for key, one in captions.items() if key.removeprefix(self.real_paths(one.video)) == part]
         for table in self.tables:
             wording = table.wording(self.job.wording)
-            found = [self._clip(caption, wording) for caption in asked if caption.text.strip()]
+            good = [caption for caption in asked if caption.text.strip() and self._passes(caption)]
+            found = [self._clip(caption, wording) for caption in good]
             clips = [clip for clip in found if clip is not None and os.path.isfile(clip.path)]
             self.told.num_gone = len(found) - len(clips)
             made = table.make(sorted(clips, key=lambda clip: order_key(clip.name)), self.job.out, self.job.root)

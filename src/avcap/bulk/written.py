@@ -79,6 +79,12 @@ class WrittenFiles:
                 "choose another --out"
             )
 
+    def remove(self, name: str) -> None:
+        """Takes a file away if avcap made it."""
+        if self.is_ours(name):
+            with write_errors(self.out / name):
+                (self.out / name).unlink()
+
     def write(self, name: str, data: bytes) -> None:
         """A file's name below the folder and its content -> the file, unless one of somebody else's is there."""
         digest = hashlib.sha256(data).hexdigest()

@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from avcap.bulk.filter import COLUMNS
 from avcap.bulk.folder import FolderJob, Stream, Told, caption_folder, count_reasons
 from avcap.bulk.forms import FORMS, SUBTITLES, read_forms
 from avcap.bulk.outputs.h3 import H3_PROMPT
 from avcap.bulk.outputs.subtitles import SUBTITLE_PROMPT
 from avcap.bulk.places import Shard, find_root, read_shard
+from avcap.bulk.where import read_where
 from avcap.bulk.windows import EVERY_S, audio_request, check_every
 from avcap.bulk.wording import Wording
 from avcap.bulk.written import shown
@@ -47,6 +49,15 @@ KeepExisting = Annotated[
 RelativeTo = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Names and side-cars are seen from here.", rich_help_panel=PANEL)
 ]
+WhereOption = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Only captions of which it is true; see avcap filter.",
+        rich_help_panel=PANEL,
+    ),
+]
 Every = Annotated[
     float | None,
     typer.Option(metavar="S", help=f"Seconds of one subtitle; {EVERY_S:g} if not given.", rich_help_panel=PANEL),
@@ -72,6 +83,7 @@ class FolderFlags:
     strip_openings: bool = False
     keep_existing: bool = False
     relative_to: Path | None = None
+    where: str | None = None
     every: float | None = None
     sample: int | None = None
     retry_failed: bool = False
@@ -83,6 +95,8 @@ class FolderFlags:
         if self.every is not None:
             check_every(self.every)
         _, subtitles = read_forms(list(self.formats))
+        if self.where is not None and subtitles:
+            raise UserError("got --where and subtitles, which hold every interval; leave one of them out")
         if self.every is not None and not subtitles:
             raise UserError(
                 "got --every without subtitles, whose length it is; add --format srt or vtt, or leave it out"
@@ -97,6 +111,7 @@ class FolderFlags:
             "--strip-openings": self.strip_openings,
             "--keep-existing": self.keep_existing,
             "--relative-to": self.relative_to,
+            "--where": self.where,
             "--sample": self.sample,
             "--retry-failed": self.retry_failed,
         }
@@ -156,6 +171,7 @@ def folder_job(
         forms=tuple(forms),
         subtitles=tuple(subtitles),
         wording=Wording(one_line=flags.one_line, trigger=flags.trigger, strip_openings=flags.strip_openings),
+        where=None if flags.where is None else read_where(flags.where, kinds=COLUMNS),
         every_s=EVERY_S if flags.every is None else flags.every,
         keep_existing=flags.keep_existing,
         retry_failed=flags.retry_failed,
@@ -211,6 +227,8 @@ def _lines(job: FolderJob, told: Told) -> Iterator[str]:
     for reason, count in count_reasons(told.left_out).items():
         names = [one.name for one in told.left_out if one.reason == reason]
         yield f"{out}: {count} clips are in {told.record.name} alone ({reason}): {shown(names)}"
+    if told.num_filtered:
+        yield f"{out}: {told.num_filtered} captions are in {told.record.name} alone (not --where {job_where(job)})"
     if told.num_kept:
         yield f"{out}: {told.num_kept} clips have a side-car already and were not captioned (--keep-existing)"
     if told.num_old_errors:
@@ -236,6 +254,11 @@ def _lines(job: FolderJob, told: Told) -> Iterator[str]:
     yield from _places(job)
     if job.num_samples is not None:
         yield "look at these; the same command without --sample captions the rest"
+
+
+def job_where(job: FolderJob) -> str:
+    """The condition of a job, as it was written."""
+    return " and ".join(part.text for part in job.where.parts) if job.where else ""
 
 
 def _places(job: FolderJob) -> Iterator[str]:

@@ -138,7 +138,7 @@ def test_weights_of_the_other_family_are_known_and_told_apart(samples, tmp_path)
         assert all(probe.text == probe.own_text and probe.lead == 0 for probe in probes)
         assert all(probe.gap == pytest.approx(0, abs=1e-4) for probe in probes)
         server.load(other, videos)
-        with pytest.raises(UserError, match="serves other weights than .*plus: of 3 of 3 probes"):
+        with pytest.raises(UserError, match=r"serves other weights than .*plus: of 3 of 3 probes"):
             check_same_weights(sampler, plus, samples, folder=str(folder))
 
 
