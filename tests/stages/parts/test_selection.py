@@ -8,20 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from avcap.cli.round_data import questions_of
 from avcap.data.feature_cache import FeatureCache
-from avcap.data.qa_files import VideoQuestion
 from avcap.data.request import Request
 from avcap.errors import UserError
-from avcap.infer.answer import Answerer
 from avcap.infer.captioner import Captioner
 from avcap.infer.find_checkpoint import find_checkpoint
-from avcap.judge.inputs.ingest import read_truth
 from avcap.judge.metrics.error_rates import Scored, compute_metrics
 from avcap.judge.oracle import OracleJudge
 from avcap.judge.types import Case
 from avcap.records import Caption, Decoding, Event, EventVerdict, Sample, Verdict
-from avcap.stages.parts.questions import answer_questions, ask_as_it_can
 from avcap.stages.parts.selection import (
     RoundMetrics,
     Selection,
@@ -87,38 +82,6 @@ def test_perplexity_is_per_token_over_all_captions(captioner, described, tmp_pat
     assert selection._perplexity(captions) == pytest.approx(
         math.exp(-(first + second) / (n_first + n_second)), rel=1e-4
     )
-
-
-def test_questions_are_answered_in_order_and_kept(captioner, tmp_path):
-    questions = questions_of(read_truth(EXAMPLES / "truth.jsonl"), None)
-    path = tmp_path / "answers.jsonl"
-    found = answer_questions(captioner, questions, path=path)
-    assert len(found) == len(questions) and sum(right for _, right in found) / len(found) > 0.6
-    before = path.read_bytes()
-    assert answer_questions(captioner, questions, path=path) == found and path.read_bytes() == before
-    assert answer_questions(captioner, [], path=path) == []
-
-
-def test_a_model_that_knows_letters_is_shown_options_and_learns_the_letter(captioner, monkeypatch):
-    question = VideoQuestion(
-        question_id="q",
-        video="a.mp4",
-        kind="k",
-        text="What rings?",
-        answer="a bell",
-        options=("a dog", "a bell"),
-        answer_index=1,
-    )
-    (plain,) = ask_as_it_can(captioner, [question])  # the tiny vocabulary has no letters
-    assert (plain.sample.prompt, plain.answer, plain.is_right("a bell")) == ("What rings?", "a bell", True)
-    monkeypatch.setattr(Answerer, "knows_letters", True)
-    (shown,) = ask_as_it_can(captioner, [question])
-    assert "B. a bell" in shown.sample.prompt and shown.answer == "B"
-    assert shown.is_right(shown.answer) and not shown.is_right("A")
-    # a question without options has no letter to name, and is asked as ever
-    plain, shown = ask_as_it_can(captioner, [replace(question, options=(), answer_index=None), question])
-    assert (plain.sample.prompt, plain.answer, plain.is_right("a bell")) == ("What rings?", "a bell", True)
-    assert shown.by_letter and not plain.by_letter
 
 
 # --- standings and the rule -------------------------------------------------------------------------------------------
