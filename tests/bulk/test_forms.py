@@ -308,6 +308,19 @@ def test_every_form_takes_any_text_and_gives_the_same_again(name, fill, clips):
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files} == before
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_takes_names_that_are_no_text(name, fill, clips):
+    """A byte that no UTF-8 begins with: it is written as JSON writes it, or left out with its reason."""
+    if name == "parquet":
+        pytest.importorskip("pyarrow.parquet")
+    (clips / "\udcff [x].mp4").write_bytes(b"odd")
+    told = fill(clips, forms=(name,))
+    assert told.num_new == 5
+    left_out = [one.name for one in told.left_out]
+    assert ("\udcff [x].mp4" in left_out) is (name == "metadata")
+    assert fill(clips, forms=(name,)).num_written == 0
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

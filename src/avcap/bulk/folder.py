@@ -80,6 +80,8 @@ class Told:
     num_new: int = 0
     num_old: int = 0
     new_errors: list[CaptionError] = field(default_factory=list)
+    unread: list[CaptionError] = field(default_factory=list)
+    """Those of them whose files could not be measured: nothing was asked about them."""
     num_old_errors: int = 0
     """Of runs before, not tried again."""
     num_kept: int = 0
@@ -238,6 +240,7 @@ class _Run:
         if new_errors:
             record.append(new_errors)
         told.new_errors += new_errors
+        told.unread = new_errors
         todo = [sample for key, sample in self.keys.items() if key not in record.done and key not in record.failed]
         told.num_old = sum(key in record.done for key in self.keys)
         told.num_old_errors = sum(key in record.failed for key in self.keys) + len(errors) - len(new_errors)

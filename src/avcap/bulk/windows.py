@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from avcap.bulk.outputs.subtitles import Cue, joined_cues, lines_of
 from avcap.data.request import Interval, Request
 from avcap.errors import MediaError, UserError
-from avcap.media.clip import ClipRequest
-from avcap.media.pool import DecodePool
 from avcap.records import Caption, CaptionError, Sample
 
 EVERY_S = 5.0
@@ -41,6 +39,9 @@ def check_every(every_s: float) -> None:
 
 def measure(videos: Sequence[str], *, deadline_s: float) -> Iterator[Measured | CaptionError]:
     """Files -> their lengths in order, or why they cannot be read; a moment of each is decoded, in worker processes."""
+    from avcap.media.clip import ClipRequest  # here: NumPy takes a quarter of a second
+    from avcap.media.pool import DecodePool
+
     requests = (ClipRequest(path=video, max_frames=1, interval_s=(0.0, LOOKED_AT_S)) for video in videos)
     with DecodePool(num_workers=max(1, min(8, os.cpu_count() or 1)), deadline_s=deadline_s) as pool:
         for video, clip in zip(videos, pool.map(requests), strict=True):

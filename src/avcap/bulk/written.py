@@ -46,14 +46,16 @@ class WrittenFiles:
         for path in sorted(self._notes.glob("written*.jsonl")):  # of all shards
             for row in read_lines(path, line_format(WrittenFile)):
                 self._hashes[row.path].add(row.sha256)
+        self._size = self._size_now()
 
     def __enter__(self) -> "WrittenFiles":
         with write_errors(self.out):
             self._notes.mkdir(parents=True, exist_ok=True)
         self._journal.__enter__()
         try:
-            for row in self._journal.read():  # by now nobody else writes it
-                self._hashes[row.path].add(row.sha256)
+            if self._size_now() != self._size:  # another run has ended meanwhile
+                for row in self._journal.read():
+                    self._hashes[row.path].add(row.sha256)
         except BaseException as error:
             self._journal.__exit__(type(error), error, None)
             raise
@@ -61,6 +63,10 @@ class WrittenFiles:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._journal.__exit__(kind, error, trace)
+
+    def _size_now(self) -> int:
+        path = self._journal.path
+        return path.stat().st_size if path.is_file() else 0
 
     def is_ours(self, name: str) -> bool:
         """Whether a file is there with a content that avcap gave it."""

@@ -204,6 +204,8 @@ def run_folder(
     `show`: prints captions, of --sample.
     """
     told = caption_folder(job, stream=stream, check=check, watch=watched)
+    for error in told.unread:
+        say(error.error)
     if job.num_samples is not None:
         show(told.samples)
     say(
