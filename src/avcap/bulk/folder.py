@@ -142,6 +142,12 @@ class _Run:
         shard = job.shard
         self.names = {video: names[video] for video in in_order(names) if shard is None or shard.holds(names[video])}
         """The videos of this run, in order, and their names below the root."""
+        self.first_of_stem: dict[str, str] = {}
+        """Stem -> the first clip that has it: the side-car of another would take the place of its own."""
+        for name in self.names.values():
+            self.first_of_stem.setdefault(_stem(name), name)
+        self.expected: dict[str, list[str]] = {}
+        """Video -> its intervals, of subtitles."""
         forms = [FORMS[name] for name in job.forms]
         self.side_cars = [form for form in forms if isinstance(form, SideCar)]
         self.tables = [form for form in forms if isinstance(form, Table)]
@@ -216,11 +222,8 @@ class _Run:
             self.expected[video] = [self._key(sample.sample_id, sample.video) for sample in some]
         return errors, samples
 
-    expected: dict[str, list[str]]
-
     def _measured(self) -> Iterator[Measured | CaptionError]:
         """Lengths, from captions that are there already where there are some."""
-        self.expected = {}
         known: dict[str, float] = {}
         if self.job.record.is_file():
             for row in read_rows(self.job.record):
@@ -275,10 +278,9 @@ class _Run:
         self.told.num_filtered = sum(not self._passes(caption) for caption in ours)
         self.told.num_empty = sum(not caption.text.strip() for caption in ours)
         self.told.samples = ours if self.job.num_samples is not None else []
-        first_of: dict[str, str] = {}
         for caption in ours:
             name = self.names[self._own_video(caption)]
-            first = first_of.setdefault(_stem(name), name)
+            first = self.first_of_stem[_stem(name)]
             if self.side_cars and first != name:
                 suffix = self.side_cars[0].suffix
                 self.told.left_out.append(LeftOut(name=name, reason=f"{_stem(name)}{suffix} is that of {first}"))
@@ -298,7 +300,7 @@ class _Run:
             return
         for form in self.side_cars:
             clip = self._clip(caption, form.wording(self.job.wording))
-            if clip is None or self._first_of_stem.get(clip.stem, clip.name) != clip.name:
+            if clip is None or self.first_of_stem.get(clip.stem, clip.name) != clip.name:
                 continue
             if not self._passes(caption):
                 self.files.remove(clip.stem + form.suffix)  # of a run without the condition
@@ -307,15 +309,6 @@ class _Run:
 
     def _passes(self, caption: Caption) -> bool:
         return self.job.where is None or not self.job.where.reasons(columns_of(caption))
-
-    @property
-    def _first_of_stem(self) -> Mapping[str, str]:
-        """Stem -> the first clip that has it: the other's caption would take the place of this one's."""
-        if not hasattr(self, "_stems"):
-            self._stems: dict[str, str] = {}
-            for name in self.names.values():
-                self._stems.setdefault(_stem(name), name)
-        return self._stems
 
     def _write(self, name: str, text: str) -> None:
         if self.job.keep_existing and self.files.is_external(name):
@@ -360,8 +353,8 @@ class _Run:
             self.told.samples += some if self.job.num_samples is not None else []
             cues = cues_of([replace(caption, text=_clean(caption.text)) for caption in some])
             stem = _stem(self.names[video])
-            if self._first_of_stem[stem] != self.names[video]:
-                reason = f"its subtitles would take the place of those of {self._first_of_stem[stem]}"
+            if self.first_of_stem[stem] != self.names[video]:
+                reason = f"its subtitles would take the place of those of {self.first_of_stem[stem]}"
                 self.told.left_out.append(LeftOut(name=self.names[video], reason=reason))
                 continue
             for name in self.job.subtitles:
