@@ -65,10 +65,10 @@ def make_file(path: Path, *, name: str) -> None:
         video.codec_context.time_base = time_base
         for index, time_ms in enumerate(frame_times_ms(name)):
             shift = index * 2 % width
-            video = np.ascontiguousarray(texture[:, shift : shift + width])
+            image_HW3 = np.ascontiguousarray(texture[:, shift : shift + width])
             bits = np.repeat((index >> np.arange(STAMP_BITS)) & 1, width // STAMP_BITS)
-            video[: height // 8] = (bits * 235 + 10).astype(np.uint8)[None, :, None]
-            frame = av.VideoFrame.from_ndarray(video, format="rgb24")
+            image_HW3[: height // 8] = (bits * 235 + 10).astype(np.uint8)[None, :, None]
+            frame = av.VideoFrame.from_ndarray(image_HW3, format="rgb24")
             frame.pts, frame.time_base = int(time_ms) if is_uneven else index, time_base
             container.mux(video.encode(frame))
             while next_sample * 1000 <= time_ms * AUDIO_RATE_HZ:
