@@ -175,7 +175,7 @@ METHODS: dict[str, Callable[[str], Decoded]] = {
     "torchcodec exact": torchcodec_exact,
     "decord": decord_batch,
     "avcap, video only": avcap_video,
-    "OpenCV, picture only": opencv_grab,
+    "OpenCV, video only": opencv_grab,
 }
 
 

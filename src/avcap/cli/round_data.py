@@ -19,7 +19,6 @@ from avcap.preference.clauses import ReadClauses, read_clauses
 from avcap.preference.world_clauses import read_world_clauses
 from avcap.records import Sample
 from avcap.world.describe import Annotator, imperfect_caption
-from avcap.world.make import make_world, scene_from_dict
 
 if TYPE_CHECKING:
     from avcap.stages.parts.round_data import WorldConfig
@@ -38,6 +37,8 @@ def read_truths(
         return read_one(data), read_one(held_out)
     if world is None:
         raise UserError("got a recipe without a world and no videos; give --data and --held-out")
+    from avcap.world.make import make_world  # here: it loads PyAV, which most commands do not need
+
     numbers = (("learn", world.num_clips, world.seed), ("held-out", world.num_held_out, world.seed + 1))
     paths = [
         make_world(
@@ -98,6 +99,8 @@ def samples_of(truth: Truth) -> Sequence[Sample]:
         world = truth.worlds.get(sample.video)
         label = sample.reference_caption
         if world is not None:
+            from avcap.world.make import scene_from_dict
+
             rng = random.Random(f"label/{sample.sample_id}")
             label = imperfect_caption(
                 scene_from_dict(world.scene), annotator=Annotator(), rng=rng, interval_s=sample.interval_s

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from avcap.errors import UserError
 
-MEDIA_SUFFIXES = frozenset(
+VIDEO_SUFFIXES = frozenset(
     [
         ".mp4",
         ".m4v",
@@ -41,6 +41,10 @@ MEDIA_SUFFIXES = frozenset(
         ".rmvb",
         ".dv",
         ".gif",
+    ]
+)
+AUDIO_SUFFIXES = frozenset(
+    [
         ".wav",
         ".mp3",
         ".m4a",
@@ -62,6 +66,7 @@ MEDIA_SUFFIXES = frozenset(
         ".au",
     ]
 )
+MEDIA_SUFFIXES = VIDEO_SUFFIXES | AUDIO_SUFFIXES
 """What is looked at in a folder. A file that is named itself may have any suffix."""
 KINDS_SHOWN = 8
 

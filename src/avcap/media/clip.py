@@ -65,12 +65,12 @@ class ClipRequest:
     pixel_budget: PixelBudget | None = None
     """Instead of `frame_size`: the size follows from that in the file and from how many frames are looked at."""
     official: str | None = None
-    """"v1" or "plus": the file is read as the published code of that family reads it (media.published), all of it."""
+    """"v1" or "plus": the file is read as the published code of that family reads it (media.official), all of it."""
 
     def __post_init__(self) -> None:
         if not (self.fps > 0 and self.max_frames >= 1):
             raise UserError(f"{self.path}: got fps={self.fps} and max_frames={self.max_frames}, expected both above 0")
         if not (self.with_video or self.with_audio):
-            raise UserError(f"{self.path}: got want_picture=False and want_sound=False, expected one of them")
+            raise UserError(f"{self.path}: got with_video=False and with_audio=False, expected one of them")
         if self.frame_size is not None and self.pixel_budget is not None:
             raise UserError(f"{self.path}: got both frame_size and pixel_budget, expected one of them or neither")

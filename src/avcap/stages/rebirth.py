@@ -2,8 +2,8 @@
 
     teacher (the final model) -> captions of a pool of videos           OUT/pool.jsonl
     -> those that are good enough, told without their truth             OUT/kept.jsonl, quality.json
-    student (the model before the rounds): what it says of picture or sound alone, to be kept as it is
-                                                                        OUT/seen.jsonl, heard.jsonl
+    student (the model before the rounds): what it says of video or audio alone, to be kept as it is
+                                                                        OUT/visual.jsonl, audio.jsonl
     captions + questions with their answers + one modality -> fine-tuning    OUT/train/, OUT/checkpoint/
     -> student, teacher and reborn model measured on held-out videos    OUT/student|teacher|reborn/round_metrics.json
 

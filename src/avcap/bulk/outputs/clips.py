@@ -9,31 +9,8 @@ from typing import Any
 
 from avcap.bulk.places import Root
 from avcap.bulk.wording import Wording
+from avcap.files.walk import AUDIO_SUFFIXES, suffix_of
 from avcap.records import Caption
-
-AUDIO_SUFFIXES = frozenset(
-    [
-        ".wav",
-        ".mp3",
-        ".m4a",
-        ".m4b",
-        ".aac",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".wma",
-        ".aiff",
-        ".aif",
-        ".aifc",
-        ".mka",
-        ".weba",
-        ".caf",
-        ".ac3",
-        ".amr",
-        ".au",
-    ]
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +33,7 @@ class CaptionedClip:
     @property
     def is_audio_file(self) -> bool:
         """Whether its name is one of an audio file, which trainers of videos do not read."""
-        return os.path.splitext(self.name)[1].lower() in AUDIO_SUFFIXES
+        return suffix_of(self.name) in AUDIO_SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)
