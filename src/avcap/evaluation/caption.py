@@ -76,7 +76,7 @@ def sample_captions(
         done = _whole_samples(lines, check=check, num_answers=num_answers, retry={one.sample_id for one in samples})
         todo = [one for one in samples if one.sample_id not in done]
         errors: list[CaptionError] = []
-        groups = _groups(sample(todo), num_answers=num_answers) if todo else iter(())
+        groups = groups_by_sample(sample(todo), num_answers=num_answers) if todo else iter(())
         for group in watch(groups, len(todo)):
             lines.append(group)
             errors += [row for row in group if isinstance(row, CaptionError)]
@@ -104,8 +104,8 @@ def _whole_samples(
     return whole
 
 
-def _groups(rows: Iterator[Row], *, num_answers: int) -> Iterator[list[Row]]:
-    """Rows -> those of one sample each: its captions, or its error."""
+def groups_by_sample(rows: Iterator[Row], *, num_answers: int) -> Iterator[list[Row]]:
+    """Rows of a captioner's `sample` -> those of one sample each: its `num_answers` captions, or its error."""
     for row in rows:
         if isinstance(row, CaptionError):
             yield [row]

@@ -4,12 +4,13 @@ A line is whole or it does not count: what a killed process left of its last one
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from avcap.data.request import Request
 from avcap.engines.captioner import EngineCaptioner
 from avcap.errors import UserError
+from avcap.evaluation.caption import groups_by_sample
 from avcap.files.journal import Journal
 from avcap.infer.captioner import Captioner
 from avcap.judge.types import Case, EventJudge
@@ -32,27 +33,18 @@ def collect_captions(
     with journal(path, Caption) as lines:
         found = _whole_groups(lines, num_answers=num_answers)
         todo = [sample for sample in samples if sample.sample_id not in found]
-        for group in _groups(captioner.sample(todo, request, num_answers=num_answers)):
-            if isinstance(group, CaptionError):
-                raise UserError(f"{group.error}; leave this sample out, or mend the file, and run it again")
-            lines.append(group)
-            found[group[0].sample_id] = group
+        rows = captioner.sample(todo, request, num_answers=num_answers)
+        for group in groups_by_sample(rows, num_answers=num_answers):
+            captions = [_caption_of(row) for row in group]
+            lines.append(captions)
+            found[captions[0].sample_id] = captions
     return [caption for sample in samples for caption in found[sample.sample_id]]
 
 
-def _groups(rows: Iterable[Caption | CaptionError]) -> Iterator[list[Caption] | CaptionError]:
-    """Captions that stand next to each other by sample -> lists of one sample each."""
-    group: list[Caption] = []
-    for row in rows:
-        if group and (isinstance(row, CaptionError) or row.sample_id != group[0].sample_id):
-            yield group
-            group = []
-        if isinstance(row, CaptionError):
-            yield row
-        else:
-            group.append(row)
-    if group:
-        yield group
+def _caption_of(row: Caption | CaptionError) -> Caption:
+    if isinstance(row, CaptionError):
+        raise UserError(f"{row.error}; leave this sample out, or mend the file, and run it again")
+    return row
 
 
 def _whole_groups(lines: Journal[Caption], *, num_answers: int) -> dict[str, list[Caption]]:
