@@ -73,8 +73,10 @@ def test_two_processes_on_one_folder(tmp_path):
     while not list(tmp_path.glob("w/clips/*.mp4")):
         assert first.poll() is None, first.communicate()[1]
         time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)  # it cannot end before the second one has tried
     second = begin(*words)
     assert f"w: process {first.pid} on" in second.communicate()[1] and second.returncode == 2
+    first.send_signal(signal.SIGCONT)
     assert first.communicate() and first.returncode == 0
     assert len(list(read_jsonl(tmp_path / "w" / "truth.jsonl", WorldTruth))) == 6
 
