@@ -10,7 +10,7 @@ devices follow from the forward pass.
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map_only
 from transformers import PreTrainedModel
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -104,7 +103,7 @@ class _PretendedGpu(TorchFunctionMode):
         if name == "data" and func.__name__ == "__set__":
             self.mark(args[0], GPU if self.is_on_gpu(args[1]) else CPU)
             return func(*args)
-        tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
+        tensors = [*_tensors_in(args), *_tensors_in(kwargs.values())]
         where = self._check(name, args, tensors)
         if name in REFUSED and where is GPU:
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
@@ -145,7 +144,9 @@ class _PretendedGpu(TorchFunctionMode):
         in_place = name.endswith("_") and not name.endswith("__")
         if in_place and args and result is args[0]:
             return result
-        return tree_map_only(Tensor, lambda tensor: self.mark(tensor, device), result)
+        for tensor in _tensors_in((result,)):
+            self.mark(tensor, device)
+        return result
 
     def _move(self, func: Any, name: str, args: tuple, kwargs: dict, device: torch.device | None) -> Tensor:
         """`.to` and its like: to another device it is a copy, as it is in life."""
@@ -163,6 +164,17 @@ class _PretendedGpu(TorchFunctionMode):
         if device.type != before.type and result is args[0]:
             result = result.clone()
         return self.mark(result, device) if result is not args[0] else result
+
+
+def _tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Arguments or results of a call -> their tensors; torch takes and gives no deeper containers than these."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors_in(value)
+        elif isinstance(value, dict):
+            yield from _tensors_in(value.values())
 
 
 def _name_of(func: Any) -> str:
