@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from support.fake_hub import FakeHub
+from support.forked import Forks
 from support.videos import write_video
 
 from avcap.cli import main
@@ -114,6 +115,13 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
             monkeypatch.setenv(name, "127.0.0.1,localhost")
         huggingface_hub.close_session()
         yield hub
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Runs `avcap` in processes of their own that have loaded torch already."""
+    with Forks() as forks:
+        yield forks
 
 
 @pytest.fixture

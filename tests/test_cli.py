@@ -1,7 +1,8 @@
 """The command line as a user has it: real files, exit codes, one line for what is wrong.
 
-`avcap` starts a process of its own, for what only a process can show: everything on its streams, signals, pipes, what
-is imported. That costs seconds of imports, so everything else goes by `run`: the same entry point in this process.
+`avcap` starts Python, for what only a whole process can show: everything on its streams, pipes, what is imported. That
+costs seconds of imports. Where signals and real streams are enough, `forks` starts a process that has loaded torch; all
+else goes by `run`: the same entry point in this process.
 """
 
 import json
@@ -136,8 +137,7 @@ def test_captions_of_one_name_are_printed_with_their_folders(caption_args, video
     assert [head.split("  ")[0] for head in heads] == ["nsr/001.mp4", "ytb/001.mp4"]
 
 
-@pytest.mark.slow
-def test_names_that_are_no_text_are_captioned_and_found_again(caption_args, videos, tmp_path, run):
+def test_names_that_are_no_text_are_captioned_and_found_again(caption_args, videos, tmp_path, run, forks):
     rejection_reason = (
         tmp_path / "\udcff :x: [b].mp4"
     )  # a byte that no UTF-8 begins with, and what rich would make pictures of
@@ -145,22 +145,22 @@ def test_names_that_are_no_text_are_captioned_and_found_again(caption_args, vide
     broken = tmp_path / "\udcff [red]x.mp4"
     broken.write_text("no video")
     out = tmp_path / "out.jsonl"
-    first = avcap(*caption_args, tmp_path, "--out", out)  # a process: its streams take what no test's stream would
+    first = forks.run(*caption_args, tmp_path, "--out", out)  # a process: its streams take what no test's stream would
     assert first.returncode == 1 and f"{tmp_path}/\\udcff [red]x.mp4: got a file that cannot" in first.stderr
     assert {row.video for row in rows_of(out).values()} == {str(rejection_reason), str(broken)}
     code, _, err = run(*caption_args, rejection_reason, "--out", out)
     assert (code, "1 captions were there already" in err) == (0, True)
-    printed = avcap(*caption_args, rejection_reason)
+    printed = forks.run(*caption_args, rejection_reason)
     assert printed.stdout.startswith("\\udcff :x: [b].mp4  2.0 s: 2 frames")
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_it_goes_on(caption_args, videos, tmp_path):
+def test_killed_in_the_middle_it_goes_on(caption_args, videos, tmp_path, forks):
     for index in range(40):
         (tmp_path / f"{index:02}.mp4").write_bytes((videos / "b.mp4").read_bytes())
     out = tmp_path / "out.jsonl"
     arguments = (*caption_args, tmp_path / "*.mp4", "--out", out, "--batch-size", 1)
-    process = subprocess.Popen(command(*arguments), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    process = forks.begin(*arguments)
     while not out.exists() or out.read_bytes().count(b"\n") < 3:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.005)
@@ -170,36 +170,35 @@ def test_killed_in_the_middle_it_goes_on(caption_args, videos, tmp_path):
     assert 3 <= len(kept) < 40
     with open(out, "a") as handle:
         handle.write('{"caption_id": "0123", "sam')  # what a kill in the middle of a write leaves
-    done = avcap(*arguments)
+    done = forks.run(*arguments)
     assert done.returncode == 0, done.stderr
     assert out.read_text().splitlines(keepends=True)[: len(kept)] == kept
     assert sorted(rows_of(out)) == [f"{index:02}.mp4" for index in range(40)]
 
 
 @pytest.mark.slow
-def test_ctrl_c_and_a_closed_pipe_end_it_quietly(caption_args, videos, tmp_path):
+def test_ctrl_c_and_a_closed_pipe_end_it_quietly(caption_args, videos, tmp_path, forks):
     for index in range(60):  # too many to end in the time that a signal takes
         (tmp_path / f"{index:02}.mp4").write_bytes((videos / "b.mp4").read_bytes())
     out = tmp_path / "out.jsonl"
-    arguments = command(*caption_args, tmp_path / "*.mp4", "--batch-size", 1)
-    process = subprocess.Popen([*arguments, "--out", str(out)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    arguments = (*caption_args, tmp_path / "*.mp4", "--batch-size", 1)
+    process = forks.begin(*arguments, "--out", out)
     while not out.exists() or not out.read_bytes():
         assert process.poll() is None, "it ended before it could be interrupted"
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
-    assert process.returncode == 130 and "Traceback" not in errors
+    assert process.wait() == 130 and "Traceback" not in errors
     assert errors.endswith("avcap: interrupted; with --out, the same command goes on from here\n")
     assert 1 <= out.read_text().count("\n") < 60
     piped = subprocess.run(
-        ["sh", "-c", '"$@" | head -c 1', "sh", *arguments], env=ENVIRONMENT, capture_output=True, text=True
+        ["sh", "-c", '"$@" | head -c 1', "sh", *command(*arguments)], env=ENVIRONMENT, capture_output=True, text=True
     )
     assert "Traceback" not in piped.stderr and "Exception" not in piped.stderr
 
 
-@pytest.mark.slow
-def test_a_full_disk_is_said(caption_args, videos):
-    done = avcap(*caption_args, videos / "b.mp4", "--out", "/dev/full")
+def test_a_full_disk_is_said(caption_args, videos, forks):
+    done = forks.run(*caption_args, videos / "b.mp4", "--out", "/dev/full")
     assert done.returncode == 2
     assert done.stderr == (
         "avcap: /dev/full: cannot be written (No space left on device); make room and run it again: what is written "
@@ -272,13 +271,14 @@ def test_bad_input_is_one_line(arguments, message, tmp_path, random_checkpoint, 
     [
         "caption x.mp4 --colour red",
         "caption empty.txt",
-        pytest.param("caption x.mp4 --model .", marks=pytest.mark.slow),
+        "caption x.mp4 --model .",
     ],
 )
-def test_a_process_with_bad_input_says_nothing_else(words, tmp_path, random_checkpoint):
+def test_a_process_with_bad_input_says_nothing_else(words, tmp_path, random_checkpoint, forks):
     ((arguments, message),) = [case for case in BAD_INPUT if " ".join(case[0]) == words]
     arguments, before = prepare_bad_input(arguments, tmp_path, random_checkpoint)
-    done = avcap(*arguments, cwd=tmp_path)
+    start = forks.run if "--model ." in words else avcap  # the last one has to load torch
+    done = start(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert_one_line(done.stderr, message)
     assert contents(tmp_path) == before

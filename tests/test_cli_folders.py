@@ -1,10 +1,6 @@
 """`avcap caption --out FOLDER`, `merge` and `filter` as a user has them: real videos and model, exit codes, lines."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -115,7 +111,7 @@ def test_captions_are_filtered(random_checkpoint, clips, tmp_path, run):
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_a_folder_goes_on(random_checkpoint, videos, tmp_path, run):
+def test_killed_in_the_middle_a_folder_goes_on(random_checkpoint, videos, tmp_path, run, forks):
     clips, out = tmp_path / "clips", tmp_path / "out"
     clips.mkdir()
     for index in range(40):
@@ -134,11 +130,11 @@ def test_killed_in_the_middle_a_folder_goes_on(random_checkpoint, videos, tmp_pa
         "--format",
         "txt",
     )
-    process = subprocess.Popen([sys.executable, "-m", "avcap", *map(str, words)], stderr=subprocess.DEVNULL)
+    process = forks.begin(*words)
     while len(list(out.glob("*.txt"))) < 3:
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     code, _, err = run(*words)
     assert code == 0, err

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,23 +14,18 @@ from avcap.records import Caption, PreferencePair, Sample, WorldTruth, read_json
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RELEASED = ASSETS
-COMMAND = [sys.executable, "-m", "avcap"]
 MINE = "my own notes\n"
 
 
 # --- two processes ----------------------------------------------------------------------------------------------------
 
 
-def begin(*words: object) -> subprocess.Popen:
-    return subprocess.Popen([*COMMAND, *map(str, words)], stderr=subprocess.PIPE, text=True)
-
-
-def test_two_processes_on_one_file_give_every_caption_once(random_checkpoint, videos, tmp_path):
+def test_two_processes_on_one_file_give_every_caption_once(random_checkpoint, videos, tmp_path, forks):
     for index in range(10):
         (tmp_path / f"{index}.mp4").hardlink_to(videos / "b.mp4")
     out = tmp_path / "out.jsonl"
     words = ("caption", tmp_path / "*.mp4", "--model", random_checkpoint, "--out", out, "--batch-size", 1)
-    both = [begin(*words), begin(*words)]
+    both = [forks.begin(*words), forks.begin(*words)]
     told = [process.communicate()[1] for process in both]
     codes = [process.returncode for process in both]
     # one wrote them all; the other was refused, or came when all was done
@@ -46,35 +39,35 @@ def test_two_processes_on_one_file_give_every_caption_once(random_checkpoint, vi
 
 
 def test_a_second_process_is_refused_while_the_first_writes_and_not_after_its_death(
-    random_checkpoint, videos, tmp_path
+    random_checkpoint, videos, tmp_path, forks
 ):
     for index in range(30):
         (tmp_path / f"{index:02}.mp4").hardlink_to(videos / "b.mp4")
     out = tmp_path / "out.jsonl"
     words = ("caption", tmp_path / "*.mp4", "--model", random_checkpoint, "--out", out, "--batch-size", 1)
-    first = begin(*words)
+    first = forks.begin(*words)
     while not out.exists() or not out.stat().st_size:
         assert first.poll() is None, first.communicate()[1]
         time.sleep(0.01)
     first.send_signal(signal.SIGSTOP)  # it neither ends nor writes while the second one tries
-    second = begin(*words)
+    second = forks.begin(*words)
     assert f"process {first.pid} on" in second.communicate()[1] and second.returncode == 2
     first.kill()
     first.wait()
-    third = begin(*words)
+    third = forks.begin(*words)
     assert third.communicate()[1].count("Traceback") == 0 and third.returncode == 0
     assert len({row.video for row in read_jsonl(out, Caption)}) == len(list(read_jsonl(out, Caption))) == 30
     assert not list(tmp_path.glob("*.lock"))
 
 
-def test_two_processes_on_one_folder(tmp_path):
+def test_two_processes_on_one_folder(tmp_path, forks):
     words = ("world", "make", "--clips", 6, "--difficulty", "easy", "--workers", 1, "--out", tmp_path / "w")
-    first = begin(*words)
+    first = forks.begin(*words)
     while not list(tmp_path.glob("w/clips/*.mp4")):
         assert first.poll() is None, first.communicate()[1]
         time.sleep(0.01)
     first.send_signal(signal.SIGSTOP)  # it cannot end before the second one has tried
-    second = begin(*words)
+    second = forks.begin(*words)
     assert f"w: process {first.pid} on" in second.communicate()[1] and second.returncode == 2
     first.send_signal(signal.SIGCONT)
     assert first.communicate() and first.returncode == 0
