@@ -15,10 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 
-from avcap.cli.app import app
+from avcap.cli.app import command_line
 from avcap.cli.model_help import ANY_MODEL, WEIGHTS
 from avcap.infer.caption_file import read_rows
 from avcap.records import Caption, CaptionError
@@ -372,7 +371,7 @@ def test_a_wrong_recipe_or_field_is_said_before_anything_is_written(arguments, m
 
 def test_help_names_every_form_of_a_model():
     """Whoever reads the help of one command knows what --model takes, and in which the weights are needed."""
-    root = typer.main.get_command(app)
+    root = command_line()
     found = {}
 
     def look(group, words):

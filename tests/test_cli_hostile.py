@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
 from support.scripted_server import ScriptedServer
 
-from avcap.cli.app import app
+from avcap.cli.app import command_line
 from avcap.errors import visible, visible_line
 
 LONG = "x" * 5000
@@ -31,7 +30,7 @@ def commands(group, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ..
             yield (*words, name), command
 
 
-COMMANDS = dict(commands(typer.main.get_command(app)))
+COMMANDS = dict(commands(command_line()))
 
 
 def words_for(command, words: tuple[str, ...], *, param, value: str, folder: Path) -> list[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from avcap.cli.app import app
+from avcap.cli.app import command_line
 from avcap.errors import UserError
 from avcap.infer.caption_file import read_rows
 from avcap.records import Caption, CaptionError, Decoding, PreferencePair, Seen, WorldTruth, read_jsonl, write_jsonl
@@ -17,7 +17,7 @@ def avcap(*arguments: object) -> None:
     """Runs a command in this process; a UserError comes through."""
     import avcap.cli  # noqa: F401  (registers the commands)
 
-    app(["pairs", *map(str, arguments)], prog_name="avcap", standalone_mode=False)
+    command_line()(["pairs", *map(str, arguments)], prog_name="avcap", standalone_mode=False)
 
 
 @pytest.fixture(scope="module")

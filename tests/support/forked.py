@@ -89,8 +89,8 @@ def _become(asked: dict[str, Any], streams: list[int], connection: socket.socket
     import traceback
 
     connection.close()
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
+    for index, stream in enumerate(streams):
+        os.dup2(stream, index)
         os.close(stream)
     # new ones: the old ones remember what their streams were then
     sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115

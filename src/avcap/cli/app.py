@@ -1,5 +1,6 @@
 """What all commands share: the app they are registered with, exit codes, lines on stderr, errors without tracebacks."""
 
+import functools
 import io
 import logging
 import os
@@ -91,13 +92,14 @@ def main() -> None:
     """Runs the command line. Exit codes: 0 all well, 1 some files failed, 2 bad input, 128 + a signal that ended it."""
     _end_by_exceptions()
     logger = logging.getLogger("avcap")
-    logger.addHandler(_Lines())
+    if not any(isinstance(handler, _Lines) for handler in logger.handlers):
+        logger.addHandler(_Lines())
     logger.setLevel(logging.INFO)
     _silence_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
-        code = app(args=v0_1.command_line(sys.argv[1:]), prog_name="avcap", standalone_mode=False)
+        code = command_line()(args=v0_1.command_line(sys.argv[1:]), prog_name="avcap", standalone_mode=False)
     except UserError as error:
         say(str(error))
         code = EXIT_BAD_INPUT
@@ -126,6 +128,12 @@ def main() -> None:
     if code == EXIT_INTERRUPTED:
         say("interrupted; with --out, the same command goes on from here")
     sys.exit(code or 0)
+
+
+@functools.cache
+def command_line() -> Any:
+    """-> all commands as one that can be called; put together once, for whoever calls `main` more than once."""
+    return typer.main.get_command(app)
 
 
 def _silence_libraries() -> None:
