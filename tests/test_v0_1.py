@@ -1,5 +1,6 @@
 """Everything that avcap 0.1 left on disk opens or goes on; tests/data/v0_1 holds an example of each."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -8,17 +9,21 @@ import pytest
 import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
+from support.here_and_now import HereAndNow
 
 from avcap import Captioner, v0_1
 from avcap.config import flatten, override, parse_assignments, to_dict
+from avcap.curriculum import feature_tracks
 from avcap.errors import UserError
 from avcap.evaluation.evaluate import read_evaluation
 from avcap.infer.settings import read_settings
+from avcap.infer.world_fit import fit_world_check
 from avcap.judge.calibration.calibrate import Calibration
 from avcap.judge.inputs.ingest import read_truth
 from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
 from avcap.recipes import RECIPES
 from avcap.records import Caption, PreferencePair, from_json, read_jsonl
+from avcap.stages import train
 from avcap.stages.parts.selection import read_round_metrics
 
 ROOT = Path(__file__).parent.parent
@@ -150,7 +155,12 @@ def close(first: Path, second: Path) -> bool:
     return one.keys() == two.keys() and all(one[name].allclose(two[name], rtol=1e-3, atol=1e-5) for name in one)
 
 
-def test_a_training_run_goes_on_to_the_weights_of_0_1(run, tmp_path):
+@pytest.mark.slow
+def test_a_training_run_goes_on_to_the_weights_of_0_1(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_tracks, "ProcessPoolExecutor", HereAndNow)
+    monkeypatch.setattr(feature_tracks, "end_with_parent", lambda: None)
+    # of no weight: the check that the checkpoint is given beside them
+    monkeypatch.setattr(train, "fit_world_check", functools.partial(fit_world_check, num_scenes=12))
     folder, words = old_run(tmp_path, "train")
     code, out, err = run("train", "tiny_align", "--model", OLD / "model", "--out", folder, *words)
     assert code == 0, err
@@ -160,6 +170,7 @@ def test_a_training_run_goes_on_to_the_weights_of_0_1(run, tmp_path):
     assert close(folder / "checkpoints" / "step-000008" / "model.safetensors", OLD / "train.finished.safetensors")
 
 
+@pytest.mark.slow
 def test_rounds_go_on_to_the_weights_of_0_1(run, tmp_path):
     folder, words = old_run(tmp_path, "rounds")
     paths = [folder / "round-1" / name for name in ("captions.jsonl", "verdicts.jsonl", "pairs.jsonl")]

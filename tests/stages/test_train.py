@@ -2,13 +2,13 @@
 
 import functools
 import json
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from support import ASSETS
+from support.here_and_now import HereAndNow
 from support.pretended_device import pretended_gpu
 from torch import Tensor
 
@@ -45,25 +45,6 @@ BASE = (
     | {"second_phase.batch_size": 2}
 )
 FROZEN = ("vision_tower.", "audio_encoder.", "audio_aligner.qformer.")  # once perceive has trained them
-
-
-class HereAndNow:
-    """Stands for pools of processes: the jobs run in this one, which has torch loaded already."""
-
-    def __init__(self, max_workers, *, mp_context, initializer, initargs=()):
-        if initargs:
-            initializer(*initargs)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        pass
-
-    def submit(self, function, *args):
-        future = Future()
-        future.set_result(function(*args))
-        return future
 
 
 @pytest.fixture(scope="module", autouse=True)
