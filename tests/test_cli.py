@@ -55,6 +55,7 @@ def rows_of(path: Path) -> dict[str, Caption | CaptionError]:
 # --- captions ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_captions_are_printed_as_text(caption_args, videos):
     done = avcap(*caption_args, videos / "a.mp4", videos / "silent.mp4")
     assert done.returncode == 0, done.stderr

@@ -166,6 +166,7 @@ def test_doctor_asks_anew(engine, run, tmp_path):
     assert len(engine.bodies) == 2 * num_asked
 
 
+@pytest.mark.slow
 def test_the_tiny_model_loads_nothing_of_engines(videos):
     code = (
         "import sys; sys.argv = ['avcap', 'caption', sys.argv[1]]\n"

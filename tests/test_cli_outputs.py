@@ -38,6 +38,7 @@ def test_two_processes_on_one_file_give_every_caption_once(random_checkpoint, vi
     assert sorted(Path(row.video).name for row in rows) == [f"{index}.mp4" for index in range(10)]
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_while_the_first_writes_and_not_after_its_death(
     random_checkpoint, videos, tmp_path, forks
 ):
@@ -159,6 +160,7 @@ def test_a_data_set_of_somebody_else_keeps_its_name(work, run):
     assert json.loads((work / "dataset_info.json").read_text()).keys() == {"pairs_out", "other", "new"}
 
 
+@pytest.mark.slow
 def test_files_of_the_same_command_are_written_anew(work, run):
     for words in (
         ("judge", "calibrate", "--judge", "oracle", "--videos", "2", "--out", "judge.json"),

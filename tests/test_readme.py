@@ -103,6 +103,7 @@ def test_make_demo_is_the_plain_commands(checkout):
     assert [line for line in lines if line in shown] == shown
 
 
+@pytest.mark.slow
 def test_make_demo_prints_captions_and_nothing_else(checkout):
     folder, environment = checkout
     python = (folder, environment | {"PYTHON": sys.executable})  # with all that Python says when it starts
@@ -116,6 +117,7 @@ def test_make_demo_prints_captions_and_nothing_else(checkout):
         assert re.fullmatch(r"At \d+s [^\n]+\.", caption)
 
 
+@pytest.mark.slow
 def test_make_test_prints_dots_and_a_closing_line(checkout):
     """With the project's settings, on one file: a warning would be listed between the two."""
     done = run([sys.executable, "-m", "pytest", "tests/test_records.py", "-p", "no:cacheprovider"], checkout)

@@ -68,6 +68,7 @@ def test_a_model_with_nothing_in_its_audio_tokens_is_caught(checkpoint_without_a
     assert audit.figures[CHANGED]["no_video"].value < 0.5  # while it does look
 
 
+@pytest.mark.slow
 def test_any_folder_of_videos_can_be_audited(random_checkpoint, videos, tmp_path):
     clips = [AuditClip(video=str(videos / name)) for name in ("a.mp4", "silent.mp4", "b.mp4", "audio.m4a", "c.mp4")]
     done = []

@@ -89,6 +89,7 @@ def other_audio() -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 def test_held_out_world_clips_are_in_whole_and_in_parts(check, world_clips):
     for path in world_clips:
         for interval_s in PARTS_S:

@@ -50,6 +50,7 @@ def assert_bfloat16(checkpoint: Path, *, state: Path) -> None:
         assert {tensor.dtype for key, tensor in tensors.items() if not key.endswith("_rng")} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [False, True])
 def test_fine_tuning(full, parent, videos, tmp_path):
     corpus = write_corpus(tmp_path / "corpus.jsonl", videos)
@@ -68,6 +69,7 @@ def test_fine_tuning(full, parent, videos, tmp_path):
     assert_bfloat16(checkpoint, state=tmp_path / "sft")
 
 
+@pytest.mark.slow
 def test_rounds(parent, videos, tmp_path):
     config = toy_rounds(dtype="bfloat16", device="cpu")
     run_rounds(parent, config=config, round_data=round_data_of(videos), judge=Letters(), out_dir=tmp_path)
@@ -77,6 +79,7 @@ def test_rounds(parent, videos, tmp_path):
     assert_bfloat16(folder / "checkpoint", state=folder / "train")
 
 
+@pytest.mark.slow
 def test_rebirth(parent, videos, tmp_path):
     config = toy_rebirth(num_steps=25, log_every=1, dtype="bfloat16", device="cpu")
     checkpoint = rebirth(parent, parent, config=config, round_data=round_data_of(videos), judge=None, out_dir=tmp_path)

@@ -75,6 +75,7 @@ def check_on_gpu(run: Callable[[str, Path], Path], *, tmp_path: Path, start: Pat
     assert all(on_gpu[name].equal(resumed[name]) for name in on_gpu)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["salmonn2_7b_align", "salmonn2_7b_sft"])
 def test_stages_on_real_videos(recipe, parent, videos, tmp_path):
     corpus = write_corpus(tmp_path / "corpus.jsonl", videos)
@@ -92,6 +93,7 @@ def test_stages_on_real_videos(recipe, parent, videos, tmp_path):
     assert rows[-1]["held_out/num_samples"] == 1
 
 
+@pytest.mark.slow
 def test_rounds_and_dpo_from_a_file(parent, videos, tmp_path):
     def rounds(device: str, folder: Path) -> Path:
         config = toy_rounds(device=device, dtype="float32")
@@ -108,6 +110,7 @@ def test_rounds_and_dpo_from_a_file(parent, videos, tmp_path):
     check_on_gpu(dpo, tmp_path=tmp_path / "dpo", start=parent)
 
 
+@pytest.mark.slow
 def test_rebirth(parent, videos, tmp_path):
     def run(device: str, folder: Path) -> Path:
         config = toy_rebirth(device=device, dtype="float32")
@@ -116,6 +119,7 @@ def test_rebirth(parent, videos, tmp_path):
     check_on_gpu(run, tmp_path=tmp_path, start=parent)
 
 
+@pytest.mark.slow
 def test_a_captioner_writes_the_same(parent, videos):
     expected = Captioner(parent, device="cpu").caption(videos / "a.mp4")
     with pretended_gpu():

@@ -126,6 +126,7 @@ def same(first: dict, second: dict) -> bool:
 # --- a round ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_round_begins_among_equals_and_ends_with_the_chosen_ahead(whole):
     lines = [json.loads(line) for line in (whole / "round-1" / "train" / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "preference" in line]

@@ -182,6 +182,7 @@ CORPUS = {
 }
 
 
+@pytest.mark.slow
 def test_a_corpus_trains_a_lora_on_a_released_checkpoint_and_merges_it(videos, tmp_path, monkeypatch):
     released = ASSETS / "v1_av_31s"
     config = override(
@@ -236,6 +237,7 @@ def test_held_out_videos_that_cannot_be_read_end_no_run(random_checkpoint, video
     assert [Path(path).name for path in report["unreadable"]] == ["broken.mp4"]
 
 
+@pytest.mark.slow
 def test_the_world_is_learned_on_a_gpu_as_on_a_cpu(tiny_base, tmp_path):
     values = EXAMPLES | {
         "finetune.loop.evaluate_every": 1,

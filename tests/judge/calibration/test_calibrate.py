@@ -37,6 +37,7 @@ def covers(rate, true_value: float) -> bool:
     return rate.low <= true_value <= rate.high
 
 
+@pytest.mark.slow
 def test_captions_have_errors_of_every_kind_number_and_length(cases):
     first, again, other = (make_calibration_cases(num_videos=10, seed=seed) for seed in (0, 0, 1))
     assert first == again != other

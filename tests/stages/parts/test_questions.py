@@ -20,6 +20,7 @@ def captioner() -> Captioner:
     return Captioner("tiny-sft")
 
 
+@pytest.mark.slow
 def test_questions_are_answered_in_order_and_kept(captioner, tmp_path):
     questions = questions_of(read_truth(EXAMPLES / "truth.jsonl"), None)
     path = tmp_path / "answers.jsonl"
