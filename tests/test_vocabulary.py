@@ -6,6 +6,7 @@ says what each word means.
 """
 
 import ast
+import functools
 import io
 import re
 import subprocess
@@ -90,6 +91,7 @@ KEY = re.compile(r"[a-z]+(?:[_.][a-z0-9]+)+")
 OPTION = re.compile(r"--[a-z][a-z-]+")
 
 
+@functools.cache
 def files(*suffixes: str) -> list[str]:
     listed = subprocess.run(
         ["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"], capture_output=True, text=True, check=True
@@ -116,6 +118,7 @@ def world_names() -> set[str]:
 WORLD_NAMES = world_names()
 
 
+@functools.cache
 def old_words(name: str) -> list[str]:
     """A name -> the old words in it.
 
@@ -162,11 +165,15 @@ def names_in_markdown(file: str) -> Iterator[tuple[int, str]]:
             yield from ((number, word) for word in re.findall(r"[A-Za-z_]+", line))
 
 
+@functools.cache
+def names_in(file: str) -> list[tuple[int, str]]:
+    return list(names_in_markdown(file) if file.endswith(".md") else names_in_python(file))
+
+
 def complaints(file: str) -> list[str]:
-    names = names_in_markdown(file) if file.endswith(".md") else names_in_python(file)
     return [
         f"{file}:{number}: {name}: {word} -> {TODAY[word]}"
-        for number, name in names
+        for number, name in names_in(file)
         for word in old_words(name)
         if not exempt(file, name, word)
     ]
@@ -230,8 +237,7 @@ def test_every_exemption_is_needed():
     """An exemption that nothing needs any more is a hole."""
     needed = set()
     for file in files(".py", ".md"):
-        names = names_in_markdown(file) if file.endswith(".md") else names_in_python(file)
-        for name in {name for _, name in names}:
+        for name in {name for _, name in names_in(file)}:
             for word in old_words(name):
                 needed |= {
                     row
