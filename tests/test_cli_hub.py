@@ -186,22 +186,25 @@ def test_what_is_here_wins_and_hf_does_not_look_here(hub, random_checkpoint, tmp
 
 
 @pytest.mark.slow
-def test_with_a_commit_in_the_cache_a_whole_run_asks_nothing(hub, random_checkpoint, videos, tmp_path):
-    """In a process of its own, as users set it up; transformers asks nothing either."""
+def test_with_a_commit_in_the_cache_a_whole_run_asks_nothing(
+    hub, random_checkpoint, videos, tmp_path, run, monkeypatch
+):
+    """What is asked is in a process of its own, as users set it up; transformers asks nothing either."""
     commit = hub.publish("org/random", random_checkpoint)
+    monkeypatch.setenv("HF_TOKEN", "hf_nobodys")
+    code, out, err = run("caption", videos / "a.mp4", "--model", "org/random")
+    assert code == 0 and f"org/random: commit {commit}" in err
     environment = os.environ | {
         "PYTHONPATH": str(SOURCE),
         "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_TOKEN": "hf_nobodys",
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_CACHE": str(tmp_path / "cache"),
     }
-    words = [sys.executable, "-m", "avcap", "caption", str(videos / "a.mp4"), "--model"]
-    first = subprocess.run([*words, "org/random"], capture_output=True, text=True, env=environment)
-    assert first.returncode == 0 and f"org/random: commit {commit}" in first.stderr
+    words = [sys.executable, "-m", "avcap", "caption", str(videos / "a.mp4"), "--model", f"org/random@{commit}"]
     with hub.watch() as asked:
-        second = subprocess.run([*words, f"org/random@{commit}"], capture_output=True, text=True, env=environment)
-        assert (second.returncode, second.stdout, second.stderr, asked) == (0, first.stdout, "", [])
-    kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment)
+        assert (done.returncode, done.stdout, done.stderr, asked) == (0, out, "", [])
+    kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert kept and not [path for path in kept if b"hf_nobodys" in path.read_bytes()]
 
 

@@ -60,7 +60,8 @@ def test_the_tiny_model_uses_the_audio(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_model_with_nothing_in_its_audio_tokens_is_caught(checkpoint_without_audio, tmp_path):
-    audit = audit_audio(Captioner(checkpoint_without_audio), CLIPS, out_dir=tmp_path)
+    # what is equal word for word is so in two clips as in four
+    audit = audit_audio(Captioner(checkpoint_without_audio), CLIPS[:2], out_dir=tmp_path)
     assert not audit.uses_audio and audit.verdict.startswith("The model does NOT use the sound: of ")
     for condition in ("mute", "swapped"):
         assert audit.figures[CHANGED][condition].value == 1.0  # word for word as with sound
