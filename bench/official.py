@@ -28,14 +28,13 @@ import parity  # noqa: E402
 from support import parity_plus, parity_v1  # noqa: E402
 from support.parity_checks import difference, tiled_waveform  # noqa: E402
 
-from avcap.data.plus_inputs import resize_frames  # noqa: E402
 from avcap.data.prompt import ChatStyle, encode_chat, released_targets  # noqa: E402
 from avcap.infer.generate import generate  # noqa: E402
 from avcap.media.frame_times import frame_instants, official_plus_seconds_per_grid  # noqa: E402
 from avcap.model.features import MediaFeatures  # noqa: E402
 from avcap.model.interleave import AUDIO_ID  # noqa: E402
 from avcap.model.salmonn2_plus import mrope  # noqa: E402
-from avcap.model.salmonn2_plus.patches import to_patches  # noqa: E402
+from avcap.model.salmonn2_plus.patches import resize_frames, to_patches  # noqa: E402
 
 BETA = 0.1
 PENALTY = 1.05

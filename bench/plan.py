@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from avcap.data.prompt import ChatStyle, encode_chat
-from avcap.infer.plan import _features, cache_bytes, encoding_bytes, plan, reading_bytes
+from avcap.infer.plan import cache_bytes, encoding_bytes, media_load, plan, reading_bytes
 from avcap.infer.settings import read_settings
 from avcap.media.frame_times import frame_instants
 from avcap.model.checkpoint.load import load
@@ -63,7 +63,7 @@ def measure(folder: Path, *, seconds: float, frame_size: tuple[int, int]) -> dic
     model, tokenizer = load(folder)
     config, settings = model.config, read_settings(folder)
     frames = len(frame_instants(start_s=0.0, end_s=seconds, fps=settings.fps, max_frames=settings.max_frames))
-    shapes, patches = _features(config, seconds=seconds, frames=frames, frame_size=frame_size)
+    shapes, load_of_tower = media_load(config, seconds=seconds, frames=frames, frame_size=frame_size)
     media = MediaFeatures(
         vision_TNV=torch.randn(shapes.vision_TNV.shape),
         frame_times_T=shapes.frame_times_T,
@@ -93,7 +93,7 @@ def measure(folder: Path, *, seconds: float, frame_size: tuple[int, int]) -> dic
         "prompt tokens": (planned.prompt_tokens, len(ids)),
         "weights": (planned.weight_bytes, sum(weight.nbytes for weight in model.parameters())),
         "keys, values": (cache_bytes(config.text_config, len(ids), dtype=torch.float32), kept),
-        "encoding": (encoding_bytes(config, patches, frames=frames, dtype=torch.float32), encoding.peak),
+        "encoding": (encoding_bytes(config, load_of_tower, dtype=torch.float32), encoding.peak),
         "reading": (reading_bytes(config, len(ids), dtype=torch.float32), reading.peak - kept),
     }
 

@@ -3,16 +3,20 @@ from support import ASSETS
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from avcap.data.prompt import (
-    CHAT_TINY,
-    CHATML_V1,
+    ChatStyle,
     encode_branches,
     encode_chat,
     released_targets,
     time_text_ids,
 )
 from avcap.data.tokenizer import build_word_tokenizer
+from avcap.model import configuration
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID, ZERO_ID
+from avcap.model.salmonn2 import configuration as salmonn2_configuration
 from avcap.model.salmonn2.configuration import Salmonn2Config
+
+CHATML_V1 = ChatStyle(**configuration.CHATML_V1)
+CHAT_TINY = ChatStyle(**salmonn2_configuration.CHAT_TINY)
 
 RELEASED = ASSETS / "v1_av_31s"
 MEDIA = [VISUAL_ID, VISUAL_ID, AUDIO_ID]

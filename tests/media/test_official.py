@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from support.videos import FPS, write_video
 
-from avcap.data.plus_inputs import resize_frames
 from avcap.errors import MediaError
 from avcap.media.clip import ClipRequest
 from avcap.media.frame_size import PixelBudget
 from avcap.media.reader import read_request
+from avcap.model.salmonn2_plus.patches import resize_frames
 
 SECONDS = 3
 NUM_FRAMES = SECONDS * FPS  # 15

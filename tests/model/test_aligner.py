@@ -72,7 +72,8 @@ def test_places_of_audio_tokens_in_a_second(stride_s, windows_per_s):
 
 def audio_aligner(**fields) -> AudioAligner:
     torch.manual_seed(0)
-    aligner = AudioAligner(config(**fields)).eval()
+    dials = config(**fields)
+    aligner = AudioAligner(dials, input_norm=dials.audio_layer_norm, final_layers=dials.use_final_linear).eval()
     torch.nn.init.normal_(aligner.query_tokens)
     return aligner
 

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from avcap.data.plus_inputs import resize_frames
 from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.infer.generate import generate
 from avcap.media.frame_size import PixelBudget, smart_resize
@@ -27,7 +26,7 @@ from avcap.model.features import MediaFeatures, MediaTokens, VisionGrid
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
 from avcap.model.salmonn2_plus import mrope
 from avcap.model.salmonn2_plus.modeling import Salmonn2PlusForCaptioning
-from avcap.model.salmonn2_plus.patches import normalize_patches, to_patches
+from avcap.model.salmonn2_plus.patches import normalize_patches, resize_frames, to_patches
 from avcap.model.salmonn2_plus.released import our_plus_name
 from avcap.train.packing import ExampleLogprobs, PairExample, pack, response_logprobs
 from support.parity_checks import (

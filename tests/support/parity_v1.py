@@ -19,15 +19,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from avcap.data.prompt import CHATML_V1, IM_END, encode_chat, released_targets, time_text_ids
+from avcap.data.prompt import IM_END, ChatStyle, encode_chat, released_targets, time_text_ids
 from avcap.infer.generate import generate
 from avcap.media.frame_times import official_v1_frame_index
 from avcap.media.mel import chunk_waveform, log_mel
 from avcap.media.official import official_v1_audio
-from avcap.model.checkpoint.load import SHARD_INDEX, load, our_name
+from avcap.model.checkpoint.load import SHARD_INDEX, load
+from avcap.model.configuration import CHATML_V1
 from avcap.model.features import MediaFeatures, MediaTokens
 from avcap.model.salmonn2.aligner import segment_positions
 from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
+from avcap.model.salmonn2.released import our_name
 from support.parity_checks import (
     CLOSE,
     EXACT,
@@ -155,7 +157,7 @@ class Case:
 
 def load_case(folder: Path, facts: dict[str, Any]) -> Case:
     """Case folder and its case.json -> the case with its model, run exactly as published."""
-    model, tokenizer = load(folder / facts["weights"], sync="official")
+    model, tokenizer = load(folder / facts["weights"], config_fields={"sync": "official"})
     return Case(
         folder=folder,
         facts=facts,
@@ -261,7 +263,7 @@ def check_vision(case: Case) -> Iterator[Row]:
 def check_prompt(case: Case) -> Iterator[Row]:
     """A10: the prompt as ids."""
     question = case.facts["conversations"][0]["value"].replace("<image>", "", 1)
-    chat = CHATML_V1
+    chat = ChatStyle(**CHATML_V1)
     if question.startswith("\n"):
         question = question[1:]
     else:  # the second newline of the prompt belongs to the recorded question, and this one has none
@@ -384,7 +386,7 @@ def answer_logp(case: Case, dpo: dict[str, Tensor], prefix: str) -> float:
 
 def recorded_case(case: Case) -> Case:
     """The case with the recorded reference policy as its model; media tokens are shared."""
-    model, _ = load(case.folder / case.facts["weights"], sync="official")
+    model, _ = load(case.folder / case.facts["weights"], config_fields={"sync": "official"})
     for layer in model.language_model.model.layers:
         for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
             projection.weight.mul_(RECORDED_SCALE)

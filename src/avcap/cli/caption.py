@@ -56,8 +56,7 @@ from avcap.files.walk import RealPaths
 from avcap.infer.caption_file import CaptionFile
 from avcap.infer.find_checkpoint import find_checkpoint, tiny_models
 from avcap.infer.inputs import MediaFiles, find_media
-from avcap.infer.official.options import name_with_official, official_decoding, refuse_plus_interval
-from avcap.infer.settings import is_plus
+from avcap.infer.official.options import name_with_official, official_decoding, refuse_interval_of
 from avcap.records import Caption, CaptionError, Decoding, Seen
 
 if TYPE_CHECKING:
@@ -188,8 +187,8 @@ def caption(
         use_audio=not no_audio,
         use_video=not no_video,
     )
-    if official and folder is not None and is_plus(folder):
-        refuse_plus_interval(request.interval_s)
+    if official and folder is not None:
+        refuse_interval_of(folder, request.interval_s)
     found = find_media(inputs)
     tell_not_taken(found)
 

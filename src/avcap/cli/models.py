@@ -60,10 +60,10 @@ def convert(
 ) -> None:
     """Write a checkpoint as one clean folder: tensors are copied bit for bit, adapters are merged."""
     from avcap.model.checkpoint.convert import plan_conversion
-    from avcap.model.checkpoint.layouts import RUNNABLE, Layout
+    from avcap.model.checkpoint.layouts import ADAPTER, runnable
 
-    given = find_layouts(source, layouts=RUNNABLE if base is None else (Layout.ADAPTER,))
-    of_base, of_tokens = (None if one is None else find_layouts(one, layouts=RUNNABLE) for one in (base, q_tokens))
+    given = find_layouts(source, layouts=runnable() if base is None else (ADAPTER,))
+    of_base, of_tokens = (None if one is None else find_layouts(one, layouts=runnable()) for one in (base, q_tokens))
     with folder_aside(folder) as workspace:
         plan = plan_conversion(given, workspace=workspace, base=of_base, q_tokens=of_tokens, lora_alpha=lora_alpha)
         _write(plan, folder, shard_size=shard_size)
@@ -154,11 +154,11 @@ def init_audio(
     shard_size: ShardSize = 5.0,
 ) -> None:
     """Add an audio branch to a plain Qwen2.5-VL: a Whisper, and an aligner that is still to be trained."""
-    from avcap.model.checkpoint.init_audio import plan_init_audio
-    from avcap.model.checkpoint.layouts import Layout
+    from avcap.model.checkpoint.init_audio import BACKBONE, plan_init_audio
+    from avcap.model.checkpoint.layouts import WHISPER
 
-    qwen = find_layouts(backbone, layouts=(Layout.QWEN,))
-    plan, tokenizer = plan_init_audio(qwen, find_layouts(whisper, layouts=(Layout.WHISPER,)), seed=seed)
+    qwen = find_layouts(backbone, layouts=(BACKBONE,))
+    plan, tokenizer = plan_init_audio(qwen, find_layouts(whisper, layouts=(WHISPER,)), seed=seed)
     _write(plan, folder, shard_size=shard_size)
     tokenizer.save_pretrained(folder)
 

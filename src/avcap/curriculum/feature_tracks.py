@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from avcap.curriculum.perception import training_seed
 from avcap.files.write import replacing
 from avcap.media.mel import log_mel
+from avcap.model.captioning import CaptioningModel
 from avcap.model.checkpoint.load import silence_progress_bars
-from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
 from avcap.processes import end_with_parent
 from avcap.world.render import render_frames
 from avcap.world.scene import Scene, make_scene
@@ -114,7 +115,7 @@ def load_feature_tracks(
     return feature_tracks
 
 
-_encoders: Salmonn2ForCaptioning | None = None  # one per worker process
+_encoders: CaptioningModel | None = None  # one per worker process
 
 
 def _load_encoders(model_dir: str) -> None:
@@ -122,7 +123,7 @@ def _load_encoders(model_dir: str) -> None:
     end_with_parent()
     torch.set_num_threads(1)
     silence_progress_bars()
-    _encoders = Salmonn2ForCaptioning.from_pretrained(model_dir).eval()
+    _encoders = AutoModelForCausalLM.from_pretrained(model_dir).eval()
 
 
 def _encode_shard(folder: Path, shard: _Shard) -> None:
@@ -136,15 +137,15 @@ def _encode_shard(folder: Path, shard: _Shard) -> None:
         save_file(tensors, aside)
 
 
-def encode_video_track(model: Salmonn2ForCaptioning, scene: Scene) -> Tensor:
+def encode_video_track(model: CaptioningModel, scene: Scene) -> Tensor:
     """Scene -> tower features of its frames, one a second: (T, N, V)."""
     size = model.config.vision_config.image_size
     frames = render_frames(scene, [float(second) for second in range(scene.duration_s)], size=size)
     frames_TCHW = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    return model.encode_frames(model.normalize_pixels(frames_TCHW))
+    return model.encode_video(frames_TCHW)
 
 
-def mel_chunks(model: Salmonn2ForCaptioning, scene: Scene) -> Tensor:
+def mel_chunks(model: CaptioningModel, scene: Scene) -> Tensor:
     """Scene -> log-mel of its sound in the chunks that the model's sound encoder takes: (K, M, F)."""
     waveform_S = torch.from_numpy(render_audio(scene))
     chunks_KS = waveform_S.reshape(-1, round(model.config.chunk_s * 16_000))

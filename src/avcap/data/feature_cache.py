@@ -29,6 +29,7 @@ from avcap.files.write import replacing
 from avcap.media.clip import ClipRequest
 from avcap.model.captioning import CaptioningModel
 from avcap.model.encoder_hash import encoder_hash
+from avcap.model.family import family_of
 from avcap.model.features import MediaFeatures, VisionGrid
 
 logger = logging.getLogger("avcap")
@@ -37,17 +38,6 @@ FORMAT = 4
 SUFFIX = ".safetensors"
 STALE_S = 3600.0  # a file still written aside after so long is of a process that was killed
 SHRINK_TO = 0.9  # so that not every further clip has to make room
-# What changes the features without a change of the encoders' weights.
-_ENCODER_FIELDS = (
-    "vision_layers_dropped",
-    "pool_position",
-    "pool_mode",
-    "pool_stride",
-    "image_mean",
-    "image_std",
-    "chunk_s",
-    "time_text",
-)
 _TENSORS = ("vision_TNV", "lead_in_NV", "audio_KPA", "audio_queries_UQ")
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -65,10 +55,10 @@ class EncodedClip:
 
 def features_id(model: CaptioningModel, tokenizer: PreTrainedTokenizerBase) -> str:
     """A model -> a name for all of it that turns clips into features. It hashes every weight: ask once."""
-    config = model.config
-    fields = {name: getattr(config, name) for name in _ENCODER_FIELDS if hasattr(config, name)}
-    # A frame's time written as text depends on the tokenizer.
-    times = tokenizer("time 0123456789.,", add_special_tokens=False)["input_ids"] if config.time_text else None
+    family, config = family_of(model.config), model.config
+    fields, times = family.encoder_fields(config), None
+    if family.writes_frame_times(config):  # that text depends on the tokenizer
+        times = tokenizer("time 0123456789.,", add_special_tokens=False)["input_ids"]
     return _hash(encoder_hash(model), json.dumps(fields, sort_keys=True), str(times), str(model.dtype))
 
 

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from avcap.model import configuration
 from avcap.model.interleave import ZERO_ID
-from avcap.model.salmonn2 import configuration as salmonn2_configuration
 
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 
@@ -25,10 +23,6 @@ class ChatStyle:
     user_suffix: str
     """Ends the question and opens the answer: what is generated comes right after it."""
     answer_suffix: str
-
-
-CHATML_V1 = ChatStyle(**configuration.CHATML_V1)
-CHAT_TINY = ChatStyle(**salmonn2_configuration.CHAT_TINY)
 
 
 def encode_chat(

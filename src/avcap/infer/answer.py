@@ -21,6 +21,7 @@ from avcap.infer.generate import Generated, Prefix, generate_after, next_after, 
 from avcap.media.clip import Clip
 from avcap.media.deadline import deadline_check
 from avcap.media.pool import DecodePool
+from avcap.model.family import family_of
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
 from avcap.records import Sample, Seen
 
@@ -54,7 +55,7 @@ class Answerer:
         self.has_logprobs = True
         self.checkpoint, self.prompts = captioner.checkpoint, captioner.settings.prompts
         self.max_new_tokens = captioner.settings.max_new_tokens
-        self.needs_lead_in: bool = self.model.config.frame_difference
+        self.needs_lead_in = family_of(self.model.config).needs_lead_in(self.model.config)
 
     @property
     def knows_letters(self) -> bool:

@@ -29,14 +29,7 @@ from avcap.errors import MediaError, ModelError, UserError
 from avcap.infer.clip_check import check_clip, span_asked
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.infer.generate import Generated, LoopStop, generate
-from avcap.infer.official.options import name_with_official, official_decoding
-from avcap.infer.official.rules import (
-    check_audio_lasts,
-    official_clip_request,
-    official_features,
-    official_fields,
-    official_prompt,
-)
+from avcap.infer.official.rules import Behaviour, Default, Official
 from avcap.infer.settings import checkpoint_name, read_settings
 from avcap.infer.world_check import CHECK_FILE, WorldCheck
 from avcap.media.clip import Clip, ClipRequest
@@ -132,12 +125,13 @@ class Captioner:
         self.device = torch.device(device)
         dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
         self.settings = read_settings(folder)
-        self.official, self.folder = official, folder
-        self.checkpoint = name_with_official(checkpoint_name(folder, self.settings), official=official)
+        self.folder = folder
+        self.behaviour: Behaviour = Official.of(folder) if official else Default()
+        self.checkpoint = self.behaviour.checkpoint(checkpoint_name(folder, self.settings))
         self.batch_size = batch_size
         self.deadline_s = deadline_s
-        fields = official_fields(folder) if official else {}
-        self.model, self.tokenizer = load(folder, dtype=dtype, placement=placement, **fields)
+        fields = self.behaviour.config_fields
+        self.model, self.tokenizer = load(folder, dtype=dtype, placement=placement, config_fields=fields)
         self.world_check = WorldCheck.load(folder)
         with self._told_of_model(what="its chat cannot be written"):
             self.chat = ChatStyle(**self.model.config.chat)
@@ -196,8 +190,7 @@ class Captioner:
             top_p=top_p,
             seed=seed,
         )
-        if self.official:
-            decoding = official_decoding(decoding, self.folder)
+        decoding = self.behaviour.decoding(decoding)
         request = Request(
             decoding=decoding, interval_s=interval_s, prompt=prompt, use_audio=use_audio, use_video=use_video
         )
@@ -319,7 +312,7 @@ class Captioner:
             with_video=request.use_video,
             with_audio=request.use_audio,
         )
-        return official_clip_request(expected, self.model.config) if self.official else expected
+        return self.behaviour.clip_request(expected)
 
     def _encode(self, clip: Clip, *, sample: Sample, request: Request) -> EncodedClip:
         """A decoded clip -> its features; UserError if it is not what was asked for."""
@@ -327,8 +320,7 @@ class Captioner:
         check = deadline_check(clip.path, seconds=self.deadline_s, spent_s=clip.decoding_s)
         with self._told_of_model():
             media = encode_clip(self.model, clip, tokenizer=self.tokenizer, check=check)
-        if self.official:
-            media = official_features(media, clip)
+        media = self.behaviour.features(media, clip)
         if request.use_audio and clip.has_audio and AUDIO_ID not in self.model.placeholders(media):
             raise UserError(
                 f"{clip.path}: got a sound track but no sound from {clip.start_s:g} to {clip.end_s:g} s; choose "
@@ -363,9 +355,13 @@ class Captioner:
         self._warn_of_unknown_words(prompt)
         self._warn_of_another_world(sample.video, score=clip.world_score)
         ids, _ = encode_chat(self.tokenizer, [(prompt, None)], media_ids, self.chat)
-        if self.official:
-            check_audio_lasts(clip.media, num_audio=media_ids.count(AUDIO_ID), path=sample.video)
-            ids = official_prompt(ids, self.tokenizer, self.model.config)
+        ids = self.behaviour.prompt(
+            ids,
+            media=clip.media,
+            num_audio=media_ids.count(AUDIO_ID),
+            tokenizer=self.tokenizer,
+            path=sample.video,
+        )
         self._check_length(sample.video, num_prompt=len(ids), max_new_tokens=request.decoding.max_new_tokens)
         return _Asked(sample=sample, span_s=span_s, prompt=prompt, ids=ids, clip=clip)
 

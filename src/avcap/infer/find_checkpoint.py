@@ -13,7 +13,7 @@ from avcap.files.walk import refuse_odd_files
 from avcap.texts.read import LARGEST_SETTINGS, read_text
 
 if TYPE_CHECKING:
-    from avcap.model.checkpoint.layouts import Layout
+    from avcap.model.layout import Layout
 
 logger = logging.getLogger("avcap")
 
@@ -126,9 +126,9 @@ def without_weights(model: str | Path, *, must_run: bool = True) -> Iterator[Pat
         yield Path(model) if not must_run and Path(model).exists() else find_checkpoint(model, weights=False)
         return
     from avcap.model.checkpoint.hub import headers
-    from avcap.model.checkpoint.layouts import RUNNABLE, Layout
+    from avcap.model.checkpoint.layouts import all_layouts, runnable
 
-    with headers(name, layouts=RUNNABLE if must_run else tuple(Layout)) as folder:
+    with headers(name, layouts=runnable() if must_run else all_layouts()) as folder:
         yield folder
 
 

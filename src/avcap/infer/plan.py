@@ -12,22 +12,18 @@ from typing import Any
 
 import torch
 
-from avcap.data.encode import clip_request
 from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.infer.settings import read_settings
 from avcap.media.frame_times import frame_instants
 from avcap.model.checkpoint.load import load_tokenizer, open_source, skeleton
 from avcap.model.checkpoint.placement import DevicePlacement, needed_bytes
-from avcap.model.features import MediaFeatures, VisionGrid
+from avcap.model.family import TowerLoad, family_of
+from avcap.model.features import MediaFeatures
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
-from avcap.model.salmonn2_plus.configuration import Salmonn2PlusConfig
 
-MICRO_BATCH = 32  # frames or grids that go through the tower at once
 LORA_RANK, LORA_SHARE = 128, 3  # of the released training: q, k and v
 # Of a token, alive at once in the widest place of a layer, its gated MLP: input, residual, normed; gate, up, product.
 LIVE_WIDTHS = 3
-# Copies of the pixels that are normalised at once, in float32: all frames of one family, a micro-batch of the other.
-PIXEL_COPIES, PIXEL_COPIES_PLUS = 2, 3
 SAVED_WIDTHS = 8
 # Share of a large matrix product's speed that a whole model reaches.
 REACHED = 0.5
@@ -77,7 +73,7 @@ def plan(
     bones = skeleton(source)
     tokenizer = load_tokenizer(source.checkpoint.path, config)
     frames = len(frame_instants(start_s=0.0, end_s=seconds, fps=settings.fps, max_frames=settings.max_frames))
-    media, patches = _features(config, seconds=seconds, frames=frames, frame_size=frame_size)
+    media, load = media_load(config, seconds=seconds, frames=frames, frame_size=frame_size)
     placeholders = bones.placeholders(media)
     ids, _ = encode_chat(tokenizer, [(settings.prompts.global_caption, None)], placeholders, ChatStyle(**config.chat))
     new_tokens = settings.max_new_tokens
@@ -85,7 +81,7 @@ def plan(
     weights = needed_bytes(num_weights, dtype=dtype, placement=placement)
     cache = cache_bytes(config.text_config, len(ids) + new_tokens, dtype=dtype)
     flops = 2 * sum(weight.numel() for weight in bones.language_model.parameters()) * len(ids)
-    flops += 2 * sum(weight.numel() for weight in bones.vision_tower.parameters()) * patches
+    flops += 2 * sum(weight.numel() for weight in bones.vision_tower.parameters()) * load.num_patches
     speed, bandwidth = _machine(placement.device, dtype)
     return Plan(
         frames=frames,
@@ -96,39 +92,28 @@ def plan(
         num_weights=num_weights,
         weight_bytes=weights,
         cache_bytes=cache,
-        activation_bytes=max(
-            encoding_bytes(config, patches, frames=frames, dtype=dtype), reading_bytes(config, len(ids), dtype=dtype)
-        ),
+        activation_bytes=max(encoding_bytes(config, load, dtype=dtype), reading_bytes(config, len(ids), dtype=dtype)),
         training_bytes=training_bytes(config, len(ids) + new_tokens, dtype=dtype) if train else 0,
         seconds=(3 if train else 1) * flops / (REACHED * speed) + (0 if train else new_tokens * weights / bandwidth),
         judge_calls=(1, 2),
     )
 
 
-def _features(config: Any, *, seconds: float, frames: int, frame_size: tuple[int, int]) -> tuple[MediaFeatures, int]:
-    """Config and a video -> features of the right shape without values, and how many patches the tower sees."""
-    chunks = math.ceil(seconds / config.chunk_s)
-    positions, width = config.audio_config.max_source_positions, config.audio_config.d_model
-    audio_KPA = torch.empty(chunks, positions, width, device="meta")
-    audio: dict[str, Any] = {"audio_KPA": audio_KPA, "audio_seconds": seconds}
+def media_load(
+    config: Any, *, seconds: float, frames: int, frame_size: tuple[int, int]
+) -> tuple[MediaFeatures, TowerLoad]:
+    """Config and a video -> features of the right shape without values, and what the vision tower has to do."""
     times = [frame * seconds / frames for frame in range(frames)]
-    if not isinstance(config, Salmonn2PlusConfig):
-        side = config.cells_per_side if config.pool_position == "before" else config.grid_size
-        vision_TNV = torch.empty(frames, side**2, config.vision_config.hidden_size, device="meta")
-        media = MediaFeatures(vision_TNV=vision_TNV, frame_times_T=times, **audio)
-        return media, frames * config.grid_size**2
-    sizes = config.patch_sizes
-    budget = clip_request(config, "", fps=1.0, max_frames=frames).pixel_budget
-    assert budget is not None
-    height, width_px = (side // sizes.factor for side in budget.frame_size(*frame_size, num_frames=frames))
-    grids = math.ceil(frames / sizes.frames)
-    grid = VisionGrid(
-        height=height, width=width_px, seconds_per_grid=sizes.frames * seconds / frames, num_frames=frames
+    load = family_of(config).tower_load(config, frame_times_s=times, frame_size=frame_size)
+    positions, width = config.audio_config.max_source_positions, config.audio_config.d_model
+    media = MediaFeatures(
+        vision_TNV=load.vision.vision_TNV,
+        frame_times_T=load.vision.frame_times_T,
+        grid=load.vision.grid,
+        audio_KPA=torch.empty(math.ceil(seconds / config.chunk_s), positions, width, device="meta"),
+        audio_seconds=seconds,
     )
-    row = config.vision_config.hidden_size * sizes.merge**2
-    vision_TNV = torch.empty(grids, height * width_px, row, device="meta")
-    media = MediaFeatures(vision_TNV=vision_TNV, frame_times_T=times[:: sizes.frames], grid=grid, **audio)
-    return media, grids * height * width_px * sizes.merge**2
+    return media, load
 
 
 def cache_bytes(text: Any, num_tokens: int, *, dtype: torch.dtype) -> int:
@@ -137,19 +122,11 @@ def cache_bytes(text: Any, num_tokens: int, *, dtype: torch.dtype) -> int:
     return 2 * text.num_hidden_layers * text.num_key_value_heads * head * num_tokens * dtype.itemsize
 
 
-def encoding_bytes(config: Any, patches: int, *, frames: int, dtype: torch.dtype) -> int:
-    """-> about the most that is alive at once while pictures are encoded: their pixels, and a layer of the tower."""
+def encoding_bytes(config: Any, load: TowerLoad, *, dtype: torch.dtype) -> int:
+    """-> about the most that is alive at once while frames are encoded: their pixels, and a layer of the tower."""
     vision = config.vision_config
-    if isinstance(config, Salmonn2PlusConfig):
-        sizes = config.patch_sizes
-        numbers, units = 3 * sizes.frames * sizes.patch**2, math.ceil(frames / sizes.frames)
-        at_once = patches * min(1.0, MICRO_BATCH / units)
-        pixels = 2 * patches * numbers + PIXEL_COPIES_PLUS * 4 * at_once * numbers
-    else:
-        at_once = patches * min(1.0, MICRO_BATCH / frames)
-        pixels = PIXEL_COPIES * 4 * frames * 3 * vision.image_size**2
-    layer = at_once * (LIVE_WIDTHS * vision.hidden_size + 3 * vision.intermediate_size) * dtype.itemsize
-    return round(max(pixels, pixels / 2 + layer))
+    layer = load.patches_at_once * (LIVE_WIDTHS * vision.hidden_size + 3 * vision.intermediate_size) * dtype.itemsize
+    return round(max(load.pixel_bytes, load.pixel_bytes / 2 + layer))
 
 
 def reading_bytes(config: Any, num_tokens: int, *, dtype: torch.dtype) -> int:

@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from avcap.data.request import OFFICIAL_PROMPT, Prompts
 from avcap.errors import UserError
@@ -16,6 +17,9 @@ from avcap.files.write import write_text
 from avcap.records import from_data
 from avcap.texts.json_text import read_json
 from avcap.texts.read import LARGEST_SETTINGS
+
+if TYPE_CHECKING:
+    from avcap.model.family import Family
 
 __all__ = ["OFFICIAL_PROMPT", "CaptionerSettings", "Prompts"]
 
@@ -43,38 +47,35 @@ class CaptionerSettings:
             )
 
 
-PLUS_TYPES = ("qwen2_5_vl", "avcap_salmonn2_plus")
-PLUS_SETTINGS = CaptionerSettings(fps=10.0, max_frames=768)
-"""What the released video-SALMONN 2+ was trained with."""
-
-
 def read_settings(folder: Path) -> CaptionerSettings:
     """Checkpoint folder -> its settings, the defaults where it has no avcap.json. UserError for a wrong file."""
     path = folder / SETTINGS_FILE
-    defaults = family_settings(folder)
-    if not path.exists():
-        return defaults
-    data = read_json(path, expected="a JSON object of settings", most_bytes=LARGEST_SETTINGS)
+    data: Any = {}
+    if path.exists():
+        data = read_json(path, expected="a JSON object of settings", most_bytes=LARGEST_SETTINGS)
     try:
         settings = from_data(data, CaptionerSettings)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     left_out = [name for name in ("fps", "max_frames") if name not in data]
-    return replace(settings, **{name: getattr(defaults, name) for name in left_out})
+    return replace(settings, **{name: _of_family(folder, name) for name in left_out})
 
 
-def family_settings(folder: Path) -> CaptionerSettings:
-    """Checkpoint folder -> the settings of its model family, by its config.json."""
-    return PLUS_SETTINGS if is_plus(folder) else CaptionerSettings()
+def family_of_folder(folder: Path) -> "Family | None":
+    """Checkpoint folder -> the family of its model, by its config.json; None: loading the model says what is wrong."""
+    from avcap.model.family import family_of_type  # here: it loads torch, and a folder with avcap.json needs none
 
-
-def is_plus(folder: Path) -> bool:
-    """Whether a checkpoint folder is of the family of video-SALMONN 2+, by its config.json."""
     try:
-        model_type = read_json(folder / "config.json", expected="JSON", most_bytes=LARGEST_SETTINGS).get("model_type")
+        fields = read_json(folder / "config.json", expected="JSON", most_bytes=LARGEST_SETTINGS)
+        return family_of_type(fields.get("model_type"))
     except (UserError, AttributeError):
-        model_type = None  # loading the model says what is wrong
-    return model_type in PLUS_TYPES
+        return None
+
+
+def _of_family(folder: Path, name: str) -> Any:
+    """Checkpoint folder -> what its family has for a setting that the folder leaves out."""
+    family = family_of_folder(folder)
+    return getattr(CaptionerSettings if family is None else family, name)
 
 
 def write_settings(folder: Path, settings: CaptionerSettings) -> None:

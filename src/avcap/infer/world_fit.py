@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from avcap.infer.world_check import WorldCheck
-from avcap.model.salmonn2.configuration import Salmonn2Config
+from avcap.model.checkpoint.load import open_source
 from avcap.world.render import render_frames
 from avcap.world.scene import DIFFICULTIES, make_scene
 from avcap.world.sounds import render_audio
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fits the world check of a checkpoint folder and writes it there.")
     parser.add_argument("checkpoint", type=Path)
     folder: Path = parser.parse_args().checkpoint
-    config = Salmonn2Config.from_pretrained(folder)
+    config = open_source(folder).config
     fit_world_check(frame_size=config.vision_config.image_size).save(folder)
 
 

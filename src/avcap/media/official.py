@@ -7,6 +7,7 @@ constant, and picture and sound that start apart are taken for starting together
 # T frames looked at  H, W pixels  C = 3 colours  S samples of sound
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -35,13 +36,27 @@ class _Video:
     """Of the whole file: number of frames / average rate."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Rules:
+    """How the published code of one family reads a file."""
+
+    frame_index: Callable[..., np.ndarray]
+    """(request, num_frames=, rate=) -> numbers of the frames to look at (T,)."""
+    fewest_frames: int
+    """With fewer of them its code fails."""
+    cuts_intervals: bool
+    """It knows parts of files, and takes the audio of the part alone; else all audio of a file."""
+    only_first_channel: bool
+
+
 def read_official(request: ClipRequest) -> Clip:
-    """Request with `published` -> Clip: which frames, their size and how much sound, as the published code has it.
+    """Request with `official` -> Clip: which frames, their size and how much sound, as the published code has it.
 
     `end_s` - `start_s` is what it takes for the real time: of an interval as it was asked for, wherever the file ends;
     of a whole file, or to its end, by number of frames / average rate. MediaError for what it cannot read.
     """
-    assert request.interval_s is None or request.official == "v1", "2+ has no intervals"
+    rules = _rules(request)
+    assert request.interval_s is None or rules.cuts_intervals, f"{request.official} has no intervals"
     with open_file(request.path) as container:
         streams = find_streams(container)
         has_video, has_audio = streams.video is not None, streams.audio is not None
@@ -51,7 +66,7 @@ def read_official(request: ClipRequest) -> Clip:
     whole_s = video.duration_s if video else len(waveform_S) / SAMPLE_RATE_HZ
     start_s, end_s = request.interval_s or (0.0, whole_s)
     end_s = whole_s if end_s == math.inf else end_s
-    if request.official == "v1":
+    if rules.cuts_intervals:
         if video is None:  # as long as the frames of a video could be
             if len(waveform_S) and start_s >= whole_s:
                 raise _outside(request, duration_s=whole_s)
@@ -109,8 +124,9 @@ def _read_video(request: ClipRequest, *, num_frames: int) -> _Video:
         rate = float(stream.average_rate or Fraction(0))
         if not rate:
             raise MediaError(f"{request.path}: got a picture without a frame rate, expected one; leave out --official")
-        index_T = _frame_index(request, num_frames=num_frames, rate=rate)
-        if request.official == "v1" and len(index_T) < MIN_V1_FRAMES:
+        rules = _rules(request)
+        index_T = rules.frame_index(request, num_frames=num_frames, rate=rate)
+        if len(index_T) < rules.fewest_frames:
             raise _too_few_frames(request, num_frames=len(index_T), duration_s=num_frames / rate)
         frames_THWC = np.empty((0, 0, 0, 3), np.uint8)
         read_only(container, [stream])
@@ -140,19 +156,22 @@ def _read_video(request: ClipRequest, *, num_frames: int) -> _Video:
     return _Video(frames_THWC=frames_THWC, times_T=index_T / rate, duration_s=num_frames / rate)
 
 
-def _frame_index(request: ClipRequest, *, num_frames: int, rate: float) -> np.ndarray:
-    """-> (T,) numbers of the frames to look at."""
-    if request.official == "v1":
-        interval_s = request.interval_s
-        if interval_s is not None:  # to the end of the file: as published, its own duration
-            interval_s = interval_s[0], min(interval_s[1], num_frames / rate)
-        return official_v1_frame_index(
-            num_frames=num_frames,
-            source_fps=rate,
-            fps=request.fps,
-            max_frames=request.max_frames,
-            interval_s=interval_s,
-        )
+def _v1_frame_index(request: ClipRequest, *, num_frames: int, rate: float) -> np.ndarray:
+    """-> (T,) numbers of the frames that video-SALMONN 2 looks at."""
+    interval_s = request.interval_s
+    if interval_s is not None:  # to the end of the file: as published, its own duration
+        interval_s = interval_s[0], min(interval_s[1], num_frames / rate)
+    return official_v1_frame_index(
+        num_frames=num_frames,
+        source_fps=rate,
+        fps=request.fps,
+        max_frames=request.max_frames,
+        interval_s=interval_s,
+    )
+
+
+def _plus_frame_index(request: ClipRequest, *, num_frames: int, rate: float) -> np.ndarray:
+    """-> (T,) numbers of the frames that video-SALMONN 2+ looks at."""
     return official_plus_frame_index(
         num_frames=num_frames,
         source_fps=rate,
@@ -160,6 +179,19 @@ def _frame_index(request: ClipRequest, *, num_frames: int, rate: float) -> np.nd
         min_frames=PLUS_MIN_FRAMES,
         max_frames=request.max_frames,
     )
+
+
+_RULES = {
+    "v1": _Rules(
+        frame_index=_v1_frame_index, fewest_frames=MIN_V1_FRAMES, cuts_intervals=True, only_first_channel=True
+    ),
+    "plus": _Rules(frame_index=_plus_frame_index, fewest_frames=0, cuts_intervals=False, only_first_channel=False),
+}
+
+
+def _rules(request: ClipRequest) -> _Rules:
+    assert request.official is not None, f"{request.path}: is not to be read by official rules"
+    return _RULES[request.official]
 
 
 def _too_few_frames(request: ClipRequest, *, num_frames: int, duration_s: float) -> MediaError:
@@ -183,7 +215,7 @@ def _sized(rgb_HWC: np.ndarray, request: ClipRequest, *, num_frames: int) -> np.
     import torch.nn.functional as F
 
     frame_1CHW = torch.from_numpy(rgb_HWC).permute(2, 0, 1)[None]
-    # as data.plus_inputs.resize_frames, frame by frame: 768 frames in the size of the file would be gigabytes
+    # as resize_frames of model.salmonn2_plus.patches, frame by frame: 768 of the size in the file would be gigabytes
     return F.interpolate(frame_1CHW, size=size, mode="bicubic", antialias=True)[0].permute(1, 2, 0).numpy()
 
 
@@ -199,7 +231,7 @@ def _read_audio(request: ClipRequest) -> np.ndarray:
             start_s=0.0,
             max_samples=ALL_SAMPLES,
             after_seek=False,
-            only_first_channel=request.official == "v1",
+            only_first_channel=_rules(request).only_first_channel,
             keeps_cancelled=True,
         )
         read_only(container, [stream])

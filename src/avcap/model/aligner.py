@@ -11,7 +11,7 @@ from transformers import Blip2QFormerModel
 
 
 class AudioAlignerConfig(Protocol):
-    """What a family's configuration says of it: widths of its neighbours, windows, and which parts it has."""
+    """What a family's configuration says of it: widths of its neighbours, and windows."""
 
     @property
     def text_config(self) -> Any: ...
@@ -25,29 +25,31 @@ class AudioAlignerConfig(Protocol):
     def window_positions(self) -> int: ...
     @property
     def window_stride_positions(self) -> int: ...
-    @property
-    def audio_layer_norm(self) -> bool: ...
-    @property
-    def use_final_linear(self) -> bool: ...
-    @property
-    def connector_norm(self) -> bool: ...
 
 
 class AudioAligner(nn.Module):
     """Windows of the sound encoder's output, each summed up by a Q-Former, then projected."""
 
-    def __init__(self, config: AudioAlignerConfig) -> None:
+    def __init__(
+        self,
+        config: AudioAlignerConfig,
+        *,
+        input_norm: bool = False,
+        final_layers: bool = False,
+        output_norm: bool = False,
+    ) -> None:
+        """Config and which parts there are besides: norms of what comes in and goes out, Linear-GELU-Linear."""
         super().__init__()
         width, query_width = config.text_config.hidden_size, config.qformer_config.hidden_size
         self.window_positions, self.stride_positions = config.window_positions, config.window_stride_positions
-        self.input_norm = nn.LayerNorm(config.audio_config.d_model) if config.audio_layer_norm else nn.Identity()
+        self.input_norm = nn.LayerNorm(config.audio_config.d_model) if input_norm else nn.Identity()
         self.query_tokens = nn.Parameter(torch.empty(1, config.num_queries, query_width))
         self.qformer = Blip2QFormerModel(config.qformer_config)
         self.proj = nn.Linear(query_width, width)
         self.final: nn.Module = nn.Identity()
-        if config.use_final_linear:
+        if final_layers:
             self.final = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
-        self.norm = nn.LayerNorm(width) if config.connector_norm else nn.Identity()
+        self.norm = nn.LayerNorm(width) if output_norm else nn.Identity()
 
     def windows(self, audio_KPA: torch.Tensor) -> torch.Tensor:
         """Encoder output of chunks (K, P, A) -> windows of all chunks in order (W, I, A)."""

@@ -4,8 +4,8 @@
                                +-> align -> MediaTokens -> embed (splice into the prompt) -> language model
     log-mel  -> encode_audio  -+
 
-The rest of avcap (inference, training, stages) knows this class; a family says how its picture is encoded, in which
-order the tokens of a clip stand, and at which positions.
+The rest of avcap (inference, training, stages) knows this class; a family's model says how frames are encoded, in which
+order the tokens of a clip stand, and at which positions. What differs beside the model is in `model.family`.
 """
 
 # B batch  L tokens  K sound chunks  M (of mel_KMF) mel bins  F mel frames  P encoder positions of a chunk
@@ -47,8 +47,8 @@ class CaptioningModel(PreTrainedModel):
     audio_aligner: AudioAligner
     language_model: Any
 
-    position_axes = 1
-    """1: positions count tokens. 3: time, height, width."""
+    counts_positions = True
+    """Positions count the tokens of a row. False: they are those of `positions`, on several axes."""
     penalty_counts_prompt = False
     """Whether a repetition penalty counts the ids of the prompt too, as the family's published decoding does."""
 
@@ -75,7 +75,7 @@ class CaptioningModel(PreTrainedModel):
         return self.language_model.get_output_embeddings()
 
     @abstractmethod
-    def encode_video(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
+    def encode_video(self, frames_TCHW: torch.Tensor, *, with_grad: bool = False) -> torch.Tensor:
         """8-bit frames of a size that the family takes -> vision features (T, N, V)."""
 
     @abstractmethod
@@ -98,6 +98,11 @@ class CaptioningModel(PreTrainedModel):
         """Ids of a prompt and its media -> the position of each, and where what is written next goes on."""
         del media
         return Positions(of_ids=torch.arange(len(ids)), following=len(ids))
+
+    @property
+    def positions_rule(self) -> str:
+        """What decides positions beside the tokens: log-probs under another rule are others. "": nothing."""
+        return ""
 
     def encode_audio(self, mel_KMF: torch.Tensor, *, micro_batch: int = 32, with_grad: bool = False) -> torch.Tensor:
         """Log-mel of chunks, `config.mel_frames_per_chunk` frames each -> sound features (K, P, A)."""
@@ -212,7 +217,7 @@ class CaptioningModel(PreTrainedModel):
             inputs_embeds = self.embed(input_ids, media_tokens)
             if kwargs.get("position_ids") is None:
                 kwargs["position_ids"] = self.batch_positions(input_ids, media_tokens)
-        elif self.position_axes > 1 and kwargs.get("position_ids") is None:
+        elif not self.counts_positions and kwargs.get("position_ids") is None:
             raise ValueError("inputs_embeds without position_ids: give those of batch_positions")
         return self.language_model(
             inputs_embeds=inputs_embeds,

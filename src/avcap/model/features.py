@@ -30,6 +30,16 @@ class VisionGrid:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VisionFeatures:
+    """What a vision tower made of the frames of one clip; the fields are those of MediaFeatures."""
+
+    vision_TNV: torch.Tensor | None = None
+    frame_times_T: Sequence[float] = ()
+    lead_in_NV: torch.Tensor | None = None
+    grid: VisionGrid | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class MediaFeatures:
     """What the frozen encoders made of one clip; small enough to be cached on disk by the caller.
 

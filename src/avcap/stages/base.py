@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from avcap.curriculum.source import WorldFinetuneConfig
 from avcap.files.write import replacing
+from avcap.model.captioning import CaptioningModel
 from avcap.model.checkpoint.load import silence_progress_bars
-from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
 from avcap.processes import end_with_parent
 from avcap.stages.parts.finetune import Run, finetune, freeze_encoders
 from avcap.stages.perceive import PerceiveConfig, load_perceived, perceive
@@ -37,13 +38,12 @@ class BaseConfig:
 def train_base(run: Run, config: BaseConfig) -> None:
     """A fresh model -> tiny-base, in place, all of it in float32. Every part resumes where it was stopped."""
     model, out_dir = run.model, run.out_dir
-    assert isinstance(model, Salmonn2ForCaptioning), "perceive knows the towers of this family alone"
     encoders = out_dir / "encoders"
     if not (encoders / "config.json").exists():
         train_encoders(model, config=config, out_dir=out_dir)
         with replacing(encoders) as aside:
             model.save_pretrained(aside)
-    model.load_state_dict(Salmonn2ForCaptioning.from_pretrained(encoders).state_dict())
+    model.load_state_dict(type(model).from_pretrained(encoders).state_dict())
     model.to(choose_device(config.finetune.loop.device))
     freeze_encoders(model)
     for part, stage in (("finetune", config.finetune), ("second_phase", config.second_phase)):
@@ -52,7 +52,7 @@ def train_base(run: Run, config: BaseConfig) -> None:
         finetune(model, source, stage=part, config=stage_config, out_dir=out_dir / part)
 
 
-def train_encoders(model: Salmonn2ForCaptioning, *, config: BaseConfig, out_dir: Path) -> None:
+def train_encoders(model: CaptioningModel, *, config: BaseConfig, out_dir: Path) -> None:
     """Eyes and ears of `model`, in place; they share nothing, so each learns in a process of its own."""
     start = out_dir / "start"
     model.save_pretrained(start)
@@ -71,4 +71,4 @@ def train_encoders(model: Salmonn2ForCaptioning, *, config: BaseConfig, out_dir:
 def _perceive_alone(start: Path, part: str, config: PerceiveConfig, out_dir: Path) -> None:
     torch.set_num_threads(1)
     silence_progress_bars()
-    perceive(Salmonn2ForCaptioning.from_pretrained(start), part, config=config, out_dir=out_dir)
+    perceive(AutoModelForCausalLM.from_pretrained(start), part, config=config, out_dir=out_dir)

@@ -20,7 +20,7 @@ from avcap.curriculum.perception import (
     FrameBatches,
     attribute_loss,
 )
-from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
+from avcap.model.captioning import CaptioningModel
 from avcap.train.checkpoint import latest_state
 from avcap.train.compute import choose_device, device_of
 from avcap.train.loop import LoopConfig, LossOutput, run_loop
@@ -40,21 +40,21 @@ class PerceiveConfig:
 class VisionPerception(nn.Module):
     """The vision tower with heads that name colour, shape and size of what stands in each cell."""
 
-    def __init__(self, model: Salmonn2ForCaptioning):
+    def __init__(self, model: CaptioningModel):
         super().__init__()
         self.tower = model.vision_tower
         self.heads = AttributeHeads(model.config.vision_config.hidden_size, VISUAL_ATTRIBUTES)
         self._model = [model]  # in a list: not a submodule, so that only the tower trains
 
     def loss(self, batch: AttributeBatch) -> LossOutput:
-        pixels = self._model[0].normalize_pixels(batch.inputs)
-        return attribute_loss(self.heads(self._model[0].encode_frames(pixels, with_grad=True)), batch.targets)
+        features_TNV = self._model[0].encode_video(batch.inputs, with_grad=True)
+        return attribute_loss(self.heads(features_TNV), batch.targets)
 
 
 class AudioPerception(nn.Module):
     """The sound encoder and the Q-Former with heads that name the sound, its count and the two words of each second."""
 
-    def __init__(self, model: Salmonn2ForCaptioning):
+    def __init__(self, model: CaptioningModel):
         super().__init__()
         config = model.config
         self.encoder = model.audio_encoder
@@ -77,7 +77,7 @@ PARTS: dict[str, type[VisionPerception] | type[AudioPerception]] = {
 }
 
 
-def perceive(model: Salmonn2ForCaptioning, part: str, *, config: PerceiveConfig, out_dir: Path) -> None:
+def perceive(model: CaptioningModel, part: str, *, config: PerceiveConfig, out_dir: Path) -> None:
     """Trains the "eyes" or the "ears" of `model` in place."""
     torch.manual_seed(config.seed)
     model.to(choose_device(config.loop.device)).train()
@@ -101,7 +101,7 @@ def perceive(model: Salmonn2ForCaptioning, part: str, *, config: PerceiveConfig,
     )
 
 
-def load_perceived(model: Salmonn2ForCaptioning, part: str, *, out_dir: Path) -> None:
+def load_perceived(model: CaptioningModel, part: str, *, out_dir: Path) -> None:
     """Puts what `perceive` last wrote to `out_dir` into `model`; its heads are thrown away."""
     state = latest_state(out_dir / "checkpoints")
     assert state is not None, f"{out_dir}: nothing trained there"

@@ -489,7 +489,7 @@ def target_states(
 
 def row_positions(model: CaptioningModel, packed: PackedBatch, media_tokens: Sequence[MediaTokens | None]) -> Tensor:
     """A packed row and its media -> positions (1, L) or (3, 1, L): where examples have none, the model gives them."""
-    if model.position_axes == 1:
+    if model.counts_positions:
         return packed.positions
     placed = []
     for example, tokens in zip(packed.examples, media_tokens, strict=True):

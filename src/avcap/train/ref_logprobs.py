@@ -58,9 +58,8 @@ class RefLogprobs:
 def ref_policy(model: CaptioningModel) -> RefPolicy:
     """Model, with or without a LoRA -> what its reference log-probs are stored under. Reads all weights once."""
     attention = attention_for(dtype=model.dtype, device=model.device).name
-    if model.position_axes > 1:
-        attention += f", {model.config.positions} positions"
-    return RefPolicy(weights=weights_hash(model), dtype=str(model.dtype), attention=attention)
+    how = ", ".join(filter(None, (attention, model.positions_rule)))
+    return RefPolicy(weights=weights_hash(model), dtype=str(model.dtype), attention=how)
 
 
 def weights_hash(model: nn.Module) -> str:

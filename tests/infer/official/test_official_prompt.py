@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from avcap.errors import UserError
-from avcap.infer.official.options import official_decoding, refuse_plus_interval
-from avcap.infer.official.rules import check_audio_lasts, official_features, official_prompt
+from avcap.infer.official.options import official_decoding, refuse_interval
+from avcap.infer.official.rules import Official
 from avcap.model.features import MediaFeatures, VisionGrid
-from avcap.model.salmonn2.configuration import Salmonn2Config
+from avcap.model.salmonn2.official import Salmonn2Official
+from avcap.model.salmonn2_plus.official import Salmonn2PlusOfficial
 from avcap.records import Decoding
 
 
@@ -32,20 +33,25 @@ def media(num_frames: int, *, seconds_per_grid: float) -> MediaFeatures:
 
 def test_a_grid_lasts_two_frames_of_frames_spread_over_the_duration():
     # 100 frames of 10 s: 2 / (100 / 10), whatever the frames' own distance
-    found = official_features(media(100, seconds_per_grid=0.2013), SimpleNamespace(end_s=10.0))
+    found = Salmonn2PlusOfficial().features(media(100, seconds_per_grid=0.2013), SimpleNamespace(end_s=10.0))
     assert found.grid.seconds_per_grid == 2.0 / (100 / 10.0)
 
 
 def test_audio_that_ends_before_the_video_is_said_to_fail():
     # 0.2 s a grid: the last of n begins at floor(0.4 (n - 1)); 152 grids: 60, 154 grids: 61
-    check_audio_lasts(media(2 * 152, seconds_per_grid=0.2), num_audio=60, path="a.mp4")
+    check_audio = Salmonn2PlusOfficial().check_audio
+    check_audio(media(2 * 152, seconds_per_grid=0.2), num_audio=60, path="a.mp4")
     with pytest.raises(UserError, match=r"a\.mp4: got 60 tokens of sound for a picture that takes 61"):
-        check_audio_lasts(media(2 * 154, seconds_per_grid=0.2), num_audio=60, path="a.mp4")
+        check_audio(media(2 * 154, seconds_per_grid=0.2), num_audio=60, path="a.mp4")
 
 
 @pytest.mark.parametrize(("pad", "kept"), [(3, [1, 7, 2, 7]), (7, [1, 2]), (None, [1, 2])])
-def test_end_markers_are_lost_where_they_are_the_padding(pad, kept):
-    assert official_prompt([1, 7, 2, 7], Tokenizer(pad), Salmonn2Config()) == kept
+def test_end_markers_are_lost_where_they_are_the_padding(pad, kept, tmp_path):
+    official = Official(folder=tmp_path, rules=Salmonn2Official())
+    about = {"media": media(2, seconds_per_grid=1.0), "num_audio": 0, "tokenizer": Tokenizer(pad), "path": "a.mp4"}
+    assert official.prompt([1, 7, 2, 7], **about) == kept
+    plus = replace(official, rules=Salmonn2PlusOfficial())  # whose collator masks by length
+    assert plus.prompt([1, 7, 2, 7], **about) == [1, 7, 2, 7]
 
 
 def test_repetition_penalty_is_that_of_the_folder(tmp_path):
@@ -60,5 +66,6 @@ def test_repetition_penalty_is_that_of_the_folder(tmp_path):
 
 def test_what_cannot_be_is_said():
     with pytest.raises(UserError, match="expected a whole video: its published code knows no parts"):
-        refuse_plus_interval((1.0, 2.0))
-    refuse_plus_interval(None)
+        refuse_interval(Salmonn2PlusOfficial(), (1.0, 2.0))
+    refuse_interval(Salmonn2PlusOfficial(), None)
+    refuse_interval(Salmonn2Official(), (1.0, 2.0))

@@ -25,7 +25,8 @@ from avcap.files.hub_names import HubName, folder_title, read_hub_name, snapshot
 from avcap.model.checkpoint import hub_client
 from avcap.model.checkpoint.doctor import examine
 from avcap.model.checkpoint.hub import SMALL_FILES, fetch, fetch_chat_model, headers
-from avcap.model.checkpoint.layouts import Layout, identify
+from avcap.model.checkpoint.layouts import ADAPTER, WHISPER, identify
+from avcap.model.salmonn2_plus.released import PLUS
 
 SOURCE = Path(__file__).parents[3] / "src"
 NAME = HubName(repo="org/name")
@@ -151,7 +152,7 @@ def test_only_what_is_needed_is_fetched_small_files_first(hub, plus, cache, capl
     size = (plus / "model.safetensors").stat().st_size
     assert caplog.messages[0] == f"org/name: commit {commit}"
     assert caplog.messages[1].startswith(f"org/name: 1 file to fetch, {size / 1000:.1f} kB; ")
-    assert identify(folder).layout is Layout.PLUS
+    assert identify(folder).layout is PLUS
 
 
 def test_the_second_time_one_question_is_asked_and_none_where_the_commit_is_named(hub, plus):
@@ -203,7 +204,7 @@ def test_large_files_come_from_another_host_which_gets_no_token(hub, plus, monke
     hub.token, hub.via_cdn = TOKEN, True
     hub.gated.add("org/name")
     hub.publish("org/name", plus)
-    assert identify(fetch(NAME)).layout is Layout.PLUS
+    assert identify(fetch(NAME)).layout is PLUS
     elsewhere = [one for one in hub.asked if one.host == "localhost"]
     assert [one.method for one in elsewhere] == ["GET"]
     assert "authorization" not in elsewhere[0].headers
@@ -306,7 +307,7 @@ def test_a_config_of_gigabytes(hub, plus):
 
 def test_another_layout_than_is_expected(hub, plus, tmp_path, plus_folder):
     hub.publish("org/name", plus)
-    says(lambda: fetch(NAME, layouts=(Layout.WHISPER,)), "a released video-SALMONN 2+ folder, expected a plain Whisper")
+    says(lambda: fetch(NAME, layouts=(WHISPER,)), "a released video-SALMONN 2+ folder, expected a plain Whisper")
     hub.publish("org/qwen", write_qwen(tmp_path / "qwen", SIZES_TINY, tokenizer_from=plus_folder))
     says(lambda: fetch(HubName(repo="org/qwen")), "avcap init-audio org/qwen WHISPER DST")
     assert "model.safetensors" not in hub.fetched()
@@ -329,7 +330,7 @@ def test_an_adapter_names_the_release_that_is_whole_or_its_base(hub, plus):
     hub.publish(released, **adapter("output/align/checkpoint-30510"))
     says(lambda: fetch(HubName(repo=released)), "--base tsinghua-ee/video_SALMONN2plus_72B_audioAlign")
     assert not [file for file in hub.fetched() if file.endswith(".safetensors")]
-    assert fetch(NAME, layouts=(Layout.ADAPTER,)).joinpath("adapter_model.safetensors").read_bytes() == b"weights"
+    assert fetch(NAME, layouts=(ADAPTER,)).joinpath("adapter_model.safetensors").read_bytes() == b"weights"
 
 
 @pytest.mark.filterwarnings("ignore:Not enough free disk")  # the library's, for the small files
@@ -373,7 +374,7 @@ def test_a_gated_model(hub, plus, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     says(lambda: fetch(NAME), "gated, and the account of the token (HF_TOKEN) has no access")
     hub.token = TOKEN
-    assert identify(fetch(NAME)).layout is Layout.PLUS
+    assert identify(fetch(NAME)).layout is PLUS
 
 
 def test_a_token_that_is_none(hub, plus, monkeypatch):
@@ -520,7 +521,7 @@ def test_another_length_than_is_listed(hub, plus, quickly):
     hub.listed_bytes["model.safetensors"] = size + 1
     says(lambda: fetch(NAME), f"model.safetensors: came with another length than the hub lists ({size + 1:,} bytes)")
     hub.listed_bytes.clear()
-    assert identify(fetch(NAME)).layout is Layout.PLUS
+    assert identify(fetch(NAME)).layout is PLUS
 
 
 def test_a_part_is_removed_unless_somebody_writes_it(hub, sharded, cache, caplog):

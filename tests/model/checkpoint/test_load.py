@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from avcap.data.tokenizer import build_word_tokenizer
 from avcap.errors import UserError
-from avcap.model.checkpoint.load import load, our_name
+from avcap.model.checkpoint.load import load
+from avcap.model.salmonn2.released import our_name
 
 CONFIG_FILES = ("config.json", "siglip_config.json", "whisper_config.json", "qformer_config.json")
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -46,7 +47,7 @@ def test_released_folder_is_read_whole(released_folder):
 
 
 def test_weight_file_names_its_folder(released_folder):
-    model, _ = load(released_folder / "model.safetensors", sync="official", dtype=torch.bfloat16)
+    model, _ = load(released_folder / "model.safetensors", config_fields={"sync": "official"}, dtype=torch.bfloat16)
     assert model.config.sync == "official"
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     # positions must stay exact: the rotary table is no weight

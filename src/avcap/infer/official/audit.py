@@ -5,7 +5,7 @@ file -> read twice -> encoders that compute nothing -> order, positions and prom
 
 # T frames, or temporal grids (of _TNV)  C channels  H, W pixels  L ids of a prompt  3 position axes
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -17,19 +17,13 @@ from avcap.data.encode import clip_request, encode_clip
 from avcap.data.prompt import ChatStyle, encode_chat
 from avcap.data.request import Interval, check_interval
 from avcap.infer.clip_check import check_clip, span_asked
-from avcap.infer.official.rules import (
-    check_audio_lasts,
-    official_clip_request,
-    official_features,
-    official_fields,
-    official_prompt,
-)
+from avcap.infer.official.rules import Behaviour, Default, Official
 from avcap.infer.settings import CaptionerSettings, read_settings
 from avcap.media.clip import Clip
 from avcap.media.pool import decode
 from avcap.model.checkpoint.load import load_tokenizer, open_source, skeleton
+from avcap.model.family import family_of
 from avcap.model.interleave import AUDIO_ID, VISUAL_ID
-from avcap.model.salmonn2_plus.modeling import Salmonn2PlusForCaptioning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +43,12 @@ class AudioTokens:
 class Fed:
     """What a model is fed with one file."""
 
-    name: str
+    name: str = ""
     """"official" or "default"."""
     frame_times_s: list[float]
     frame_size: tuple[int, int]
     """(height, width) that the tower sees; (0, 0) without a picture."""
-    resize: str
+    resize: str = ""
     audio_s: float
     """Length of the real sound."""
     audio_end_s: float
@@ -122,9 +116,9 @@ def audit_official(
     """
     if interval_s is not None:
         check_interval(interval_s)
-    official = official_fields(folder)
+    official, default = Official.of(folder), Default()
     source = open_source(folder)
-    ours = {field_name: getattr(source.config, field_name) for field_name in official}
+    ours = {field_name: getattr(source.config, field_name) for field_name in official.config_fields}
     settings = read_settings(folder)
     tokenizer = load_tokenizer(source.checkpoint.path, source.config)
     model = _without_encoders(skeleton(source))
@@ -137,47 +131,43 @@ def audit_official(
         with_video=True,
         with_audio=True,
     )
+    resize = official.rules.resize, source.family.resize
     fed = []
-    for name, request, fields in (
-        ("official", official_clip_request(expected, source.config), official),
-        ("default", expected, ours),
+    for behaviour, fields, name, resized in (
+        (official, official.config_fields, "official", resize[0]),
+        (default, ours, "default", resize[1]),
     ):
-        clip = decode(request, deadline_s=deadline_s)
+        clip = decode(behaviour.clip_request(expected), deadline_s=deadline_s)
         check_clip(clip, interval_s=interval_s)
         span_s = None if interval_s is None else span_asked(interval_s, duration_s=clip.duration_s)
         for field_name, value in fields.items():
             setattr(model.config, field_name, value)
-        fed.append(_feed(model, clip, tokenizer=tokenizer, settings=settings, span_s=span_s, prompt=prompt, name=name))
+        one = _feed(model, clip, behaviour, tokenizer=tokenizer, settings=settings, span_s=span_s, prompt=prompt)
+        fed.append(replace(one, name=name, resize=resized))
     return fed[0], fed[1]
 
 
 def _feed(
     model: Any,
     clip: Clip,
+    behaviour: Behaviour,
     *,
     tokenizer: PreTrainedTokenizerBase,
     settings: CaptionerSettings,
     span_s: Interval | None,
     prompt: str | None,
-    name: str,
 ) -> Fed:
     """A clip as one of the two ways reads it -> what the model is fed."""
-    media = encode_clip(model, clip, tokenizer=tokenizer)
-    if name == "official":
-        media = official_features(media, clip)
+    media = behaviour.features(encode_clip(model, clip, tokenizer=tokenizer), clip)
     outline = model.outline(media)
     num_visual, num_audio = outline.ids.count(VISUAL_ID), outline.ids.count(AUDIO_ID)
     asked = prompt or settings.prompts.choose(interval_s=span_s, has_video=num_visual > 0, has_audio=num_audio > 0)
     ids, _ = encode_chat(tokenizer, [(asked, None)], outline.ids, ChatStyle(**model.config.chat))
-    if name == "official":
-        check_audio_lasts(media, num_audio=num_audio, path=clip.path)
-        ids = official_prompt(ids, tokenizer, model.config)
+    ids = behaviour.prompt(ids, media=media, num_audio=num_audio, tokenizer=tokenizer, path=clip.path)
     of_ids = model.positions(ids, outline).of_ids
     return Fed(
-        name=name,
         frame_times_s=clip.frame_times_T.tolist(),
         frame_size=clip.frames_THWC.shape[1:3] if len(clip.frames_THWC) else (0, 0),
-        resize=_describe_resize(model, name),
         audio_s=media.audio_seconds,
         audio_end_s=media.start_s + media.audio_seconds,
         ids=ids,
@@ -198,29 +188,15 @@ def _frame_of(ids: list[int], *, tokens_per_frame: int) -> list[int]:
     return numbers
 
 
-def _describe_resize(model: Any, name: str) -> str:
-    if isinstance(model, Salmonn2PlusForCaptioning):
-        return "bicubic on 8-bit tensors" if name == "official" else "Pillow bicubic"
-    return "Pillow bicubic, squashed"
-
-
 def _without_encoders(model: Any) -> Any:
     """Model without memory -> the same, whose encoders give features of the right number and of no content."""
-    encode_video = _empty_grids if isinstance(model, Salmonn2PlusForCaptioning) else _empty_frames
-    model.encode_video = MethodType(encode_video, model)
+    model.encode_video = MethodType(_empty_vision, model)
     model.encode_audio = MethodType(_empty_audio, model)
     return model
 
 
-def _empty_frames(model: Any, frames_TCHW: torch.Tensor) -> torch.Tensor:
-    return torch.empty(len(frames_TCHW), model.config.grid_size**2, 1)
-
-
-def _empty_grids(model: Any, frames_TCHW: torch.Tensor) -> torch.Tensor:
-    sizes = model.config.patch_sizes
-    _, _, height, width = frames_TCHW.shape
-    num_grids = -(-len(frames_TCHW) // sizes.frames)
-    return torch.empty(num_grids, (height // sizes.factor) * (width // sizes.factor), 1)
+def _empty_vision(model: Any, frames_TCHW: torch.Tensor) -> torch.Tensor:
+    return torch.empty(*family_of(model.config).vision_shape(model.config, frames_TCHW), 1)
 
 
 def _empty_audio(model: Any, mel_KMF: torch.Tensor) -> torch.Tensor:

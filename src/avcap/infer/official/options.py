@@ -5,6 +5,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from avcap.data.request import Interval
 from avcap.errors import UserError
@@ -39,10 +40,30 @@ def official_decoding(decoding: Decoding, folder: Path) -> Decoding:
     return decoding if decoding.repetition_penalty != 1 else replace(decoding, repetition_penalty=penalty)
 
 
-def refuse_plus_interval(interval_s: Interval | None) -> None:
-    """Raises UserError where a part of a video is asked of video-SALMONN 2+: only the code of 2 cuts parts."""
-    if interval_s is not None:
+class KnowsIntervals(Protocol):
+    """What `refuse_interval` asks the official rules of a family."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def cuts_intervals(self) -> bool: ...
+
+
+def refuse_interval(rules: KnowsIntervals, interval_s: Interval | None) -> None:
+    """Raises UserError where a part of a video is asked of a family whose published code cuts no parts."""
+    if interval_s is not None and not rules.cuts_intervals:
         raise UserError(
-            "got an interval and --official for video-SALMONN 2+, expected a whole video: its published code knows "
+            f"got an interval and --official for {rules.title}, expected a whole video: its published code knows "
             "no parts of videos; cut the file, or leave out --official"
         )
+
+
+def refuse_interval_of(folder: Path, interval_s: Interval | None) -> None:
+    """The same, of a checkpoint folder, before its weights are read; what is no model is said when it is loaded."""
+    if interval_s is None:
+        return
+    from avcap.infer.settings import family_of_folder  # here: it loads torch, and few ask for a part
+
+    family = family_of_folder(folder)
+    if family is not None and family.official is not None:
+        refuse_interval(family.official, interval_s)

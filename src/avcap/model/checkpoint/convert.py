@@ -20,8 +20,16 @@ from avcap.files.claim import claim
 from avcap.files.hub_names import folder_title
 from avcap.files.lock import lock_folder
 from avcap.files.write import write_text
-from avcap.model.checkpoint.layouts import ADAPTER_CONFIG, Checkpoint, Layout, check_tokenizer_files, identify
-from avcap.model.checkpoint.load import Source, check_fit, open_source, released_names
+from avcap.model.checkpoint.layouts import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    TRAINING,
+    Checkpoint,
+    check_tokenizer_files,
+    identify,
+    refuse_unless_runnable,
+)
+from avcap.model.checkpoint.load import Source, check_fit, open_source
 from avcap.model.checkpoint.placement import describe_bytes, describe_count
 from avcap.model.checkpoint.unpickle import unpickle
 from avcap.model.checkpoint.weight_files import TensorInfo, read_header
@@ -35,6 +43,7 @@ from avcap.model.checkpoint.weight_writer import (
     plan_shards,
     write_weights,
 )
+from avcap.model.family import family_of
 from avcap.model.salmonn2_plus.keys import NOT_IN_ADAPTERS, TRAINING_PREFIXES
 
 STATE_FILE = "conversion.json"
@@ -99,15 +108,14 @@ def plan_conversion(
     tokens are to be taken. UserError for what cannot be converted.
     """
     checkpoint = identify(path)
-    if checkpoint.layout in (Layout.QWEN, Layout.WHISPER):
-        open_source(path)  # raises the error that says what to do
-    if checkpoint.layout not in (Layout.ADAPTER, Layout.TRAINING):
+    if checkpoint.layout not in (ADAPTER, TRAINING):
+        refuse_unless_runnable(checkpoint)
         if base is not None:
-            raise UserError(f"{path}: a {checkpoint.layout}, which is whole; leave out --base")
+            raise UserError(f"{path}: {checkpoint.layout.one}, which is whole; leave out --base")
         source = open_source(path)
         return _whole(source, _q_tokens_from(q_tokens, source))
     source = _open_base(checkpoint, base)
-    if checkpoint.layout is Layout.ADAPTER:
+    if checkpoint.layout is ADAPTER:
         check_adapter_config(checkpoint)
         scale = adapter_scale(checkpoint.fields)
         overlay = checkpoint.tensors
@@ -127,18 +135,18 @@ def _whole(source: Source, q_tokens: dict[str, Value]) -> Conversion:
         values=values | q_tokens,
         config=source.config,
         companions=source.checkpoint.path,
-        headline=f"a {source.checkpoint.layout}, {folder_title(source.checkpoint.path)}",
+        headline=f"{source.checkpoint.layout.one}, {folder_title(source.checkpoint.path)}",
         inputs=_files(source.tensors.values()),
     )
 
 
 def _merged(checkpoint: Checkpoint, source: Source, values: dict[str, Value], *, has_q_tokens: bool) -> Conversion:
-    kind = "PEFT adapter" if checkpoint.layout is Layout.ADAPTER else "training checkpoint"
+    kind = "PEFT adapter" if checkpoint.layout is ADAPTER else "training checkpoint"
     base_name = folder_title(source.checkpoint.path)
     warnings = []
     lacks = [
         name
-        for name in map(released_names(source), NOT_IN_ADAPTERS)
+        for name in map(source.family.our_name, NOT_IN_ADAPTERS)
         if name in source.tensors and values[name] == Copied(info=source.tensors[name])
     ]
     if lacks and not has_q_tokens:
@@ -215,7 +223,7 @@ def overlay_values(
 
     Whole tensors take the base's place, then each pair of LoRA matrices is added. UserError for what has no place.
     """
-    our_name = released_names(source)
+    our_name = source.family.our_name
     whole: dict[str, TensorInfo] = dict(source.tensors)
     sides: dict[str, dict[str, TensorInfo]] = {}
     for name, info in overlay.items():
@@ -267,7 +275,7 @@ def _q_tokens_from(folder: Path | None, source: Source) -> dict[str, Value]:
     """Folder with audio query tokens -> they, as a value of the new folder; nothing without a folder."""
     if folder is None:
         return {}
-    (name,) = map(released_names(source), NOT_IN_ADAPTERS)
+    (name,) = map(source.family.our_name, NOT_IN_ADAPTERS)
     giver = open_source(folder)
     if name is None or name not in source.tensors or name not in giver.tensors:
         raise UserError(f"{folder}: no audio q_tokens that {source.checkpoint.path} has too; leave out --q-tokens")
@@ -294,7 +302,7 @@ def write_conversion(
                 shutil.copyfile(conversion.companions / name, folder / name)
         num_kept = write_weights(conversion.values, folder, shard_bytes=shard_bytes, on_bytes=on_bytes)
         conversion.config.dtype = _main_dtype(conversion.values)
-        conversion.config.architectures = [_class_name(conversion.config)]
+        conversion.config.architectures = [family_of(conversion.config).model_class.__name__]
         conversion.config.save_pretrained(folder)
         num_shards = len(plan_shards(conversion.values, shard_bytes=shard_bytes))
         write_text(folder / CARD, model_card(conversion, num_shards=num_shards))
@@ -333,12 +341,6 @@ def _main_dtype(values: Mapping[str, Value]) -> str:
         if value.dtype in count:
             count[value.dtype] += num_bytes(value)
     return {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}[max(count, key=count.__getitem__)]
-
-
-def _class_name(config: Any) -> str:
-    from avcap.model.checkpoint.load import OWN_CLASSES
-
-    return OWN_CLASSES[config.model_type].__name__
 
 
 def model_card(conversion: Conversion, *, num_shards: int) -> str:

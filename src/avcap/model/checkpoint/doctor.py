@@ -9,8 +9,8 @@ import torch
 
 from avcap.errors import UserError
 from avcap.model.checkpoint.convert import LORA, check_adapter_config, overlay_values, plain_name
-from avcap.model.checkpoint.layouts import RUNNABLE, WHAT_TO_DO, Checkpoint, Layout, check_tokenizer_files, identify
-from avcap.model.checkpoint.load import Source, check_fit, load_tokenizer, open_source, released_names, skeleton
+from avcap.model.checkpoint.layouts import ADAPTER, TRAINING, Checkpoint, check_tokenizer_files, identify
+from avcap.model.checkpoint.load import Source, check_fit, load_tokenizer, open_source, skeleton
 from avcap.model.checkpoint.placement import (
     QUANTIZED_BYTES,
     DevicePlacement,
@@ -45,22 +45,19 @@ def examine(path: Path, *, base: Path | None = None) -> Report:
     """Path of anything -> what it is. UserError, one line, where it is no checkpoint at all or half a download."""
     checkpoint = identify(path)
     report = Report()
-    names = ""
-    if checkpoint.layout in (Layout.PLUS, Layout.QWEN):
-        names = ", new key names" if checkpoint.has_new_names else ", old key names"
-    report.say("layout", f"{checkpoint.layout}{names}")
+    report.say("layout", f"{checkpoint.layout}{checkpoint.layout.notes_of(checkpoint.tensors)}")
     _describe_files(checkpoint, report)
-    if checkpoint.layout in RUNNABLE:
+    if checkpoint.layout.runs:
         report.try_to(lambda: _describe_model(checkpoint, report))
-    elif checkpoint.layout is Layout.ADAPTER:
+    elif checkpoint.layout is ADAPTER:
         report.try_to(lambda: _describe_adapter(checkpoint, base, report))
-    if checkpoint.layout not in RUNNABLE:
-        report.say("to run it", WHAT_TO_DO[checkpoint.layout].format(path=checkpoint.path))
+    if not checkpoint.layout.runs:
+        report.say("to run it", checkpoint.layout.what_to_do.format(path=checkpoint.path))
     return report
 
 
 def _describe_files(checkpoint: Checkpoint, report: Report) -> None:
-    if checkpoint.layout is Layout.TRAINING:
+    if checkpoint.layout is TRAINING:
         size = describe_bytes(checkpoint.path.stat().st_size)
         report.say("weights", f"a pickle of {size}, not opened here; avcap convert reads it in a process apart")
         return
@@ -136,7 +133,7 @@ def _describe_adapter(checkpoint: Checkpoint, base: Path | None, report: Report)
     source = open_source(base)
     check_fit(source)
     overlay_values(source, checkpoint.tensors, scale=lambda rank: 1.0, what=str(checkpoint.path))
-    (q_tokens,) = map(released_names(source), NOT_IN_ADAPTERS)
+    (q_tokens,) = map(source.family.our_name, NOT_IN_ADAPTERS)
     holds = "holds q_tokens" if q_tokens in source.tensors else "HAS NO q_tokens"
     report.say("base", f"{base} fits, and {holds}")
 

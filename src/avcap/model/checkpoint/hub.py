@@ -23,13 +23,12 @@ from avcap.files.hub_names import SNAPSHOTS, HubName, read_hub_name
 from avcap.model.checkpoint import hub_client
 from avcap.model.checkpoint.hub_client import HubFile, Repository, logger
 from avcap.model.checkpoint.layouts import (
+    ADAPTER,
     ADAPTER_CONFIG,
     ADAPTER_FILE,
     CONFIG,
-    RUNNABLE,
-    WHAT_TO_DO,
-    Layout,
     layout_of_small_files,
+    runnable,
 )
 from avcap.model.checkpoint.placement import describe_bytes
 from avcap.model.checkpoint.weight_files import (
@@ -40,6 +39,7 @@ from avcap.model.checkpoint.weight_files import (
     read_json,
     read_weight_map,
 )
+from avcap.model.layout import Layout
 
 SMALL_FILES = (
     CONFIG,
@@ -97,20 +97,20 @@ class _Found:
 
 
 def fetch(
-    name: HubName, *, layouts: Collection[Layout] = RUNNABLE, weights: bool = True, cache: Path | None = None
+    name: HubName, *, layouts: Collection[Layout] | None = None, weights: bool = True, cache: Path | None = None
 ) -> Path:
     """A name -> the folder of its commit, in the cache of the hub's library.
 
     Args:
         name: without a revision, the newest commit; which one it is, is said.
-        layouts: what it may be; anything else is refused before its weights are fetched.
+        layouts: what it may be (None: what --model takes); anything else is refused before its weights are fetched.
         weights: False for a folder that has the small files, and perhaps not yet the weights.
         cache: the library's folder, if it is not the one of HF_HOME.
 
     Raises:
         UserError: in one line, for what is none of the layouts, and for whatever keeps it from being fetched.
     """
-    found = _find(name, layouts=layouts, cache=cache)
+    found = _find(name, layouts=runnable() if layouts is None else layouts, cache=cache)
     if weights:
         _fetch_weights(found)
     return found.repository.folder
@@ -124,13 +124,13 @@ def fetch_chat_model(name: HubName) -> Path:
 
 
 @contextlib.contextmanager
-def headers(name: HubName, *, layouts: Collection[Layout] = RUNNABLE) -> Iterator[Path]:
+def headers(name: HubName, *, layouts: Collection[Layout] | None = None) -> Iterator[Path]:
     """A name -> a folder in which weight files are as long as they should be, and hold no more than their headers.
 
     It is enough for all that reads no weights, takes kilobytes of network and disk, and is gone afterwards. Where the
     weights are in the cache, it is the folder there.
     """
-    found = _find(name, layouts=layouts)
+    found = _find(name, layouts=runnable() if layouts is None else layouts)
     folder = found.repository.folder
     missing = found.missing
     if not missing:
@@ -227,11 +227,12 @@ def _check_layout(name: HubName, folder: Path, layouts: Collection[Layout]) -> N
     layout = layout_of_small_files(folder)
     if layout in layouts:
         return
-    if layout is Layout.ADAPTER and set(RUNNABLE) <= set(layouts):
-        raise UserError(f"{name}: a {layout}; {_instead_of_adapter(name, folder)}")
-    if layout in WHAT_TO_DO and set(RUNNABLE) <= set(layouts):
-        raise UserError(f"{name}: a {layout}; {WHAT_TO_DO[layout].format(path=name)}")
-    raise UserError(f"{name}: a {layout}, expected a {' or a '.join(layouts)}")
+    takes_models = set(runnable()) <= set(layouts)
+    if layout is ADAPTER and takes_models:
+        raise UserError(f"{name}: {layout.one}; {_instead_of_adapter(name, folder)}")
+    if not layout.runs and takes_models:
+        raise UserError(f"{name}: {layout.one}; {layout.what_to_do.format(path=name)}")
+    raise UserError(f"{name}: {layout.one}, expected {' or '.join(one.one for one in layouts)}")
 
 
 def _instead_of_adapter(name: HubName, folder: Path) -> str:
@@ -254,7 +255,7 @@ def _base_of(folder: Path) -> str | None:
 def _check_chat_model(name: HubName, folder: Path) -> None:
     """Raises UserError for what cannot be a judge: another thing than a language model, or one without a template."""
     if not (folder / CONFIG).is_file():
-        raise UserError(f"{name}: a {Layout.ADAPTER}; expected a whole language model")
+        raise UserError(f"{name}: {ADAPTER.one}; expected a whole language model")
     model_type = read_json(folder / CONFIG).get("model_type")
     if model_type not in CONFIG_MAPPING:
         raise UserError(

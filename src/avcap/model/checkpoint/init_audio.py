@@ -11,13 +11,13 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from avcap.errors import UserError
 from avcap.files.hub_names import folder_title
 from avcap.model.checkpoint.convert import Conversion
-from avcap.model.checkpoint.layouts import CONFIG, Checkpoint, Layout, check_tokenizer_files, identify
+from avcap.model.checkpoint.layouts import CONFIG, WHISPER, Checkpoint, check_tokenizer_files, identify
 from avcap.model.checkpoint.load import Source, skeleton
 from avcap.model.checkpoint.weight_files import TensorInfo
 from avcap.model.checkpoint.weight_writer import Cast, Copied, Drawn, Value
+from avcap.model.family import family_of
 from avcap.model.salmonn2_plus.configuration import PLUS_QFORMER
-from avcap.model.salmonn2_plus.modeling import Salmonn2PlusForCaptioning
-from avcap.model.salmonn2_plus.released import our_plus_name, plus_config
+from avcap.model.salmonn2_plus.released import BACKBONE, our_plus_name, plus_config
 
 AUDIO_TOKEN = "<|audio_pad|>"
 STD = 0.02
@@ -40,15 +40,15 @@ def plan_init_audio(
 ) -> tuple[Conversion, PreTrainedTokenizerBase]:
     """Folders of both, nothing loaded -> what the new folder will hold, and its tokenizer. `qformer`: other sizes."""
     vision, audio = identify(backbone), identify(whisper)
-    for checkpoint, expected in ((vision, Layout.QWEN), (audio, Layout.WHISPER)):
+    for checkpoint, expected in ((vision, BACKBONE), (audio, WHISPER)):
         if checkpoint.layout is not expected:
-            raise UserError(f"{checkpoint.path / CONFIG}: a {checkpoint.layout}, expected a {expected}")
+            raise UserError(f"{checkpoint.path / CONFIG}: {checkpoint.layout.one}, expected {expected.one}")
     check_tokenizer_files(vision.path)
     tokenizer, audio_id = _with_audio_token(vision)
     fields = vision.fields | {"audio_token_id": audio_id, "audio_config": _audio_config(audio, qformer or PLUS_QFORMER)}
     config = plus_config(vision.path, fields)
     tensors = _our_tensors(vision, audio)
-    source = Source(checkpoint=vision, model_class=Salmonn2PlusForCaptioning, config=config, tensors=tensors)
+    source = Source(checkpoint=vision, family=family_of(config), config=config, tensors=tensors)
     values = _values(source, seed=seed)
     inputs = tuple(sorted({tensor.file for tensor in tensors.values()}))
     names = f"{folder_title(vision.path)} and {folder_title(audio.path)}"

@@ -5,7 +5,6 @@ Nothing is downloaded, nothing executed: a config that names code is refused, an
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +18,37 @@ from avcap.model.checkpoint.weight_files import (
     read_tensors,
     read_weight_map,
 )
-from avcap.model.salmonn2_plus.keys import AUDIO_PREFIX, NEW_AUDIO_PREFIX, NEW_PREFIXES
+from avcap.model.family import families, family_of_type
+from avcap.model.layout import Layout
 
 CONFIG, ADAPTER_CONFIG, ADAPTER_FILE = "config.json", "adapter_config.json", "adapter_model.safetensors"
-OWN_PREFIX, V1_TYPE, PLUS_TYPE, WHISPER_TYPE = "avcap_", "video_salmonn_2", "qwen2_5_vl", "whisper"
-KNOWN_TYPES = (f"{OWN_PREFIX}*", V1_TYPE, PLUS_TYPE, WHISPER_TYPE)
+OWN_PREFIX = "avcap_"
 HELP = "see docs/checkpoints.md"
 
 
-class Layout(StrEnum):
-    """The layouts that are told apart; the value is how a person calls it."""
+OWN = Layout(title="avcap model folder")
+ADAPTER = Layout(
+    title="PEFT adapter, without the model it belongs to",
+    what_to_do="merge it into its base: avcap convert {path} DST --base FOLDER",
+)
+TRAINING = Layout(
+    title="training checkpoint, without config and tokenizer",
+    what_to_do="put it into its base: avcap convert {path} DST --base FOLDER",
+)
+WHISPER = Layout(title="plain Whisper", what_to_do="it is the sound encoder of: avcap init-audio QWEN2.5-VL {path} DST")
+_PARTS = {"whisper": WHISPER}
+"""model_type of config.json -> what is part of a model, of whatever family."""
 
-    OWN = "avcap model folder"
-    V1 = "released video-SALMONN 2 folder"
-    PLUS = "released video-SALMONN 2+ folder"
-    ADAPTER = "PEFT adapter, without the model it belongs to"
-    TRAINING = "training checkpoint, without config and tokenizer"
-    QWEN = "plain Qwen2.5-VL, without a sound branch"
-    WHISPER = "plain Whisper"
+
+def all_layouts() -> tuple[Layout, ...]:
+    """-> all that is known: our own, those in which families were released, and what models are made of."""
+    released = [layout for family in families().values() if family.released for layout in family.released.layouts]
+    return (OWN, *released, ADAPTER, TRAINING, WHISPER)
 
 
-RUNNABLE = (Layout.OWN, Layout.V1, Layout.PLUS)
-"""Layouts that --model takes as they are."""
-WHAT_TO_DO = {
-    Layout.ADAPTER: "merge it into its base: avcap convert {path} DST --base FOLDER",
-    Layout.TRAINING: "put it into its base: avcap convert {path} DST --base FOLDER",
-    Layout.QWEN: "add a sound branch: avcap init-audio {path} WHISPER DST",
-    Layout.WHISPER: "it is the sound encoder of: avcap init-audio QWEN2.5-VL {path} DST",
-}
-"""For layouts that do not run: what makes a model of them."""
+def runnable() -> tuple[Layout, ...]:
+    """-> those that --model takes as they are."""
+    return tuple(layout for layout in all_layouts() if layout.runs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +62,6 @@ class Checkpoint:
     """config.json, or adapter_config.json."""
     tensors: dict[str, TensorInfo]
     """Empty for a training checkpoint: it is a pickle."""
-
-    @property
-    def has_new_names(self) -> bool:
-        """Whether a Qwen2.5-VL in it has the key names of transformers 4.52 and later."""
-        return any(name.startswith((*NEW_PREFIXES, NEW_AUDIO_PREFIX)) for name in self.tensors)
 
     @property
     def is_sharded(self) -> bool:
@@ -84,7 +80,7 @@ def identify(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if path.is_file() and path.suffix in PICKLE_SUFFIXES:
-        return Checkpoint(path=path, layout=Layout.TRAINING, fields={}, tensors={})
+        return Checkpoint(path=path, layout=TRAINING, fields={}, tensors={})
     folder = path.parent if path.is_file() else path
     if folder.is_dir():
         refuse_odd_files(folder, suffixes=(".json", ".safetensors", ".txt"))
@@ -93,7 +89,7 @@ def identify(path: str | Path) -> Checkpoint:
     if not (folder / CONFIG).exists() and (folder / ADAPTER_CONFIG).exists():
         fields = read_json(folder / ADAPTER_CONFIG)
         tensors = read_tensors(folder, single=ADAPTER_FILE)
-        return Checkpoint(path=folder, layout=Layout.ADAPTER, fields=fields, tensors=tensors)
+        return Checkpoint(path=folder, layout=ADAPTER, fields=fields, tensors=tensors)
     if not (folder / CONFIG).exists():
         raise UserError(_without_config(folder))
     fields = _read_config(folder)
@@ -108,7 +104,7 @@ def layout_of_small_files(folder: Path) -> Layout:
         UserError: as `identify` would, for a type that is not known, for code, and where there is no config.
     """
     if not (folder / CONFIG).exists() and (folder / ADAPTER_CONFIG).exists():
-        return Layout.ADAPTER
+        return ADAPTER
     if not (folder / CONFIG).exists():
         raise UserError(_without_config(folder))
     fields = _read_config(folder)
@@ -141,26 +137,23 @@ def _without_config(folder: Path) -> str:
 
 def _check_model_type(folder: Path, fields: dict[str, Any]) -> None:
     model_type = fields.get("model_type")
-    if model_type in KNOWN_TYPES or str(model_type).startswith(OWN_PREFIX):
+    released = [family.released.model_type for family in families().values() if family.released]
+    if model_type in (*released, *_PARTS) or str(model_type).startswith(OWN_PREFIX):
         return
+    known = (f"{OWN_PREFIX}*", *released, *_PARTS)
     raise UserError(
-        f"{folder / CONFIG}: got model_type {model_type!r}, expected one of {', '.join(KNOWN_TYPES)}; "
+        f"{folder / CONFIG}: got model_type {model_type!r}, expected one of {', '.join(known)}; "
         "avcap runs no other backbone"
     )
 
 
 def _layout(fields: dict[str, Any], tensors: Iterable[str]) -> Layout:
+    """Fields of a config.json of a known type, and names of its tensors -> what the folder is."""
     model_type = fields["model_type"]
-    if model_type == V1_TYPE:
-        return Layout.V1
-    if model_type == WHISPER_TYPE:
-        return Layout.WHISPER
-    if model_type == PLUS_TYPE:
-        has_audio = "audio_config" in fields or any(
-            name.startswith((AUDIO_PREFIX, NEW_AUDIO_PREFIX)) for name in tensors
-        )
-        return Layout.PLUS if has_audio else Layout.QWEN
-    return Layout.OWN
+    family = family_of_type(model_type)
+    if family is None or family.released is None or str(model_type).startswith(OWN_PREFIX):
+        return _PARTS.get(model_type, OWN)
+    return family.released.layout_of(fields, tensors)
 
 
 def refuse_code(folder: Path) -> None:
@@ -192,6 +185,6 @@ def text_fields(fields: dict[str, Any]) -> dict[str, Any]:
 
 def refuse_unless_runnable(checkpoint: Checkpoint) -> None:
     """Raises UserError that says how to make a model of what is none yet."""
-    if checkpoint.layout not in RUNNABLE:
-        what_to_do = WHAT_TO_DO[checkpoint.layout].format(path=checkpoint.path)
-        raise UserError(f"{checkpoint.path}: a {checkpoint.layout}; {what_to_do}")
+    layout = checkpoint.layout
+    if not layout.runs:
+        raise UserError(f"{checkpoint.path}: {layout.one}; {layout.what_to_do.format(path=checkpoint.path)}")

@@ -62,7 +62,12 @@ class Salmonn2ForCaptioning(CaptioningModel):
         self.vision_tower = SiglipVisionModel(vision_config)
         self.audio_encoder = WhisperEncoder(config.audio_config)
         self.vision_aligner = VisionAligner(config)
-        self.audio_aligner = AudioAligner(config)
+        self.audio_aligner = AudioAligner(
+            config,
+            input_norm=config.audio_layer_norm,
+            final_layers=config.use_final_linear,
+            output_norm=config.connector_norm,
+        )
         self.tags = TokenTags(config)
         self.language_model = LANGUAGE_MODELS[config.text_config.model_type](config.text_config)
         self.post_init()
@@ -77,9 +82,9 @@ class Salmonn2ForCaptioning(CaptioningModel):
         """8-bit frames of the tower's size -> pixel values. This order of operations gives those of the release."""
         return (frames_TCHW.to(torch.float32) / 255.0 - self.config.image_mean) / self.config.image_std
 
-    def encode_video(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
+    def encode_video(self, frames_TCHW: torch.Tensor, *, with_grad: bool = False) -> torch.Tensor:
         """8-bit frames of the tower's size -> vision features (T, N, V)."""
-        return self.encode_frames(self.normalize_pixels(frames_TCHW))
+        return self.encode_frames(self.normalize_pixels(frames_TCHW), with_grad=with_grad)
 
     def encode_frames(
         self, pixel_values_TCHW: torch.Tensor, *, micro_batch: int = 32, with_grad: bool = False

@@ -139,27 +139,6 @@ class Salmonn2PlusConfig(AudioWindows, PreTrainedConfig):
         vision = self.vision_config
         return PatchSizes(patch=vision.patch_size, merge=vision.spatial_merge_size, frames=vision.temporal_patch_size)
 
-    @property
-    def audio_layer_norm(self) -> bool:
-        """This and those below: what the other family may have and this has not."""
-        return False
-
-    @property
-    def use_final_linear(self) -> bool:
-        return False
-
-    @property
-    def connector_norm(self) -> bool:
-        return False
-
-    @property
-    def frame_difference(self) -> bool:
-        return False
-
-    @property
-    def time_text(self) -> bool:
-        return False
-
 
 POSITIONS = ("train", "official_generate")
 

@@ -157,7 +157,7 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
     """A tower that looks at two frames of any size at a time, and positions on three axes."""
 
     config_class = Salmonn2PlusConfig
-    position_axes = 3
+    counts_positions = False
     penalty_counts_prompt = True
 
     def __init__(self, config: Salmonn2PlusConfig) -> None:
@@ -174,14 +174,13 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         mergers = len(self.vision_aligner.mergers) if isinstance(self.vision_aligner, Mergers) else 1
         return self.config.text_config.hidden_size * mergers
 
-    def encode_video(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
+    def encode_video(self, frames_TCHW: torch.Tensor, *, with_grad: bool = False) -> torch.Tensor:
         """8-bit frames, sides multiples of `patch_sizes.factor` -> vision features (T grids, N, V)."""
         rows_RE, grid = to_patches(frames_TCHW, self.config.patch_sizes)
-        return self.encode_patches(rows_RE, grid)
+        return self.encode_patches(rows_RE, grid, with_grad=with_grad)
 
-    @torch.no_grad()
     def encode_patches(
-        self, rows_RE: torch.Tensor, grid: tuple[int, int, int], *, micro_batch: int = 32
+        self, rows_RE: torch.Tensor, grid: tuple[int, int, int], *, micro_batch: int = 32, with_grad: bool = False
     ) -> torch.Tensor:
         """8-bit rows of patches and their grid (temporal, height, width) -> vision features (T grids, N, V).
 
@@ -192,7 +191,8 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         for part_RE in rows_RE.split(micro_batch * height * width):
             pixels_RE = normalize_patches(part_RE, mean=self.config.image_mean, std=self.config.image_std)
             part_grid = torch.tensor([[len(part_RE) // (height * width), height, width]], device=self.device)
-            output = self.vision_tower(pixels_RE.to(self.device, self.dtype), grid_thw=part_grid)
+            with torch.set_grad_enabled(with_grad and torch.is_grad_enabled()):
+                output = self.vision_tower(pixels_RE.to(self.device, self.dtype), grid_thw=part_grid)
             parts.append(torch.cat([output.pooler_output, *getattr(output, "deepstack_features", ())], dim=-1))
         return torch.cat(parts).unflatten(0, (num_grids, -1))
 
@@ -313,6 +313,10 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
             [order_L[:first].expand(3, -1), first + block.of_ids, (order_L[end:] + shift).expand(3, -1)], dim=1
         )
         return Positions(of_ids=of_ids, following=len(ids) + shift if len(ids) > end else first + block.following)
+
+    @property
+    def positions_rule(self) -> str:
+        return f"{self.config.positions} positions"
 
     def batch_positions(self, ids_BL: torch.Tensor, media: Sequence[MediaTokens | None]) -> torch.Tensor:
         """Rows of ids, padded on the right, and their media -> position ids (3, B, L)."""

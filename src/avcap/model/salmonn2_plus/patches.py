@@ -1,5 +1,7 @@
 """Frames become the rows that a Qwen2.5-VL vision tower reads: pure functions on tensors.
 
+    frames -> resize_frames (size: media.frame_size.PixelBudget) -> to_patches -> normalize_patches
+
 T frames  C channels  H, W pixels  R rows (patches of two frames)  E numbers of a row  S temporal grids
 """
 
@@ -7,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,18 @@ class PatchSizes:
     def factor(self) -> int:
         """Sides of a frame are multiples of this."""
         return self.patch * self.merge
+
+
+def resize_frames(frames_TCHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """8-bit frames (T, C, H, W) -> 8-bit frames of `size` (height, width), bicubic with antialiasing.
+
+    Bit for bit what the published code computes; it rounds to 8 bits between its two passes, so the same call on floats
+    is not the same.
+    """
+    assert frames_TCHW.dtype == torch.uint8, f"got frames of {frames_TCHW.dtype}, expected 8-bit ones"
+    if tuple(frames_TCHW.shape[-2:]) == size:
+        return frames_TCHW
+    return F.interpolate(frames_TCHW, size=size, mode="bicubic", antialias=True)
 
 
 def to_patches(frames_TCHW: torch.Tensor, sizes: PatchSizes) -> tuple[torch.Tensor, tuple[int, int, int]]:

@@ -1,13 +1,30 @@
 """The released video-SALMONN 2+ folders: how their config is read, and where their tensors have their place here."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
 
 from avcap.errors import UserError
+from avcap.model.family import Released
+from avcap.model.layout import Layout
 from avcap.model.salmonn2_plus.configuration import Salmonn2PlusConfig
-from avcap.model.salmonn2_plus.keys import AUDIO_PREFIX, audio_part, new_name
+from avcap.model.salmonn2_plus.keys import AUDIO_PREFIX, NEW_AUDIO_PREFIX, NEW_PREFIXES, audio_part, new_name
+
+
+def _key_names(names: Iterable[str]) -> str:
+    """Names of a Qwen2.5-VL -> whether they are those of transformers 4.52 and later."""
+    is_new = any(name.startswith((*NEW_PREFIXES, NEW_AUDIO_PREFIX)) for name in names)
+    return ", new key names" if is_new else ", old key names"
+
+
+PLUS = Layout(title="released video-SALMONN 2+ folder", notes_of=_key_names)
+BACKBONE = Layout(
+    title="plain Qwen2.5-VL, without a sound branch",
+    what_to_do="add a sound branch: avcap init-audio {path} WHISPER DST",
+    notes_of=_key_names,
+)
 
 # Names in today's stock class -> ours, first match wins.
 _PREFIXES = (
@@ -87,3 +104,17 @@ def _qformer(fields: dict[str, Any]) -> dict[str, Any]:
     """BERT's config fields -> those of the stock Q-Former, which swallows unknown names silently."""
     known = {name: fields[name] for name in _QFORMER_FIELDS if name in fields}
     return known | {"cross_attention_frequency": fields.get("cross_attention_freq", 1), "use_qformer_text_input": False}
+
+
+def _layout(fields: Mapping[str, Any], names: Iterable[str]) -> Layout:
+    has_audio = "audio_config" in fields or any(name.startswith((AUDIO_PREFIX, NEW_AUDIO_PREFIX)) for name in names)
+    return PLUS if has_audio else BACKBONE
+
+
+RELEASED = Released(
+    model_type="qwen2_5_vl",
+    layouts=(PLUS, BACKBONE),
+    layout_of=_layout,
+    read_config=plus_config,
+    our_name=our_plus_name,
+)
