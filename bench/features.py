@@ -22,7 +22,7 @@ from transformers import SiglipVisionConfig
 
 from avcap import Captioner
 from avcap.data.encode import encode_clip
-from avcap.data.feature_cache import EncodedClip, FeatureCache
+from avcap.data.feature_cache import EncodedMedia, FeatureCache
 from avcap.data.request import Request
 from avcap.infer.inputs import find_media
 from avcap.media.clip import Clip
@@ -72,7 +72,7 @@ def main() -> None:
 def measure_files(model: str, paths: list[str], *, folder: Path, rounds: int) -> None:
     captioner = Captioner(model)
     request = Request(decoding=Decoding(max_new_tokens=1))
-    requests = [captioner.clip_request(request.sample(path), request) for path in paths]
+    requests = [captioner.encoder.clip_request(request.sample(path), request) for path in paths]
     caches = {name: FeatureCache(folder / name, dtype=dtype) for name, dtype in DTYPES.items()}
     clock = Clock()
     for _ in range(rounds):
@@ -83,7 +83,9 @@ def measure_files(model: str, paths: list[str], *, folder: Path, rounds: int) ->
             with clock.measure("encode"):
                 media = encode_clip(captioner.model, clip, tokenizer=captioner.tokenizer)
             for name, cache in caches.items():
-                cache.put(cache.key(clip_request, encoders=model), EncodedClip(media=media, duration_s=clip.duration_s))
+                cache.put(
+                    cache.key(clip_request, encoders=model), EncodedMedia(media=media, duration_s=clip.duration_s)
+                )
                 fresh = FeatureCache(folder / name, dtype=cache.dtype)  # remembers the hash of no file
                 with clock.measure(name):
                     assert fresh.get(fresh.key(clip_request, encoders=model)) is not None
@@ -123,7 +125,7 @@ def measure_tower(folder: Path, *, rounds: int) -> None:
         with clock.measure("encode"):
             media = encode_clip(model, clip, tokenizer=tokenizer)
         for name, cache in caches.items():
-            cache.put("noise", EncodedClip(media=media, duration_s=30.0))
+            cache.put("noise", EncodedMedia(media=media, duration_s=30.0))
             with clock.measure(name):
                 assert cache.get("noise") is not None
     print(f"ViT-S/16, 30 frames of {tuple(media.vision_TNV.shape[1:])}: encode {clock.best('encode') * 1e3:.0f} ms")

@@ -407,7 +407,8 @@ def plus_query_tokens(case: parity_plus.Case) -> Iterator[Row]:
 def plus_two_turns(case: parity_plus.Case) -> Iterator[Row]:
     chat = ChatStyle(**case.model.config.chat)
     turns = [("What is seen?", "A red ball."), ("What is heard?", None)]
-    prompt, targets = encode_chat(case.tokenizer, turns, case.media("train").ids, chat)
+    encoded = encode_chat(case.tokenizer, turns, case.media("train").ids, chat)
+    prompt, targets = encoded.ids, encoded.is_target
     yield Row(
         "2+",
         "asks the second question of a chat with a prompt that is cut: it takes as many ids as are no targets",

@@ -71,9 +71,9 @@ def measure(folder: Path, *, seconds: float, frame_size: tuple[int, int]) -> dic
         audio_KPA=torch.randn(shapes.audio_KPA.shape),
         audio_seconds=seconds,
     )
-    ids, _ = encode_chat(
+    ids = encode_chat(
         tokenizer, [(settings.prompts.global_caption, None)], model.placeholders(media), ChatStyle(**config.chat)
-    )
+    ).ids
     side = getattr(config.vision_config, "image_size", None)
     if side is None:
         side = config.patch_sizes.factor
@@ -93,7 +93,7 @@ def measure(folder: Path, *, seconds: float, frame_size: tuple[int, int]) -> dic
         "prompt tokens": (planned.prompt_tokens, len(ids)),
         "weights": (planned.weight_bytes, sum(weight.nbytes for weight in model.parameters())),
         "keys, values": (cache_bytes(config.text_config, len(ids), dtype=torch.float32), kept),
-        "encoding": (encoding_bytes(config, load_of_tower, dtype=torch.float32), encoding.peak),
+        "encoding": (encoding_bytes(load_of_tower, dtype=torch.float32), encoding.peak),
         "reading": (reading_bytes(config, len(ids), dtype=torch.float32), reading.peak - kept),
     }
 

@@ -46,7 +46,7 @@ class LookedAt(Protocol):
 
 
 class Answerer(Protocol):
-    """Whatever is asked about clips; infer/answer.py and engines/answer.py say what each method does."""
+    """Whatever is asked about clips; infer/question_answering.py and engines/answer.py say what each method does."""
 
     needs_lead_in: bool
     at_once: int
@@ -139,6 +139,6 @@ def open_answerer(captioner: "AnyCaptioner") -> Answerer:
         from avcap.engines.answer import EngineAnswerer
 
         return EngineAnswerer(captioner)
-    from avcap.infer.answer import Answerer as LocalAnswerer
+    from avcap.infer.question_answering import Answerer as LocalAnswerer
 
     return LocalAnswerer(captioner)

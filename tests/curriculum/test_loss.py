@@ -42,7 +42,8 @@ def hand_computed(tiny, example: WorldExample) -> tuple[Tensor, Tensor]:
     forward over the chat as `avcap caption` would read it."""
     model, tokenizer = tiny
     chat = ChatStyle(**model.config.chat)
-    ids, is_target = encode_chat(tokenizer, example.turns, model.placeholders(example.media), chat)
+    encoded = encode_chat(tokenizer, example.turns, model.placeholders(example.media), chat)
+    ids, is_target = encoded.ids, encoded.is_target
     logits_LV = model(torch.tensor([ids]), [model.align(example.media)]).logits[0]
     weights = iter(batch_of(tiny, [example]).answers.packed.weight_T)
     total, total_weight = torch.zeros(()), torch.zeros(())

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from avcap.data.feature_cache import EncodedClip, FeatureCache, features_id
+from avcap.data.feature_cache import EncodedMedia, FeatureCache, features_id
 from avcap.errors import MediaError, UserError
 from avcap.media.clip import ClipRequest
 from avcap.model.features import MediaFeatures
@@ -16,7 +16,7 @@ from avcap.model.features import MediaFeatures
 TENSORS = ("vision_TNV", "lead_in_NV", "audio_KPA", "audio_queries_UQ")
 
 
-def clip(seed: int = 0, *, frames: int = 3, chunks: int = 3) -> EncodedClip:
+def clip(seed: int = 0, *, frames: int = 3, chunks: int = 3) -> EncodedMedia:
     generator = torch.Generator().manual_seed(seed)
     media = MediaFeatures(
         vision_TNV=torch.randn(frames, 4, 96, generator=generator) if frames else None,
@@ -27,10 +27,10 @@ def clip(seed: int = 0, *, frames: int = 3, chunks: int = 3) -> EncodedClip:
         start_s=0.1,
         time_text_ids=None if chunks else [[5, 6]] * frames,
     )
-    return EncodedClip(media=media, duration_s=9.25, num_bad_packets=2, world_score=0.7)
+    return EncodedMedia(media=media, duration_s=9.25, num_bad_packets=2, world_score=0.7)
 
 
-def assert_same(one: EncodedClip, other: EncodedClip) -> None:
+def assert_same(one: EncodedMedia, other: EncodedMedia) -> None:
     for name in TENSORS:
         ours, theirs = getattr(one.media, name), getattr(other.media, name)
         assert (ours is None) == (theirs is None), name

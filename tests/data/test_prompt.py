@@ -39,7 +39,8 @@ def shown(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 
 def test_released_prompt_is_chatml_with_two_newlines_after_the_media(chatml):
-    ids, is_target = encode_chat(chatml, [("Describe.", None)], MEDIA, CHATML_V1)
+    encoded = encode_chat(chatml, [("Describe.", None)], MEDIA, CHATML_V1)
+    ids, is_target = encoded.ids, encoded.is_target
     assert shown(chatml, ids) == (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
         "<|im_start|>user\n<media>\n\nDescribe.<|im_end|>\n<|im_start|>assistant\n"
@@ -48,7 +49,8 @@ def test_released_prompt_is_chatml_with_two_newlines_after_the_media(chatml):
 
 
 def test_answers_and_their_ends_are_learned_in_every_turn(words):
-    ids, is_target = encode_chat(words, [("what is", "a cat ."), ("what", "cat")], MEDIA, CHAT_TINY)
+    encoded = encode_chat(words, [("what is", "a cat ."), ("what", "cat")], MEDIA, CHAT_TINY)
+    ids, is_target = encoded.ids, encoded.is_target
     tokens = [words.convert_ids_to_tokens(token_id) if token_id >= 0 else "*" for token_id in ids]
     assert " ".join(tokens) == (
         "<|user|> * * * what is <|assistant|> a cat . <|im_end|> <|user|> what <|assistant|> cat <|im_end|>"
@@ -59,14 +61,15 @@ def test_answers_and_their_ends_are_learned_in_every_turn(words):
 
 def test_training_row_begins_with_the_generation_prompt(chatml):
     question = "What happens?"
-    prompt, _ = encode_chat(chatml, [(question, None)], MEDIA, CHATML_V1)
-    row, is_target = encode_chat(chatml, [(question, "A dog runs.")], MEDIA, CHATML_V1)
+    prompt = encode_chat(chatml, [(question, None)], MEDIA, CHATML_V1).ids
+    encoded = encode_chat(chatml, [(question, "A dog runs.")], MEDIA, CHATML_V1)
+    row, is_target = encoded.ids, encoded.is_target
     assert row[: len(prompt)] == prompt
     assert is_target == [False] * len(prompt) + [True] * (len(row) - len(prompt))
 
 
 def test_without_media_the_question_follows_directly(words):
-    ids, _ = encode_chat(words, [("what", None)], [], CHAT_TINY)
+    ids = encode_chat(words, [("what", None)], [], CHAT_TINY).ids
     assert words.convert_ids_to_tokens(ids) == ["<|user|>", "what", "<|assistant|>"]
 
 
@@ -78,7 +81,8 @@ def test_open_answer_is_allowed_only_at_the_end(words):
 
 
 def test_released_targets_add_turn_marks(chatml):
-    ids, is_target = encode_chat(chatml, [("Q\nQ", "A")], MEDIA, CHATML_V1)
+    encoded = encode_chat(chatml, [("Q\nQ", "A")], MEDIA, CHATML_V1)
+    ids, is_target = encoded.ids, encoded.is_target
     targets = released_targets(chatml, ids, is_target)
     learned = [token_id for token_id, target in zip(ids, targets, strict=True) if target]
     # the marks of three turns, the answer, and the newline after each end; not the newline inside the question
@@ -107,13 +111,23 @@ def test_branches_share_the_media_and_nothing_else(words):
     row = encode_branches(words, turns, MEDIA, CHAT_TINY)
     alone = [encode_chat(words, [turn], MEDIA, CHAT_TINY) for turn in turns]
     assert row.shared_ids[-len(MEDIA) :] == MEDIA  # what is shared ends with the media
-    for (ids, is_target), (own_ids, own_is_target) in zip(alone, row.branches, strict=True):
-        assert row.shared_ids + own_ids == ids
-        assert [False] * len(row.shared_ids) + own_is_target == is_target
+    for one, branch in zip(alone, row.branches, strict=True):
+        assert row.shared_ids + branch.ids == one.ids and branch.media_end == 0
+        assert [False] * len(row.shared_ids) + branch.is_target == one.is_target
 
 
 def test_the_only_question_is_shared_and_its_answer_is_the_branch(words):
     row = encode_branches(words, [("what is", "a cat .")], MEDIA, CHAT_TINY)
-    ids, is_target = encode_chat(words, [("what is", "a cat .")], MEDIA, CHAT_TINY)
-    ((answer_ids, is_answer),) = row.branches
-    assert row.shared_ids + answer_ids == ids and all(is_answer) and sum(is_answer) == sum(is_target)
+    encoded = encode_chat(words, [("what is", "a cat .")], MEDIA, CHAT_TINY)
+    (branch,) = row.branches
+    assert row.shared_ids + branch.ids == encoded.ids
+    assert all(branch.is_target) and sum(branch.is_target) == sum(encoded.is_target)
+
+
+def test_a_chat_knows_its_parts(words):
+    found = encode_chat(words, [("what is", "a cat .")], MEDIA, CHAT_TINY)
+    assert found.opening_ids[-len(MEDIA) :] == MEDIA and found.opening_ids + found.question_ids == found.ids
+    assert found.prompt_ids + found.answer_ids == found.ids
+    # a question has no answer yet, and without media nothing is shared
+    assert encode_chat(words, [("what", None)], MEDIA, CHAT_TINY).answer_ids == []
+    assert encode_chat(words, [("what", None)], [], CHAT_TINY).opening_ids == []

@@ -11,7 +11,7 @@ from avcap.data.qa_files import QuestionProblem, QuestionSet, VideoQuestion
 from avcap.errors import UserError
 from avcap.evaluation import evaluate_qa as stage
 from avcap.evaluation.evaluate_qa import QaConfig, evaluate_qa
-from avcap.infer.answer import Answerer
+from avcap.infer.question_answering import Answerer
 from avcap.judge.metrics.answers import Answer, AnswerError
 from avcap.records import from_json
 

@@ -16,9 +16,9 @@ from avcap import Captioner
 from avcap.data.feature_cache import FeatureCache
 from avcap.data.request import Request
 from avcap.errors import UserError
-from avcap.infer.captioner import named_memory_error
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.infer.settings import CaptionerSettings, Prompts, read_settings
+from avcap.infer.video_encoder import named_memory_error
 from avcap.media.reader import read_request
 from avcap.records import Caption, CaptionError, Decoding, Sample
 
@@ -90,11 +90,11 @@ def test_a_bad_file_is_an_error_in_its_place(captioner, videos, tmp_path):
 def test_the_deadline_covers_what_comes_after_decoding(captioner, videos):
     request = Request(decoding=Decoding(max_new_tokens=4))
     sample = request.sample(videos / "a.mp4")
-    clip = read_request(captioner.clip_request(sample, request))
-    captioner._encode(clip, sample=sample, request=request)
-    late = replace(clip, decoding_s=captioner.deadline_s + 1)
+    clip = read_request(captioner.encoder.clip_request(sample, request))
+    captioner.encoder.encode_clip(clip, sample=sample, request=request)
+    late = replace(clip, decoding_s=captioner.encoder.deadline_s + 1)
     with pytest.raises(UserError, match="got no features after 600 s of decoding and encoding"):
-        captioner._encode(late, sample=sample, request=request)
+        captioner.encoder.encode_clip(late, sample=sample, request=request)
 
 
 def test_memory_that_runs_out_over_one_file_is_its_error():
@@ -114,7 +114,7 @@ def test_what_was_corrected_stands_in_the_record(random_checkpoint, captioner, v
     assert captioner.caption(videos / "a.mp4").seen.notes == ()
     cached = Captioner(random_checkpoint, feature_cache=FeatureCache(tmp_path / "features"))
     assert [cached.caption(path).seen.notes for _ in range(2)] == [caption.seen.notes] * 2
-    assert cached.feature_cache.hits == 1
+    assert cached.encoder.feature_cache.hits == 1
 
 
 def test_a_silent_video_is_legal_and_says_so(captioner, videos):
@@ -295,4 +295,4 @@ def test_an_interval_and_a_missing_audio_are_other_features(random_checkpoint, c
     for _ in range(2):
         for options in asked:
             assert caching.caption(videos / "c.mp4", **options) == captioner.caption(videos / "c.mp4", **options)
-    assert (caching.feature_cache.hits, len(list(tmp_path.iterdir()))) == (len(asked), len(asked))
+    assert (caching.encoder.feature_cache.hits, len(list(tmp_path.iterdir()))) == (len(asked), len(asked))

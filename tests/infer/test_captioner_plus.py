@@ -7,8 +7,8 @@ from support.tiny_plus import QWEN3, write_tiny_plus
 
 from avcap.data.feature_cache import FeatureCache
 from avcap.data.request import Request
-from avcap.infer.answer import Answerer
 from avcap.infer.captioner import Captioner
+from avcap.infer.question_answering import Answerer
 from avcap.infer.settings import read_settings
 from avcap.records import Decoding, Sample
 
@@ -74,7 +74,7 @@ def test_kept_features_give_the_same_captions(folder, captioner, paths, tmp_path
     first = [row.text for row in kept.caption(paths)]
     again = [row.text for row in kept.caption(paths)]
     assert first == again == [row.text for row in captioner.caption(paths)]
-    assert (kept.feature_cache.hits, kept.feature_cache.num_corrupt) == (len(paths), 0)
+    assert (kept.encoder.feature_cache.hits, kept.encoder.feature_cache.num_corrupt) == (len(paths), 0)
 
 
 def test_answers_after_a_shared_beginning_are_captions(captioner, paths):

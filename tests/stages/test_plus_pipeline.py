@@ -106,7 +106,7 @@ def test_preferences_are_learned_by_heart(trained, videos, tmp_path):
     captioner = Captioner(parent)
     request = Request(decoding=Decoding(max_new_tokens=1))
     samples = [Sample(sample_id=name, video=str(videos / f"{name}.mp4"), prompt=PROMPT) for name in LABELS]
-    media = {video.sample.sample_id: video.clip.media for video in captioner.encode(samples, request)}
+    media = {video.sample.sample_id: video.encoded.media for video in captioner.encode(samples, request)}
     pairs = [
         PreferencePair(
             sample_id=name,

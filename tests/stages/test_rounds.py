@@ -152,7 +152,7 @@ def test_a_round_leaves_all_its_records(whole):
 def test_the_merged_model_is_a_captioner_like_its_parent(whole, samples):
     _, held_out = samples
     captioner = Captioner(whole / "round-1" / "checkpoint")
-    assert captioner.settings == Captioner("tiny-sft").settings and captioner.world_check is not None
+    assert captioner.settings == Captioner("tiny-sft").settings and captioner.encoder.world_check is not None
     assert captioner.caption(held_out[0].video).text
     names = weights(whole).keys()
     assert names == read_weights(find_checkpoint("tiny-sft") / "model.safetensors").keys()  # no LoRA is left in it

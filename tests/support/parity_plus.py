@@ -247,7 +247,7 @@ def check_prompt(case: Case) -> Iterator[Row]:
     chat = ChatStyle(**case.model.config.chat)
     chat = dataclasses.replace(chat, user_prefix=chat.user_prefix + before, media_suffix="")
     media = case.media("train")
-    ids, _ = encode_chat(case.tokenizer, [(after, None)], media.ids, chat)
+    ids = encode_chat(case.tokenizer, [(after, None)], media.ids, chat).ids
     yield "A10", "prompt ids", difference([case.model.official_ids(ids, media)], case.inputs["input_ids"]), EXACT
 
 

@@ -268,7 +268,7 @@ def check_prompt(case: Case) -> Iterator[Row]:
         question = question[1:]
     else:  # the second newline of the prompt belongs to the recorded question, and this one has none
         chat = dataclasses.replace(chat, media_suffix="\n")
-    ids, _ = encode_chat(case.tokenizer, [(question, None)], [MEDIA_MARK], chat)
+    ids = encode_chat(case.tokenizer, [(question, None)], [MEDIA_MARK], chat).ids
     yield "A10", "prompt ids", difference([ids], case.inputs["input_ids"]), EXACT
     yield "A10", "real time", difference(case.real_time_s, case.inputs["real_time"][0]), EXACT
 

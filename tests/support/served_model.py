@@ -15,8 +15,8 @@ from typing import Any
 
 from avcap.data.qa_files import VideoQuestion
 from avcap.data.request import Request
-from avcap.infer.answer import Answerer
 from avcap.infer.captioner import Captioner
+from avcap.infer.question_answering import Answerer
 from avcap.media.encode import decode_wav, encode_wav
 from avcap.media.load import read_clip
 from avcap.records import Caption, Decoding

@@ -113,7 +113,7 @@ OWN_TEXT = {
     "evaluation/evaluate_qa.py": "what avcap wrote: a line of answers",
     "web/tracking.py": "what avcap wrote, and read by the door: it may hold NaN",
     "infer/caption_file.py": "what avcap wrote: a line of captions",
-    "infer/captioner.py": "weights",
+    "infer/video_encoder.py": "weights",
     "train/log.py": "what avcap wrote: the log of a run",
     "train/checkpoint.py": "what avcap wrote: the state of a run",
     "data/feature_cache.py": "what avcap wrote: the cache",

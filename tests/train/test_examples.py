@@ -48,9 +48,8 @@ def test_the_loss_is_the_mean_over_all_target_tokens(tiny, examples):
     total, number = 0.0, 0
     for example in examples:
         for turn in example.turns:
-            ids, is_target = encode_chat(
-                tokenizer, [turn], model.placeholders(example.media), ChatStyle(**model.config.chat)
-            )
+            encoded = encode_chat(tokenizer, [turn], model.placeholders(example.media), ChatStyle(**model.config.chat))
+            ids, is_target = encoded.ids, encoded.is_target
             logits_LV = model(torch.tensor([ids]), [model.align(example.media)]).logits[0]
             indices = [index for index, target in enumerate(is_target) if target]
             total -= sum(logits_LV[index - 1].log_softmax(-1)[ids[index]].item() for index in indices)

@@ -43,8 +43,8 @@ _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodedClip:
-    """A clip without its frames and samples: its features, and what its Caption tells of the file."""
+class EncodedMedia:
+    """What the encoders made of a clip, and what its Caption tells of the file."""
 
     media: MediaFeatures
     duration_s: float
@@ -91,7 +91,7 @@ class FeatureCache:
         plan_text = json.dumps(plan, sort_keys=True, default=str)
         return _hash(str(FORMAT), self._content_hash(request.path), plan_text, encoders, _DTYPES[self.dtype])
 
-    def get(self, key: str) -> EncodedClip | None:
+    def get(self, key: str) -> EncodedMedia | None:
         """Key -> what is kept under it, or None: nothing, or something that is damaged and now deleted."""
         path = self._path(key)
         try:
@@ -109,7 +109,7 @@ class FeatureCache:
         self.hits += 1
         return clip
 
-    def put(self, key: str, clip: EncodedClip) -> EncodedClip:
+    def put(self, key: str, clip: EncodedMedia) -> EncodedMedia:
         """Keeps a clip -> the same as `get` will give it, rounded to the cache's dtype.
 
         A full disk costs the work of encoding again, not the run: it is said, and counted in `num_unkept`.
@@ -189,7 +189,7 @@ def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.detach().to("cpu", dtype).contiguous()
 
 
-def _bytes_of(clip: EncodedClip, *, dtype: torch.dtype) -> bytes:
+def _bytes_of(clip: EncodedMedia, *, dtype: torch.dtype) -> bytes:
     """Clip -> content of its file."""
     media = clip.media
     tensors = {name: _stored(tensor, dtype) for name, tensor in _tensors(media).items()}
@@ -208,7 +208,7 @@ def _bytes_of(clip: EncodedClip, *, dtype: torch.dtype) -> bytes:
     return save(tensors, metadata={"facts": text, "hash": _content(tensors, text)})
 
 
-def _read(path: Path) -> EncodedClip:
+def _read(path: Path) -> EncodedMedia:
     """File -> the clip in it; ValueError where its content is not what was written."""
     # at once: safe_open goes back to the path for each tensor, and another process may have deleted the file
     data = path.read_bytes()
@@ -222,7 +222,7 @@ def _read(path: Path) -> EncodedClip:
     fields |= {name: facts.pop(name) for name in ("frame_times_T", "audio_seconds", "start_s", "time_text_ids")}
     grid, notes = facts.pop("grid"), tuple(facts.pop("notes"))
     fields["grid"] = None if grid is None else VisionGrid(**grid)
-    return EncodedClip(media=MediaFeatures(**fields), notes=notes, **facts)
+    return EncodedMedia(media=MediaFeatures(**fields), notes=notes, **facts)
 
 
 def _content(tensors: dict[str, torch.Tensor], facts: str) -> str:

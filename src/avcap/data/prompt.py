@@ -25,12 +25,51 @@ class ChatStyle:
     answer_suffix: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChatIds:
+    """A conversation as token ids."""
+
+    ids: list[int]
+    is_target: list[bool]
+    """Whether each is to be learned: answers, and what closes them."""
+    media_end: int
+    """How many of the ids stand before the end of the media: what all questions about it share; 0 without media."""
+
+    @property
+    def opening_ids(self) -> list[int]:
+        """All up to the end of the media."""
+        return self.ids[: self.media_end]
+
+    @property
+    def question_ids(self) -> list[int]:
+        """All behind the media."""
+        return self.ids[self.media_end :]
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """All before the first answer."""
+        return self.ids[: self._first_answer]
+
+    @property
+    def answer_ids(self) -> list[int]:
+        """The first answer and all behind it."""
+        return self.ids[self._first_answer :]
+
+    @property
+    def _first_answer(self) -> int:
+        return self.is_target.index(True) if True in self.is_target else len(self.ids)
+
+    def after(self, index: int) -> "ChatIds":
+        """What stands from an index on."""
+        return ChatIds(ids=self.ids[index:], is_target=self.is_target[index:], media_end=max(0, self.media_end - index))
+
+
 def encode_chat(
     tokenizer: PreTrainedTokenizerBase,
     turns: Sequence[tuple[str, str | None]],
     media_ids: Sequence[int],
     chat: ChatStyle,
-) -> tuple[list[int], list[bool]]:
+) -> ChatIds:
     """(question, answer) turns and media placeholders -> token ids, and for each whether it is to be learned.
 
     The media stands once, in the first turn. Answers and what closes them are learned. An answer of None, allowed in
@@ -40,6 +79,7 @@ def encode_chat(
         raise ValueError("turns: expected at least one, and an answer in all but the last")
     ids: list[int] = []
     is_target: list[bool] = []
+    media_end = 0
 
     def add(new_ids: Sequence[int], *, learned: bool) -> None:
         ids.extend(new_ids)
@@ -50,13 +90,14 @@ def encode_chat(
         if media_ids and not ids:
             add(_tokenize(tokenizer, opening), learned=False)
             add(media_ids, learned=False)
+            media_end = len(ids)
             opening = chat.media_suffix
         # one call for all the text between media and answer: a tokenizer may merge characters across the seams
         add(_tokenize(tokenizer, opening + question + chat.user_suffix), learned=False)
         if answer is not None:
             add(_tokenize(tokenizer, answer + chat.answer_suffix), learned=True)
         opening = chat.user_prefix
-    return ids, is_target
+    return ChatIds(ids=ids, is_target=is_target, media_end=media_end)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +108,7 @@ class Branches:
     """
 
     shared_ids: list[int]
-    branches: list[tuple[list[int], list[bool]]]
+    branches: list[ChatIds]
     """Ids of each question and answer, and which of them are to be learned."""
 
 
@@ -80,13 +121,10 @@ def encode_branches(
     """
     alone = [encode_chat(tokenizer, [turn], media_ids, chat) for turn in turns]
     if len(turns) == 1:
-        num_shared = alone[0][1].index(True)
+        num_shared = len(alone[0].prompt_ids)
     else:
         num_shared = len(_tokenize(tokenizer, chat.system_prefix + chat.user_prefix)) + len(media_ids)
-    return Branches(
-        shared_ids=alone[0][0][:num_shared],
-        branches=[(ids[num_shared:], is_target[num_shared:]) for ids, is_target in alone],
-    )
+    return Branches(shared_ids=alone[0].ids[:num_shared], branches=[one.after(num_shared) for one in alone])
 
 
 def released_targets(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], is_target: Sequence[bool]) -> list[bool]:

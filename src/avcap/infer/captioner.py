@@ -1,50 +1,35 @@
 """The public API: videos in, captions out.
 
-    files -> worker processes decode -> encoders -> batches -> language model -> Caption | CaptionError, in order
+    files -> VideoEncoder (decode, encode) -> Prompter (ids) -> batches -> language model -> Caption | CaptionError
 
 While one batch is written, the next files are decoded. Never more than a batch and a few clips are in memory. With a
 FeatureCache a file that was encoded before is neither decoded nor encoded again.
 """
 
-import contextlib
 import hashlib
-import logging
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TypedDict, Unpack, overload
 
 import torch
 
-from avcap.data.encode import clip_request, encode_clip
-from avcap.data.feature_cache import EncodedClip, FeatureCache, features_id
-from avcap.data.prompt import ChatStyle, encode_chat
+from avcap.data.feature_cache import FeatureCache
 from avcap.data.request import Interval, Request, Video
-from avcap.data.tokenizer import unknown_words
-from avcap.errors import MediaError, ModelError, UserError
-from avcap.infer.clip_check import check_clip, span_asked
+from avcap.errors import ModelError, UserError
 from avcap.infer.find_checkpoint import find_checkpoint
-from avcap.infer.generate import Generated, LoopStop, generate
+from avcap.infer.generate import Generated, LoopStop, Prompt, generate
 from avcap.infer.official.rules import Behaviour, Default, Official
+from avcap.infer.prompter import AskedVideo, Prompter
 from avcap.infer.settings import checkpoint_name, read_settings
-from avcap.infer.world_check import CHECK_FILE, WorldCheck
-from avcap.media.clip import Clip, ClipRequest
-from avcap.media.deadline import deadline_check
-from avcap.media.pool import DecodePool
+from avcap.infer.video_encoder import EncodedVideo, VideoEncoder, seen_of
 from avcap.model.checkpoint.load import load
 from avcap.model.checkpoint.placement import DevicePlacement
-from avcap.model.checkpoint.refusals import is_out_of_memory, told_of
+from avcap.model.checkpoint.refusals import told_of
 from avcap.model.features import MediaTokens
-from avcap.model.interleave import AUDIO_ID, VISUAL_ID
-from avcap.records import Caption, CaptionError, Decoding, Sample, Seen
-
-logger = logging.getLogger("avcap")
-
-NUM_DECODERS = max(1, min(4, (os.cpu_count() or 1) // 2))
+from avcap.records import Caption, CaptionError, Decoding, Sample
 
 
 class CaptionOptions(TypedDict, total=False):
@@ -58,35 +43,6 @@ class CaptionOptions(TypedDict, total=False):
     temperature: float
     top_p: float
     seed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodedVideo:
-    """A sample whose video went through the encoders; `key` is its name in the FeatureCache, if there is one."""
-
-    sample: Sample
-    clip: EncodedClip
-    key: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """A video that is encoded and asked about: all that the language model needs, and the record to be."""
-
-    sample: Sample
-    span_s: Interval | None
-    prompt: str
-    ids: list[int]
-    clip: EncodedClip
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Planned:
-    """A video that is to be looked at; `key` None: there is no cache, or the file cannot be read."""
-
-    sample: Sample
-    clip_request: ClipRequest
-    key: str | None
 
 
 class Captioner:
@@ -124,33 +80,29 @@ class Captioner:
         placement = DevicePlacement(device=device, device_map=device_map, quantize=quantize)
         self.device = torch.device(device)
         dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
-        self.settings = read_settings(folder)
-        self.folder = folder
+        self.settings, self.folder, self.batch_size = read_settings(folder), folder, batch_size
         self.behaviour: Behaviour = Official.of(folder) if official else Default()
         self.checkpoint = self.behaviour.checkpoint(checkpoint_name(folder, self.settings))
-        self.batch_size = batch_size
-        self.deadline_s = deadline_s
-        fields = self.behaviour.config_fields
-        self.model, self.tokenizer = load(folder, dtype=dtype, placement=placement, config_fields=fields)
-        self.world_check = WorldCheck.load(folder)
-        with self._told_of_model(what="its chat cannot be written"):
-            self.chat = ChatStyle(**self.model.config.chat)
-            if wrong := [name for name, text in vars(self.chat).items() if not isinstance(text, str)]:
-                raise TypeError(f"chat.{wrong[0]}: got {getattr(self.chat, wrong[0])!r}, expected text")
-            # What closes an answer in the chat, which is not always what the tokenizer calls its end.
-            closing = self.tokenizer(self.chat.answer_suffix, add_special_tokens=False)["input_ids"]
-            self.end_ids = {closing[0], self.tokenizer.eos_token_id}
-        self.feature_cache = feature_cache
-        self._features_id = ""
-        if feature_cache is not None:
-            self._features_id = features_id(self.model, self.tokenizer)
-            if self.world_check:  # its score is kept with the features
-                self._features_id += hashlib.sha256((folder / CHECK_FILE).read_bytes()).hexdigest()
-        self._warned: set[str] = set()
-
-    def _told_of_model(self, *, what: str = "the model cannot be run") -> AbstractContextManager[None]:
-        """What goes wrong within is the checkpoint's: its config, tokenizer and weights do not fit each other."""
-        return told_of(self.folder / "config.json", what=what)
+        self.model, self.tokenizer = load(
+            folder, dtype=dtype, placement=placement, config_fields=self.behaviour.config_fields
+        )
+        self.encoder = VideoEncoder(
+            self.model,
+            self.tokenizer,
+            folder=folder,
+            settings=self.settings,
+            behaviour=self.behaviour,
+            deadline_s=deadline_s,
+            feature_cache=feature_cache,
+        )
+        self.prompter = Prompter(
+            self.model,
+            self.tokenizer,
+            folder=folder,
+            settings=self.settings,
+            behaviour=self.behaviour,
+            checkpoint=self.checkpoint,
+        )
 
     # A str is an iterable of str, and a list an iterable: the first that fits is what happens.
     @overload
@@ -229,178 +181,42 @@ class Captioner:
             videos, request, decodings=[replace(decoding, seed=decoding.seed + k) for k in range(num_answers)]
         )
 
+    def encode(self, videos: Iterable[Video], request: Request) -> Iterator[EncodedVideo | CaptionError]:
+        """Videos -> their features in the same order, from the cache where they are in it."""
+        return self.encoder.encode(videos, request)
+
     def _answer_in_batches(
         self, videos: Iterable[EncodedVideo | CaptionError], request: Request, *, decodings: list[Decoding]
     ) -> Iterator[Caption | CaptionError]:
-        batch: list[_Asked | CaptionError] = []
+        batch: list[AskedVideo | CaptionError] = []
         for video in videos:
-            batch.append(video if isinstance(video, CaptionError) else self._ask_or_error(video, request=request))
+            batch.append(video if isinstance(video, CaptionError) else self._ask(video, request=request))
             if len(batch) == self.batch_size:
                 yield from self._answer(batch, decodings=decodings)
                 batch = []
         yield from self._answer(batch, decodings=decodings)
 
-    def encode(self, videos: Iterable[Video], request: Request) -> Iterator[EncodedVideo | CaptionError]:
-        """Videos -> their features in the same order, from the cache where they are in it."""
-        planned = (self._plan(request.sample(video), request) for video in videos)
-        with DecodePool(num_workers=NUM_DECODERS, deadline_s=self.deadline_s) as pool:
-            for is_kept, run in groupby(planned, key=self._is_kept):
-                if is_kept:
-                    for plan in run:
-                        yield self._kept_or_fresh(plan, pool=pool, request=request)
-                else:
-                    yield from self._fresh(run, pool=pool, request=request)
-
-    def _plan(self, sample: Sample, request: Request) -> _Planned:
-        clip_request = self.clip_request(sample, request)
-        key = None
-        if self.feature_cache is not None:
-            try:
-                key = self.feature_cache.key(clip_request, encoders=self._features_id)
-            except MediaError:  # decoding says it better, in the video's place
-                key = None
-        return _Planned(sample=sample, clip_request=clip_request, key=key)
-
-    def _is_kept(self, plan: _Planned) -> bool:
-        return self.feature_cache is not None and plan.key is not None and plan.key in self.feature_cache
-
-    def _kept_or_fresh(self, plan: _Planned, *, pool: DecodePool, request: Request) -> EncodedVideo | CaptionError:
-        """A video in the cache -> its features; encoded again if they were damaged or removed meanwhile."""
-        assert self.feature_cache is not None and plan.key is not None
-        clip = self.feature_cache.get(plan.key)
-        if clip is not None:
-            return EncodedVideo(sample=plan.sample, clip=clip, key=plan.key)
-        (fresh,) = self._fresh([plan], pool=pool, request=request)
-        return fresh
-
-    def _fresh(
-        self, planned: Iterable[_Planned], *, pool: DecodePool, request: Request
-    ) -> Iterator[EncodedVideo | CaptionError]:
-        """Videos -> decoded, encoded and put into the cache."""
-        decoding: deque[_Planned] = deque()
-
-        def clip_requests() -> Iterator[ClipRequest]:
-            for plan in planned:
-                decoding.append(plan)
-                yield plan.clip_request
-
-        for clip in pool.map(clip_requests()):
-            plan = decoding.popleft()
-            try:
-                if isinstance(clip, MediaError):
-                    raise clip
-                with named_memory_error(plan.sample.video):
-                    encoded = self._encode(clip, sample=plan.sample, request=request)
-            except ModelError:
-                raise
-            except UserError as error:
-                yield CaptionError(sample_id=plan.sample.sample_id, video=plan.sample.video, error=str(error))
-                continue
-            del clip  # encoded: its frames need not stay while the batch fills
-            if self.feature_cache is not None and plan.key is not None:
-                encoded = self.feature_cache.put(plan.key, encoded)
-            yield EncodedVideo(sample=plan.sample, clip=encoded, key=plan.key)
-
-    def clip_request(self, sample: Sample, request: Request) -> ClipRequest:
-        """What is to be decoded of a sample's video, at the rate and size that this checkpoint looks at."""
-        expected = clip_request(
-            self.model.config,
-            sample.video,
-            fps=self.settings.fps,
-            max_frames=self.settings.max_frames,
-            interval_s=sample.interval_s,
-            with_video=request.use_video,
-            with_audio=request.use_audio,
-        )
-        return self.behaviour.clip_request(expected)
-
-    def _encode(self, clip: Clip, *, sample: Sample, request: Request) -> EncodedClip:
-        """A decoded clip -> its features; UserError if it is not what was asked for."""
-        check_clip(clip, interval_s=sample.interval_s)
-        check = deadline_check(clip.path, seconds=self.deadline_s, spent_s=clip.decoding_s)
-        with self._told_of_model():
-            media = encode_clip(self.model, clip, tokenizer=self.tokenizer, check=check)
-        media = self.behaviour.features(media, clip)
-        if request.use_audio and clip.has_audio and AUDIO_ID not in self.model.placeholders(media):
-            raise UserError(
-                f"{clip.path}: got a sound track but no sound from {clip.start_s:g} to {clip.end_s:g} s; choose "
-                "another interval, or leave the sound out (--no-audio)"
-            )
-        world_score = None if self.world_check is None else self.world_check.score(clip, check=check)
-        return EncodedClip(
-            media=media,
-            duration_s=clip.duration_s,
-            num_bad_packets=clip.num_bad_packets,
-            world_score=world_score,
-            notes=clip.notes,
-        )
-
-    def _ask_or_error(self, video: EncodedVideo, *, request: Request) -> _Asked | CaptionError:
+    def _ask(self, video: EncodedVideo, *, request: Request) -> AskedVideo | CaptionError:
         try:
-            with self._told_of_model(what="its tokenizer cannot write the prompt"):
-                return self._ask(video, request=request)
+            return self.prompter.ask(video, request)
         except ModelError:
             raise
         except UserError as error:
             return CaptionError(sample_id=video.sample.sample_id, video=video.sample.video, error=str(error))
 
-    def _ask(self, video: EncodedVideo, *, request: Request) -> _Asked:
-        """Asks about an encoded video; UserError if it cannot be captioned as wanted."""
-        sample, clip = video.sample, video.clip
-        media_ids = self.model.placeholders(clip.media)
-        span_s = None if sample.interval_s is None else span_asked(sample.interval_s, duration_s=clip.duration_s)
-        prompt = sample.prompt or self.settings.prompts.choose(
-            interval_s=span_s, has_video=VISUAL_ID in media_ids, has_audio=AUDIO_ID in media_ids
-        )
-        self._warn_of_unknown_words(prompt)
-        self._warn_of_another_world(sample.video, score=clip.world_score)
-        ids, _ = encode_chat(self.tokenizer, [(prompt, None)], media_ids, self.chat)
-        ids = self.behaviour.prompt(
-            ids,
-            media=clip.media,
-            num_audio=media_ids.count(AUDIO_ID),
-            tokenizer=self.tokenizer,
-            path=sample.video,
-        )
-        self._check_length(sample.video, num_prompt=len(ids), max_new_tokens=request.decoding.max_new_tokens)
-        return _Asked(sample=sample, span_s=span_s, prompt=prompt, ids=ids, clip=clip)
-
-    def _check_length(self, path: str, *, num_prompt: int, max_new_tokens: int) -> None:
-        """Raises UserError where the model would be led past the positions that it knows."""
-        longest = self.model.config.text_config.max_position_embeddings
-        if num_prompt + max_new_tokens > longest:
-            raise UserError(
-                f"{path}: got {num_prompt} tokens of video and prompt and {max_new_tokens} to be written, expected at "
-                f"most {longest} together; caption it in parts (--start, --end) or lower --max-new-tokens"
-            )
-
-    def _warn_of_another_world(self, path: str, *, score: float | None) -> None:
-        """Says where the model finds a video unlike its world. `score` None: a model of any video."""
-        if score is not None and score > 1:
-            logger.warning(
-                f"{path}: this looks or sounds unlike all that {self.settings.name} was made for"
-                f"{self.settings.describes and f' ({self.settings.describes})'}, so do not believe its caption "
-                f"(score {score:.1f}, border 1.0); for real videos choose a model with --model"
-            )
-
-    def _warn_of_unknown_words(self, prompt: str) -> None:
-        if prompt in self._warned:
-            return
-        self._warned.add(prompt)
-        if unknown := unknown_words(self.tokenizer, prompt):
-            words = ", ".join(repr(word) for word in dict.fromkeys(unknown))
-            logger.warning(f"the prompt has words that {self.checkpoint} does not know and will not see: {words}")
-
     def _answer(
-        self, batch: list[_Asked | CaptionError], *, decodings: list[Decoding]
+        self, batch: list[AskedVideo | CaptionError], *, decodings: list[Decoding]
     ) -> Iterator[Caption | CaptionError]:
         """Writes the captions of a batch, one for each of `decodings`; errors keep their places in it."""
-        asked = [item for item in batch if isinstance(item, _Asked)]
+        asked = [item for item in batch if isinstance(item, AskedVideo)]
         media_tokens: list[MediaTokens] = []
         answers: list[Generated] = []
         if asked:
-            with torch.no_grad(), self._told_of_model():
-                media_tokens = self.model.align_batch([item.clip.media for item in asked])
+            videos = [item.video for item in asked]
+            with torch.no_grad(), told_of(self.folder / "config.json", what="the model cannot be run"):
+                media_tokens = self.model.align_batch(
+                    [video.encoded.media for video in videos], [video.outline for video in videos]
+                )
                 answers = self._generate(asked, media_tokens, decodings=decodings)
         captions = (
             self._caption(item, tokens, answers[index * len(decodings) + decoding_index], decoding)
@@ -414,64 +230,43 @@ class Captioner:
                 yield from islice(captions, len(decodings))
 
     def _generate(
-        self, asked: list[_Asked], media_tokens: list[MediaTokens], *, decodings: list[Decoding]
+        self, asked: list[AskedVideo], media_tokens: list[MediaTokens], *, decodings: list[Decoding]
     ) -> list[Generated]:
         """Videos asked about, and decodings that differ in their seeds -> for each video an answer to each."""
         decoding = decodings[0]
         return generate(
             self.model,
-            [(item.ids, tokens) for item, tokens in zip(asked, media_tokens, strict=True)],
+            [Prompt(item.ids, tokens) for item, tokens in zip(asked, media_tokens, strict=True)],
             max_new_tokens=decoding.max_new_tokens,
-            eos_ids=self.end_ids,
+            eos_ids=self.prompter.end_ids,
             temperature=decoding.temperature,
             top_p=decoding.top_p,
             top_k=decoding.top_k,
-            seeds=[sample_seed(each.seed, item.sample.sample_id) for item in asked for each in decodings],
+            seeds=[sample_seed(each.seed, item.video.sample.sample_id) for item in asked for each in decodings],
             repetition_penalty=decoding.repetition_penalty,
             loop_stop=LoopStop(ngram=decoding.loop_ngram, times=decoding.loop_times) if decoding.loop_ngram else None,
             answers_per_prompt=len(decodings),
         )
 
-    def _caption(self, asked: _Asked, tokens: MediaTokens, answer: Generated, decoding: Decoding) -> Caption:
+    def _caption(self, asked: AskedVideo, tokens: MediaTokens, answer: Generated, decoding: Decoding) -> Caption:
         """An answered video -> its record; what was seen is counted on the tokens that the language model read."""
-        sample = asked.sample
+        sample, encoded = asked.video.sample, asked.video.encoded
         key = os.fsencode(f"{self.checkpoint} {sample.sample_id} {asked.prompt} {decoding}")
         return Caption(
             caption_id=hashlib.sha256(key).hexdigest()[:16],
             sample_id=sample.sample_id,
             video=sample.video,
             prompt=asked.prompt,
-            text=self.tokenizer.decode(answer.ids, skip_special_tokens=True).strip(),
+            text=self.prompter.text_of(answer.ids),
             checkpoint=self.checkpoint,
             decoding=decoding,
-            seen=Seen(
-                frames=tokens.num_frames,
-                audio_seconds=round(asked.clip.media.audio_seconds, 3) if tokens.num_audio else 0.0,
-                visual_tokens=tokens.num_visual,
-                audio_tokens=tokens.num_audio,
-                bad_packets=asked.clip.num_bad_packets,
-                notes=asked.clip.notes,
-            ),
+            seen=seen_of(encoded, tokens),
             finished=answer.finished,
-            duration_s=round(asked.clip.duration_s, 3),
+            duration_s=round(encoded.duration_s, 3),
             interval_s=asked.span_s,
-            in_world=None if asked.clip.world_score is None else asked.clip.world_score <= 1,
-            world_score=None if asked.clip.world_score is None else round(asked.clip.world_score, 3),
+            in_world=None if encoded.world_score is None else encoded.world_score <= 1,
+            world_score=None if encoded.world_score is None else round(encoded.world_score, 3),
         )
-
-
-@contextlib.contextmanager
-def named_memory_error(path: str) -> Iterator[None]:
-    """Makes memory that ran out over one file that file's error: the others may be smaller."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise MediaError(
-            f"{path}: memory ran out while it was encoded; caption a part of it (--start, --end), or on a larger "
-            "machine"
-        ) from None
 
 
 def sample_seed(seed: int, sample_id: str) -> int:

@@ -10,18 +10,24 @@ import copy
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from transformers import DynamicCache
 
 from avcap.errors import ModelError
-from avcap.infer.shared_prompt import OwnPrompts, SharedPrompts
+from avcap.infer.kv_cache import OwnPrompts, SharedPrompts
 from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaTokens
 from avcap.model.transformers_renames import cache_argument, cache_of
 
-Prompt = tuple[Sequence[int], MediaTokens | None]
+
+class Prompt(NamedTuple):
+    """Token ids with placeholders, and the media tokens that stand there."""
+
+    ids: Sequence[int]
+    media: MediaTokens | None
 
 
 @dataclass(frozen=True)

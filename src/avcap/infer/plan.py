@@ -75,7 +75,7 @@ def plan(
     frames = len(frame_instants(start_s=0.0, end_s=seconds, fps=settings.fps, max_frames=settings.max_frames))
     media, load = media_load(config, seconds=seconds, frames=frames, frame_size=frame_size)
     placeholders = bones.placeholders(media)
-    ids, _ = encode_chat(tokenizer, [(settings.prompts.global_caption, None)], placeholders, ChatStyle(**config.chat))
+    ids = encode_chat(tokenizer, [(settings.prompts.global_caption, None)], placeholders, ChatStyle(**config.chat)).ids
     new_tokens = settings.max_new_tokens
     num_weights = sum(weight.numel() for weight in bones.parameters())
     weights = needed_bytes(num_weights, dtype=dtype, placement=placement)
@@ -92,7 +92,7 @@ def plan(
         num_weights=num_weights,
         weight_bytes=weights,
         cache_bytes=cache,
-        activation_bytes=max(encoding_bytes(config, load, dtype=dtype), reading_bytes(config, len(ids), dtype=dtype)),
+        activation_bytes=max(encoding_bytes(load, dtype=dtype), reading_bytes(config, len(ids), dtype=dtype)),
         training_bytes=training_bytes(config, len(ids) + new_tokens, dtype=dtype) if train else 0,
         seconds=(3 if train else 1) * flops / (REACHED * speed) + (0 if train else new_tokens * weights / bandwidth),
         judge_calls=(1, 2),
@@ -122,10 +122,10 @@ def cache_bytes(text: Any, num_tokens: int, *, dtype: torch.dtype) -> int:
     return 2 * text.num_hidden_layers * text.num_key_value_heads * head * num_tokens * dtype.itemsize
 
 
-def encoding_bytes(config: Any, load: TowerLoad, *, dtype: torch.dtype) -> int:
+def encoding_bytes(load: TowerLoad, *, dtype: torch.dtype) -> int:
     """-> about the most that is alive at once while frames are encoded: their pixels, and a layer of the tower."""
-    vision = config.vision_config
-    layer = load.patches_at_once * (LIVE_WIDTHS * vision.hidden_size + 3 * vision.intermediate_size) * dtype.itemsize
+    numbers = LIVE_WIDTHS * load.hidden_size + 3 * load.intermediate_size
+    layer = load.patches_at_once * numbers * dtype.itemsize
     return round(max(load.pixel_bytes, load.pixel_bytes / 2 + layer))
 
 

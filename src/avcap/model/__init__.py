@@ -9,8 +9,8 @@ from avcap.model.salmonn2_plus.configuration import Salmonn2PlusConfig
 from avcap.model.salmonn2_plus.family import Salmonn2PlusFamily
 from avcap.model.salmonn2_plus.modeling import Salmonn2PlusForCaptioning
 
-for family in (Salmonn2Family(), Salmonn2PlusFamily()):
-    register_family(family)
+register_family(Salmonn2Family())
+register_family(Salmonn2PlusFamily())
 
 __all__ = [
     "MediaFeatures",

@@ -78,17 +78,19 @@ class CaptioningModel(PreTrainedModel):
     def encode_video(self, frames_TCHW: torch.Tensor, *, with_grad: bool = False) -> torch.Tensor:
         """8-bit frames of a size that the family takes -> vision features (T, N, V)."""
 
-    @abstractmethod
     def placeholders(self, media: MediaFeatures) -> list[int]:
         """Features of one clip -> the ids that stand for its tokens in a prompt; computes no token."""
+        return self.outline(media).ids
 
     @abstractmethod
     def outline(self, media: MediaFeatures) -> Outline:
         """Features of one clip -> how its tokens will stand; computes no token."""
 
     @abstractmethod
-    def align_batch(self, media: Sequence[MediaFeatures]) -> list[MediaTokens]:
-        """Features of clips -> tokens of each for the language model, in time order."""
+    def align_batch(
+        self, media: Sequence[MediaFeatures], outlines: Sequence[Outline] | None = None
+    ) -> list[MediaTokens]:
+        """Features of clips, and their outlines if these are known -> tokens of each, in time order."""
 
     def align(self, media: MediaFeatures) -> MediaTokens:
         """Features of one clip -> its tokens for the language model, in time order."""

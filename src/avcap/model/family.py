@@ -83,6 +83,9 @@ class TowerLoad:
     """Of those that go through the tower together."""
     pixel_bytes: float
     """All pixels that are alive at once, as numbers of the tower's input."""
+    hidden_size: int
+    intermediate_size: int
+    """Widths of a patch between the layers, and within them."""
 
 
 class Family(ABC):

@@ -118,7 +118,10 @@ class MediaTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """How the tokens of a clip will stand, without one of them being computed: the same fields as in MediaTokens."""
+    """How the tokens of a clip will stand, without one of them being computed: the same fields as in MediaTokens.
+
+    A family's model adds to it what it needs to compute them, so that their order is worked out once.
+    """
 
     ids: list[int]
     seconds: list[int]

@@ -29,7 +29,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Layout:
+class TokenOrder:
     """The media tokens of one clip in order. The last three lists have one entry per VISUAL_ID or AUDIO_ID in `ids`.
 
     `rows`: which row of [visual tokens of all frames, audio tokens] stands there; `seconds`: whole second of the video;
@@ -135,25 +135,25 @@ def lay_out(
     audio_times_s: Sequence[float],
     types: TokenTypes,
     time_text_ids: Sequence[Sequence[int]] | None = None,
-) -> Layout:
+) -> TokenOrder:
     """A plan and the times of its frames and audio tokens -> the order of all tokens, time text after its frame."""
     frame_types = types.of_frame
     first_audio_row = len(frame_times_s) * len(frame_types)
-    layout = Layout(ids=[], rows=[], seconds=[], types=[])
+    order = TokenOrder(ids=[], rows=[], seconds=[], types=[])
     for group in groups:
         if group.frame is not None:
             first_row = group.frame * len(frame_types)
-            layout.ids.extend([VISUAL_ID] * len(frame_types))
-            layout.rows.extend(range(first_row, first_row + len(frame_types)))
-            layout.seconds.extend([_whole_second(frame_times_s[group.frame])] * len(frame_types))
-            layout.types.extend(frame_types)
-            layout.ids.extend(time_text_ids[group.frame] if time_text_ids is not None else ())
-        layout.ids.extend([AUDIO_ID] * len(group.audio))
+            order.ids.extend([VISUAL_ID] * len(frame_types))
+            order.rows.extend(range(first_row, first_row + len(frame_types)))
+            order.seconds.extend([_whole_second(frame_times_s[group.frame])] * len(frame_types))
+            order.types.extend(frame_types)
+            order.ids.extend(time_text_ids[group.frame] if time_text_ids is not None else ())
+        order.ids.extend([AUDIO_ID] * len(group.audio))
         for token in group.audio:
-            layout.rows.append(first_audio_row + token)
-            layout.seconds.append(_whole_second(audio_times_s[token]))
-            layout.types.append(types.of_audio(token, audio_times_s[token]))
-    return layout
+            order.rows.append(first_audio_row + token)
+            order.seconds.append(_whole_second(audio_times_s[token]))
+            order.types.append(types.of_audio(token, audio_times_s[token]))
+    return order
 
 
 def _whole_second(time_s: float) -> int:

@@ -78,8 +78,8 @@ class ExampleEncoder:
         row = encode_branches(self.tokenizer, example.turns, self.model.placeholders(media), chat)
         given = example.weights or (None,) * len(example.turns)
         branches = [
-            Branch(ids=ids, weights=_weights(is_target, weights))
-            for (ids, is_target), weights in zip(row.branches, given, strict=True)
+            Branch(ids=branch.ids, weights=_weights(branch.is_target, weights))
+            for branch, weights in zip(row.branches, given, strict=True)
         ]
         return EncodedExample(sample_id=example.name, prompt_ids=row.shared_ids, branches=branches)
 

@@ -7,8 +7,8 @@ import pytest
 
 from avcap.cli.round_data import questions_of
 from avcap.data.qa_files import VideoQuestion
-from avcap.infer.answer import Answerer
 from avcap.infer.captioner import Captioner
+from avcap.infer.question_answering import Answerer
 from avcap.judge.inputs.ingest import read_truth
 from avcap.stages.parts.questions import answer_questions, ask_as_it_can
 

@@ -16,9 +16,9 @@ from avcap.data.request import Request
 from avcap.engines.engine import EngineOptions
 from avcap.engines.spec import read_engine_spec
 from avcap.errors import UserError
-from avcap.infer.answer import Answerer
 from avcap.infer.captioner import Captioner
 from avcap.infer.find_checkpoint import find_checkpoint
+from avcap.infer.question_answering import Answerer
 from avcap.judge.inputs.ingest import read_truth
 from avcap.judge.oracle import OracleJudge
 from avcap.media.encode import decode_wav, encode_wav

@@ -162,7 +162,7 @@ def _feed(
     outline = model.outline(media)
     num_visual, num_audio = outline.ids.count(VISUAL_ID), outline.ids.count(AUDIO_ID)
     asked = prompt or settings.prompts.choose(interval_s=span_s, has_video=num_visual > 0, has_audio=num_audio > 0)
-    ids, _ = encode_chat(tokenizer, [(asked, None)], outline.ids, ChatStyle(**model.config.chat))
+    ids = encode_chat(tokenizer, [(asked, None)], outline.ids, ChatStyle(**model.config.chat)).ids
     ids = behaviour.prompt(ids, media=media, num_audio=num_audio, tokenizer=tokenizer, path=clip.path)
     of_ids = model.positions(ids, outline).of_ids
     return Fed(

@@ -63,6 +63,8 @@ class Salmonn2Family(Family):
             num_patches=num_patches,
             patches_at_once=num_patches * min(1.0, UNITS_AT_ONCE / num_frames),
             pixel_bytes=PIXEL_COPIES * 4 * num_frames * 3 * vision.image_size**2,
+            hidden_size=vision.hidden_size,
+            intermediate_size=vision.intermediate_size,
         )
 
     def needs_lead_in(self, config: Salmonn2Config) -> bool:

@@ -16,6 +16,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import cast
 
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ from avcap.model.features import MediaFeatures, MediaTokens, Outline
 from avcap.model.interleave import (
     AUDIO_ID,
     VISUAL_ID,
-    Layout,
+    TokenOrder,
     lay_out,
     num_real_windows,
     plan_official,
@@ -41,11 +42,11 @@ from avcap.model.salmonn2.configuration import Salmonn2Config
 LANGUAGE_MODELS = {"qwen2": Qwen2ForCausalLM, "qwen3": Qwen3ForCausalLM}
 
 
-@dataclass(frozen=True)
-class _Clip:
-    """How one clip of a batch is laid out, and how many leading audio tokens of it are used."""
+@dataclass(frozen=True, kw_only=True)
+class Salmonn2Outline(Outline):
+    """With the row of each token: of [visual tokens of all frames, the leading audio tokens that are used]."""
 
-    layout: Layout
+    rows: list[int]
     num_visual_rows: int
     num_audio_rows: int
 
@@ -101,40 +102,34 @@ class Salmonn2ForCaptioning(CaptioningModel):
                 parts.append(patches_TNV)
         return torch.cat(parts)
 
-    def placeholders(self, media: MediaFeatures) -> list[int]:
-        """Features of one clip -> the ids that stand for its tokens in a prompt; computes no token."""
-        return self._lay_out(media).layout.ids
-
-    def outline(self, media: MediaFeatures) -> Outline:
-        layout = self._lay_out(media).layout
-        return Outline(ids=layout.ids, seconds=layout.seconds, types=layout.types)
-
-    def align_batch(self, media: Sequence[MediaFeatures]) -> list[MediaTokens]:
+    def align_batch(
+        self, media: Sequence[MediaFeatures], outlines: Sequence[Outline] | None = None
+    ) -> list[MediaTokens]:
         """Features of clips -> tokens of each; one projector call and one Q-Former call for all clips together."""
-        clips = [self._lay_out(clip) for clip in media]
-        rows_RD = torch.cat([self._visual_rows(media), self._audio_rows(media, clips)])
-        first_visual = [0, *accumulate(clip.num_visual_rows for clip in clips)]
-        first_audio = [first_visual[-1] + n for n in (0, *accumulate(clip.num_audio_rows for clip in clips))]
+        outlined = [self.outline(one) for one in media] if outlines is None else cast(list[Salmonn2Outline], outlines)
+        rows_RD = torch.cat([self._visual_rows(media), self._audio_rows(media, outlined)])
+        first_visual = [0, *accumulate(one.num_visual_rows for one in outlined)]
+        first_audio = [first_visual[-1] + n for n in (0, *accumulate(one.num_audio_rows for one in outlined))]
         order = [
-            first_visual[i] + row if row < clip.num_visual_rows else first_audio[i] + row - clip.num_visual_rows
-            for i, clip in enumerate(clips)
-            for row in clip.layout.rows
+            first_visual[i] + row if row < one.num_visual_rows else first_audio[i] + row - one.num_visual_rows
+            for i, one in enumerate(outlined)
+            for row in one.rows
         ]
-        seconds_M = self._index([second for clip in clips for second in clip.layout.seconds])
-        types_M = self._index([kind for clip in clips for kind in clip.layout.types])
+        seconds_M = self._index([second for one in outlined for second in one.seconds])
+        types_M = self._index([kind for one in outlined for kind in one.types])
         content_MD = self.tags.add_type(rows_RD.index_select(0, self._index(order)), types_M=types_M)
         embeds_MD = content_MD
         if self.config.time_vectors:
             words_SD = self.get_input_embeddings()(self._index(self.config.time_token_ids))
             embeds_MD = self.tags.add_time(content_MD, seconds_M=seconds_M, words_SD=words_SD)
-        lengths = [len(clip.layout.rows) for clip in clips]
+        lengths = [len(one.rows) for one in outlined]
         parts = zip(*(tensor.split(lengths) for tensor in (embeds_MD, content_MD, seconds_M, types_M)), strict=True)
         return [
-            _media_tokens(clip.layout, *part, num_frames=len(one.frame_times_T))
-            for one, clip, part in zip(media, clips, parts, strict=True)
+            _media_tokens(outline, *part, num_frames=len(one.frame_times_T))
+            for one, outline, part in zip(media, outlined, parts, strict=True)
         ]
 
-    def _lay_out(self, media: MediaFeatures) -> _Clip:
+    def outline(self, media: MediaFeatures) -> Salmonn2Outline:
         """One clip -> the order of its tokens; raises ValueError where the sound features do not cover the sound."""
         config = self.config
         starts_s = self._window_starts(media)
@@ -145,7 +140,7 @@ class Salmonn2ForCaptioning(CaptioningModel):
             groups = plan_official(len(media.frame_times_T), len(audio_times_s))
         else:
             groups = plan_true_time(media.frame_times_T, audio_times_s)
-        layout = lay_out(
+        order: TokenOrder = lay_out(
             groups,
             frame_times_s=media.frame_times_T,
             audio_times_s=audio_times_s,
@@ -153,7 +148,14 @@ class Salmonn2ForCaptioning(CaptioningModel):
             time_text_ids=media.time_text_ids,
         )
         num_visual_rows = len(media.frame_times_T) * config.visual_tokens_per_frame
-        return _Clip(layout=layout, num_visual_rows=num_visual_rows, num_audio_rows=len(audio_times_s))
+        return Salmonn2Outline(
+            ids=order.ids,
+            seconds=order.seconds,
+            types=order.types,
+            rows=order.rows,
+            num_visual_rows=num_visual_rows,
+            num_audio_rows=len(audio_times_s),
+        )
 
     def _visual_rows(self, media: Sequence[MediaFeatures]) -> torch.Tensor:
         """Clips -> visual tokens of all their frames, one after the other (R, D)."""
@@ -167,9 +169,9 @@ class Salmonn2ForCaptioning(CaptioningModel):
             return self._no_rows()
         return self.vision_aligner(torch.cat(inputs)).flatten(0, 1)
 
-    def _audio_rows(self, media: Sequence[MediaFeatures], clips: Sequence[_Clip]) -> torch.Tensor:
-        """Clips -> the audio tokens that their layouts use, one after the other (R, D)."""
-        used = [laid_out.num_audio_rows for laid_out in clips]
+    def _audio_rows(self, media: Sequence[MediaFeatures], outlines: Sequence[Salmonn2Outline]) -> torch.Tensor:
+        """Clips -> the audio tokens that their outlines use, one after the other (R, D)."""
+        used = [one.num_audio_rows for one in outlines]
         if not sum(used):
             return self._no_rows()
         queries_UQ = self._audio_queries(media, used)
@@ -182,7 +184,7 @@ class Salmonn2ForCaptioning(CaptioningModel):
 
 
 def _media_tokens(
-    layout: Layout,
+    outline: Outline,
     embeds_MD: torch.Tensor,
     content_MD: torch.Tensor,
     seconds_M: torch.Tensor,
@@ -190,14 +192,14 @@ def _media_tokens(
     *,
     num_frames: int,
 ) -> MediaTokens:
-    """Layout of one clip and its part of the batch's rows -> its tokens."""
+    """Outline of one clip and its part of the batch's rows -> its tokens."""
     return MediaTokens(
-        ids=layout.ids,
+        ids=outline.ids,
         embeds_MD=embeds_MD,
         content_MD=content_MD,
         seconds_M=seconds_M,
         types_M=types_M,
-        num_visual=layout.ids.count(VISUAL_ID),
-        num_audio=layout.ids.count(AUDIO_ID),
+        num_visual=outline.ids.count(VISUAL_ID),
+        num_audio=outline.ids.count(AUDIO_ID),
         num_frames=num_frames,
     )

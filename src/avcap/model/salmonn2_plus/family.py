@@ -81,6 +81,8 @@ class Salmonn2PlusFamily(Family):
             num_patches=num_patches,
             patches_at_once=at_once,
             pixel_bytes=2 * num_patches * numbers + PIXEL_COPIES * 4 * at_once * numbers,
+            hidden_size=vision.hidden_size,
+            intermediate_size=vision.intermediate_size,
         )
 
     def encoder_fields(self, config: Salmonn2PlusConfig) -> dict[str, Any]:

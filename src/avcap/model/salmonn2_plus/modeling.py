@@ -5,7 +5,7 @@
     log-mel  -> audio_encoder -> audio_aligner (Q-Former, a token a half second)-+
 
 No backbone code is ours: tower, merger and language model are modules of `transformers`. What the published code did
-to stock Qwen2.5-VL is in the order of the tokens (`_lay_out`) and in their positions (`mrope`).
+to stock Qwen2.5-VL is in the order of the tokens (`outline`) and in their positions (`mrope`).
 """
 
 # B batch  L tokens  X position axes (3)  T frames, or temporal grids (of _TNV)  C channels  H, W pixels
@@ -15,7 +15,7 @@ to stock Qwen2.5-VL is in the order of the tokens (`_lay_out`) and in their posi
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -138,19 +138,13 @@ class LanguageModel(PreTrainedModel):
         )
 
 
-@dataclass(frozen=True)
-class _Clip:
-    """How one clip of a batch is laid out: which of [its visual tokens, its audio tokens] stands where."""
+@dataclass(frozen=True, kw_only=True)
+class PlusOutline(Outline):
+    """With the row of each token: of [visual tokens of all grids, audio tokens]."""
 
     order_M: np.ndarray
-    seconds_M: np.ndarray
     num_visual: int
     num_audio: int
-    places: Positions
-
-    @property
-    def ids(self) -> list[int]:
-        return [VISUAL_ID if row < self.num_visual else AUDIO_ID for row in self.order_M.tolist()]
 
 
 class Salmonn2PlusForCaptioning(CaptioningModel):
@@ -196,46 +190,37 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
             parts.append(torch.cat([output.pooler_output, *getattr(output, "deepstack_features", ())], dim=-1))
         return torch.cat(parts).unflatten(0, (num_grids, -1))
 
-    def placeholders(self, media: MediaFeatures) -> list[int]:
-        """Features of one clip -> the ids that stand for its tokens in a prompt, what encloses them included."""
-        return self._enclosed(self._lay_out(media).ids)
-
-    def outline(self, media: MediaFeatures) -> Outline:
-        clip = self._lay_out(media)
-        seconds = clip.seconds_M.tolist()
-        return Outline(ids=self._enclosed(clip.ids), seconds=seconds, types=[0] * len(seconds), places=clip.places)
-
-    def _enclosed(self, ids: list[int]) -> list[int]:
-        return [self.config.vision_start_token_id, *ids, self.config.vision_end_token_id]
-
-    def align_batch(self, media: Sequence[MediaFeatures]) -> list[MediaTokens]:
+    def align_batch(
+        self, media: Sequence[MediaFeatures], outlines: Sequence[Outline] | None = None
+    ) -> list[MediaTokens]:
         """Features of clips -> tokens of each; one merger call and one Q-Former call for all clips together."""
-        clips = [self._lay_out(clip) for clip in media]
-        visual_RD, audio_RD = self._visual_rows(media), self._audio_rows(media, clips)
-        visual = visual_RD.split([clip.num_visual for clip in clips])
-        audio = audio_RD.split([clip.num_audio for clip in clips])
+        outlined = [self.outline(one) for one in media] if outlines is None else cast(list[PlusOutline], outlines)
+        visual_RD, audio_RD = self._visual_rows(media), self._audio_rows(media, outlined)
+        visual = visual_RD.split([one.num_visual for one in outlined])
+        audio = audio_RD.split([one.num_audio for one in outlined])
         return [
-            self._media_tokens(*parts, grid=one.grid) for one, *parts in zip(media, clips, visual, audio, strict=True)
+            self._media_tokens(*parts, grid=one.grid)
+            for one, *parts in zip(media, outlined, visual, audio, strict=True)
         ]
 
     def _media_tokens(
-        self, clip: _Clip, visual_RD: torch.Tensor, audio_RD: torch.Tensor, *, grid: VisionGrid | None
+        self, outline: PlusOutline, visual_RD: torch.Tensor, audio_RD: torch.Tensor, *, grid: VisionGrid | None
     ) -> MediaTokens:
-        order_M = torch.from_numpy(clip.order_M).to(self.device)
+        order_M = torch.from_numpy(outline.order_M).to(self.device)
         # sound says nothing to deeper layers
         audio_RD = F.pad(audio_RD, (0, visual_RD.shape[-1] - audio_RD.shape[-1]))
         embeds_MD = torch.cat([visual_RD, audio_RD]).index_select(0, order_M)
         return MediaTokens(
-            ids=self._enclosed(clip.ids),
+            ids=outline.ids,
             embeds_MD=embeds_MD,
             content_MD=embeds_MD,
-            seconds_M=torch.from_numpy(clip.seconds_M).to(self.device),
+            seconds_M=self._index(outline.seconds),
             types_M=torch.zeros_like(order_M),
-            num_visual=clip.num_visual,
-            num_audio=clip.num_audio,
+            num_visual=outline.num_visual,
+            num_audio=outline.num_audio,
             num_frames=grid.num_frames if grid else 0,
             is_image=grid is not None and grid.is_image,
-            places=clip.places,
+            places=outline.places,
         )
 
     def _visual_rows(self, media: Sequence[MediaFeatures]) -> torch.Tensor:
@@ -250,15 +235,15 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
         # the merger wants single patches, and puts those of a token together again
         return self.vision_aligner(rows_RV.view(-1, width))
 
-    def _audio_rows(self, media: Sequence[MediaFeatures], clips: Sequence[_Clip]) -> torch.Tensor:
-        """Clips -> the audio tokens that their layouts use, one after the other (R, D)."""
-        used = [clip.num_audio for clip in clips]
+    def _audio_rows(self, media: Sequence[MediaFeatures], outlines: Sequence[PlusOutline]) -> torch.Tensor:
+        """Clips -> the audio tokens that their outlines use, one after the other (R, D)."""
+        used = [one.num_audio for one in outlines]
         if not sum(used):
             return self._no_rows()
         return self.audio_aligner.project(self._audio_queries(media, used))
 
-    def _lay_out(self, media: MediaFeatures) -> _Clip:
-        """One clip -> order and positions of its tokens: a grid, then the sound that it lasts, then the next grid."""
+    def outline(self, media: MediaFeatures) -> PlusOutline:
+        """One clip -> order and positions of its tokens: a grid, then the audio that it lasts, then the next grid."""
         starts_s = self._window_starts(media)
         if not self.config.padded_audio:
             starts_s = starts_s[: num_real_windows(starts_s, audio_seconds=media.audio_seconds)]
@@ -271,10 +256,14 @@ class Salmonn2PlusForCaptioning(CaptioningModel):
             num_grids, per_grid = media.vision_TNV.shape[:2]
         order_M = _by_time(num_grids, per_grid, audio_times_U, seconds_per_grid=grid.seconds_per_grid if grid else 1.0)
         times_s = np.concatenate([np.repeat(np.asarray(media.frame_times_T), per_grid), media.start_s + audio_s])
-        return _Clip(
+        num_visual = num_grids * per_grid
+        placeholders = [VISUAL_ID if row < num_visual else AUDIO_ID for row in order_M.tolist()]
+        return PlusOutline(
+            ids=[self.config.vision_start_token_id, *placeholders, self.config.vision_end_token_id],
+            seconds=np.floor(times_s[order_M] + 1e-6).astype(np.int64).tolist(),
+            types=[0] * len(order_M),
             order_M=order_M,
-            seconds_M=np.floor(times_s[order_M] + 1e-6).astype(np.int64),
-            num_visual=num_grids * per_grid,
+            num_visual=num_visual,
             num_audio=len(audio_times_U),
             places=self._places(media, num_grids=num_grids, audio_times_U=audio_times_U, order_M=order_M),
         )

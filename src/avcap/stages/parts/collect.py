@@ -92,4 +92,4 @@ def encoded(captioner: Captioner, sample: Sample, request: Request) -> MediaFeat
     (video,) = captioner.encode([sample], request)
     if isinstance(video, CaptionError):
         raise UserError(video.error)
-    return video.clip.media
+    return video.encoded.media

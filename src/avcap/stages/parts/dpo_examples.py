@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from avcap.data.prompt import ChatStyle, encode_chat
+from avcap.data.prompt import ChatIds, ChatStyle, encode_chat
 from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaFeatures
 from avcap.records import PreferencePair
@@ -75,23 +75,19 @@ class PairEncoder:
         return divide([example.num_tokens for example in examples], max_tokens=self.max_tokens)
 
     def _pair(self, pair: PreferencePair, media_ids: Sequence[int]) -> PairExample:
-        prompt_ids, chosen_ids = self._split(pair.prompt, pair.chosen, media_ids)
-        target = pair.reference_caption
+        chosen, target = self._encode(pair.prompt, pair.chosen, media_ids), pair.reference_caption
         return PairExample(
             sample_id=pair.sample_id,
-            prompt_ids=prompt_ids,
-            chosen_ids=chosen_ids,
-            rejected_ids=self._split(pair.prompt, pair.rejected, media_ids)[1],
-            target_ids=self._split(pair.prompt, target, media_ids)[1] if target else None,
+            prompt_ids=chosen.prompt_ids,
+            chosen_ids=chosen.answer_ids,
+            rejected_ids=self._encode(pair.prompt, pair.rejected, media_ids).answer_ids,
+            target_ids=self._encode(pair.prompt, target, media_ids).answer_ids if target else None,
         )
 
     def _question(self, item: ReplayItem, media_ids: Sequence[int]) -> PairExample:
-        prompt_ids, answer_ids = self._split(item.prompt, item.answer, media_ids)
-        return PairExample(sample_id=item.sample_id, prompt_ids=prompt_ids, target_ids=answer_ids)
+        found = self._encode(item.prompt, item.answer, media_ids)
+        return PairExample(sample_id=item.sample_id, prompt_ids=found.prompt_ids, target_ids=found.answer_ids)
 
-    def _split(self, prompt: str, answer: str, media_ids: Sequence[int]) -> tuple[list[int], list[int]]:
+    def _encode(self, prompt: str, answer: str, media_ids: Sequence[int]) -> ChatIds:
         """Prompt and answer -> their token ids, the answer's with what closes it."""
-        chat = ChatStyle(**self.model.config.chat)
-        ids, is_target = encode_chat(self.tokenizer, [(prompt, answer)], media_ids, chat)
-        first = is_target.index(True)
-        return ids[:first], ids[first:]
+        return encode_chat(self.tokenizer, [(prompt, answer)], media_ids, ChatStyle(**self.model.config.chat))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from avcap.data.qa_files import VideoQuestion, letters_of, letters_prompt
 from avcap.data.request import Request
-from avcap.infer.answer import Answerer
 from avcap.infer.captioner import Captioner
+from avcap.infer.question_answering import Answerer
 from avcap.judge.metrics.answers import is_right
 from avcap.judge.metrics.letters import read_letter
 from avcap.records import Decoding, Sample

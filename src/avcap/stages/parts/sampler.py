@@ -14,8 +14,8 @@ from avcap.data.qa_files import VideoQuestion
 from avcap.data.request import Request
 from avcap.engines.captioner import EngineCaptioner, replied
 from avcap.errors import MediaError, UserError
-from avcap.infer.answer import Answerer
 from avcap.infer.captioner import Captioner
+from avcap.infer.question_answering import Answerer
 from avcap.infer.settings import CaptionerSettings
 from avcap.records import Decoding, Sample
 

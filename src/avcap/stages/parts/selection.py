@@ -185,17 +185,14 @@ def caption_logprobs(
     for video, caption in zip(videos, captions, strict=True):
         if isinstance(video, CaptionError):
             raise UserError(video.error)
-        ids, is_target = encode_chat(
-            captioner.tokenizer,
-            [(caption.prompt, caption.text)],
-            captioner.model.placeholders(video.clip.media),
-            captioner.chat,
+        turn = (caption.prompt, caption.text)
+        found = encode_chat(captioner.tokenizer, [turn], video.outline.ids, captioner.prompter.chat)
+        examples.append(
+            PairExample(sample_id=caption.sample_id, prompt_ids=found.prompt_ids, target_ids=found.answer_ids)
         )
-        first = is_target.index(True)
-        examples.append(PairExample(sample_id=caption.sample_id, prompt_ids=ids[:first], target_ids=ids[first:]))
-        media.append(video.clip.media)
-    found = response_logprobs(captioner.model, pack(examples), captioner.model.align_batch(media))
-    return [(one.target.total.item(), one.target.num_tokens) for one in found if one.target]
+        media.append(video.encoded.media)
+    scored = response_logprobs(captioner.model, pack(examples), captioner.model.align_batch(media))
+    return [(one.target.total.item(), one.target.num_tokens) for one in scored if one.target]
 
 
 # --- the rule ---------------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from avcap.data.qa_files import VideoQuestion, letters_prompt
 from avcap.data.request import Request
 from avcap.data.tokenizer import build_word_tokenizer
 from avcap.errors import UserError
-from avcap.infer.answer import Answerer
 from avcap.infer.generate import generate
+from avcap.infer.question_answering import Answerer
 from avcap.infer.settings import CaptionerSettings, write_settings
 from avcap.media.load import load_clip
 from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
@@ -74,7 +74,8 @@ def test_replies_are_those_of_one_by_one(answerer, videos, name):
 def by_full_forward(answerer: Answerer, looked, question: str, answer: str) -> float:
     """Log-probability of an answer and its end, with everything read anew and nothing padded."""
     media = answerer.captioner.model.align(media_of(answerer, looked.clip))
-    ids, targets = encode_chat(answerer.tokenizer, [(question, answer)], media.ids, answerer.captioner.chat)
+    encoded = encode_chat(answerer.tokenizer, [(question, answer)], media.ids, answerer.prompter.chat)
+    ids, targets = encoded.ids, encoded.is_target
     logprobs = answerer.model(torch.tensor([ids]), [media]).logits[0].log_softmax(dim=-1)
     return sum(logprobs[index - 1, ids[index]].item() for index, learned in enumerate(targets) if learned)
 
@@ -102,7 +103,7 @@ def test_scores_of_letters_are_the_logits_after_the_prompt(lettered, videos):
     found = lettered.letter_scores(looked, questions)
     media = lettered.model.align(media_of(lettered, looked.clip))
     for scores, question in zip(found, questions, strict=True):
-        ids, _ = encode_chat(lettered.tokenizer, [(letters_prompt(question), None)], media.ids, lettered.captioner.chat)
+        ids = encode_chat(lettered.tokenizer, [(letters_prompt(question), None)], media.ids, lettered.prompter.chat).ids
         logprobs = lettered.model(torch.tensor([ids]), [media]).logits[0, -1].log_softmax(dim=-1)
         letter_ids = lettered.tokenizer.convert_tokens_to_ids(list("ABC"[: len(question.options)]))
         assert scores == pytest.approx(logprobs[letter_ids].tolist(), abs=1e-4)
@@ -135,9 +136,9 @@ def test_generate_and_a_shared_prefix_agree_token_by_token(answerer, videos):
     looked = look(answerer, videos / "c.mp4")
     media = answerer.model.align(media_of(answerer, looked.clip))
     prompts = [
-        (encode_chat(answerer.tokenizer, [(prompt, None)], media.ids, answerer.captioner.chat)[0], media)
+        (encode_chat(answerer.tokenizer, [(prompt, None)], media.ids, answerer.prompter.chat).ids, media)
         for prompt in PROMPTS
     ]
-    apart = generate(answerer.model, prompts, max_new_tokens=12, eos_ids=answerer.captioner.end_ids)
+    apart = generate(answerer.model, prompts, max_new_tokens=12, eos_ids=answerer.prompter.end_ids)
     texts = [answerer.tokenizer.decode(answer.ids, skip_special_tokens=True).strip() for answer in apart]
     assert [reply.text for reply in answerer.reply(looked, PROMPTS, max_new_tokens=12)] == texts

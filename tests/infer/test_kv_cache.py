@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 
-from avcap.infer.shared_prompt import SHARED_PROMPT, Attended, OwnPrompts, SharedPrompts, attend, merge
+from avcap.infer.kv_cache import SHARED_PROMPT, Attended, OwnPrompts, SharedPrompts, attend, merge
 from avcap.model.transformers_renames import cache_of
 
 NUM_HEADS, NUM_KEY_HEADS = 6, 2  # each key head has three query heads
