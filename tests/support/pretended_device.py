@@ -222,6 +222,7 @@ def pretended_gpu() -> Iterator[None]:
         patch.setattr(torch.cuda, "is_available", lambda: True)
         patch.setattr(torch.cuda, "get_rng_state", lambda device=None: torch.get_rng_state())
         patch.setattr(torch.cuda, "set_rng_state", lambda state, device=None: None)  # one generator draws for both
+        patch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)  # a CUDA build asks the driver
         patch.setattr(torch.cuda, "mem_get_info", lambda device=None: (80 * 10**9, 80 * 10**9))
         patch.setattr(PreTrainedModel, "from_pretrained", classmethod(from_pretrained))
         yield
