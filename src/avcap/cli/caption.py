@@ -49,6 +49,7 @@ from avcap.cli.folders import (
     watched,
 )
 from avcap.cli.model_help import ANY_MODEL
+from avcap.cli.scale import RayAddress, Workers, ray_options, ray_stream
 from avcap.data.request import Interval, Request, Video
 from avcap.errors import visible_line
 from avcap.files.names import short_names
@@ -123,6 +124,8 @@ def caption(
     sample: Samples = None,
     retry_failed: RetryFailed = False,
     shard: ShardOption = None,
+    ray: RayAddress = None,
+    workers: Workers = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Maximum length of a caption, in tokens.")] = None,
     temperature: Annotated[float, typer.Option(help="0 decodes greedily; a higher value samples.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Sample from the most likely tokens with this total probability.")] = 1.0,
@@ -200,8 +203,28 @@ def caption(
         timeout_s=timeout,
         allow_dropped_audio=allow_dropped_audio,
     )
+    on_ray = ray_options(ray, workers, flags=flags, batch_size=batch_size)
 
     def caption_all(paths: Sequence[Video], request: Request = request) -> Iterator[Caption | CaptionError]:
+        if on_ray is not None:
+            weights = {
+                "batch_size": batch_size,
+                "device": device,
+                "dtype": dtype and str(dtype),
+                "device_map": device_map,
+                "quantize": quantize,
+                "official": official,
+            }
+            yield from ray_stream(
+                on_ray,
+                model=model,
+                source=source,
+                request=request,
+                flags=flags,
+                deadline_s=deadline,
+                weights=weights,
+            )(list(paths))
+            return
         if folder is None:
             with opened_engine(source, flags, deadline_s=deadline) as engine:
                 yield from engine.stream(paths, request)
