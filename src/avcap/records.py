@@ -99,6 +99,9 @@ class Caption:
 
     `in_world` and `world_score` are set only by models that know what they were trained on (the embedded ones):
     the score is how unlike that world the video looks and sounds, 1.0 being the border.
+
+    `style`: the form that was asked for (--style); `broken_rules`: which of its rules the text breaks, also after the
+    model was `asked_again`.
     """
 
     caption_id: str
@@ -114,6 +117,9 @@ class Caption:
     interval_s: tuple[float, float] | None = None
     in_world: bool | None = None
     world_score: float | None = None
+    style: str | None = None
+    broken_rules: tuple[str, ...] = ()
+    asked_again: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

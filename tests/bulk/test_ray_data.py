@@ -90,6 +90,7 @@ def test_what_every_file_would_meet_ends_the_run(ray, tmp_path):
         list(ray_rows(["a.mp4"], REQUEST, make=make, source=find_source("tiny"), options=RayOptions(num_workers=1)))
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_nobody_at_the_address_is_told_at_once():
     pytest.importorskip("ray", reason=NEEDS_RAY)
     with pytest.raises(UserError, match=r"got --ray 127\.0\.0\.1:1, and nobody answers there"):

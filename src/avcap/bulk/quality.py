@@ -31,6 +31,10 @@ class Quality:
     """Only of models that know one world: whether the video looks and sounds like it."""
     world_score: float | None
     """How unlike that world it is; the border is 1."""
+    in_form: bool | None
+    """Only of captions that were asked for in a style: whether none of its rules is broken."""
+    asked_again: bool
+    """Whether the first answer broke one."""
 
     @staticmethod
     def kinds() -> dict[str, str]:
@@ -61,4 +65,6 @@ def quality_of(caption: Caption) -> Quality:
         duration_s=caption.duration_s,
         in_world=caption.in_world,
         world_score=caption.world_score,
+        in_form=None if caption.style is None else not caption.broken_rules,
+        asked_again=caption.asked_again,
     )

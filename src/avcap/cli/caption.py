@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from avcap.bulk.places import find_root
+from avcap.bulk.style import ask_in_form
+from avcap.bulk.workers import ask_once
 from avcap.captioners import Source, find_source
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, tell
 from avcap.cli.engines import (
@@ -44,12 +47,14 @@ from avcap.cli.folders import (
     WhereOption,
     folder_job,
     is_folder,
+    is_of_one_world,
     run_folder,
     shard_of,
     watched,
 )
 from avcap.cli.model_help import ANY_MODEL
 from avcap.cli.scale import RayAddress, Workers, ray_options, ray_stream
+from avcap.cli.style import LanguageOption, StyleOption, form_of
 from avcap.data.request import Interval, Request, Video
 from avcap.errors import visible_line
 from avcap.files.names import short_names
@@ -104,6 +109,8 @@ def caption(
     start: Annotated[float | None, typer.Option(metavar="S", help="Start of the interval, in seconds.")] = None,
     end: Annotated[float | None, typer.Option(metavar="S", help="End of the interval, in seconds.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Use this prompt instead of the model's own.")] = None,
+    style: StyleOption = None,
+    language: LanguageOption = None,
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Use the video alone.")] = False,
     no_video: Annotated[bool, typer.Option("--no-video", help="Use the audio alone.")] = False,
     out: Annotated[
@@ -183,10 +190,20 @@ def caption(
         )
     elif official:
         decoding = official_decoding(decoding, folder)
+    form = form_of(
+        style,
+        language,
+        formats=formats or [],
+        prompt=prompt,
+        official=official,
+        use_audio=not no_audio,
+        follows_prompts=not is_of_one_world(source),
+    )
+    ask = ask_once if form is None else partial(ask_in_form, form=form)
     request = Request(
         decoding=decoding,
         interval_s=interval_asked(start, end),
-        prompt=prompt,
+        prompt=form.prompt if form is not None and form.asks else prompt,
         use_audio=not no_audio,
         use_video=not no_video,
     )
@@ -220,14 +237,16 @@ def caption(
                 model=model,
                 source=source,
                 request=request,
+                ask=ask,
                 flags=flags,
                 deadline_s=deadline,
                 weights=weights,
             )(list(paths))
             return
+        samples = [request.sample(path) for path in paths]
         if folder is None:
             with opened_engine(source, flags, deadline_s=deadline) as engine:
-                yield from engine.stream(paths, request)
+                yield from ask(engine, samples, request)
             return
         captioner = start_captioner(
             folder,
@@ -239,7 +258,7 @@ def caption(
             quantize=quantize,
             official=official,
         )
-        yield from captioner.stream(paths, request)
+        yield from ask(captioner, samples, request)
 
     paths = found.paths
     names = short_names(paths)

@@ -158,7 +158,7 @@ def folder_job(
     forms, subtitles = read_forms(list(flags.formats))
     if subtitles:
         request = audio_request(request)
-    if request.prompt is None and not _is_of_one_world(source):
+    if request.prompt is None and not is_of_one_world(source):
         if subtitles:
             request = _with_prompt(request, SUBTITLE_PROMPT)
         elif "h3" in forms:
@@ -191,7 +191,7 @@ def _with_prompt(request: Request, prompt: str) -> Request:
     return replace(request, prompt=prompt)
 
 
-def _is_of_one_world(source: Source) -> bool:
+def is_of_one_world(source: Source) -> bool:
     """Whether a model knows its own prompts alone."""
     return source.folder is not None and bool(read_settings(source.folder).describes)
 

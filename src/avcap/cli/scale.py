@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from avcap.bulk.ray_data import RayOptions, ray_rows
-from avcap.bulk.workers import Captions, Opening
+from avcap.bulk.workers import Ask, Captions, Opening
 from avcap.captioners import Source
 from avcap.cli.engines import EngineFlags, findings_folder, key_of
 from avcap.errors import UserError
@@ -57,6 +57,7 @@ def ray_stream(
     model: str,
     source: Source,
     request: "Request",
+    ask: Ask,
     flags: EngineFlags,
     deadline_s: float,
     weights: Mapping[str, Any],
@@ -69,7 +70,7 @@ def ray_stream(
         cache=flags.cache,
         deadline_s=deadline_s,
     )
-    make = partial(Captions, request=request, opening=opening)
+    make = partial(Captions, request=request, opening=opening, ask=ask)
     return lambda videos: ray_rows(videos, request, make=make, source=source, options=options)
 
 

@@ -29,7 +29,7 @@ H3_PROMPT = (
 )
 _FIELD = re.compile(rf"^[ \t]*[*_`#\- ]*({'|'.join(FIELDS)})[*_`]*[ \t]*:[*_`]*", re.MULTILINE | re.IGNORECASE)
 _SHOT = re.compile(r"\[Shot (\d+)\](?:\s*At (\d+):(\d\d(?:\.\d+)?))?")
-_AUDIO = re.compile(
+AUDIO_WORDS = re.compile(
     r"\b(?:sounds?|audio|hear[ds]?|audible|music|melody|song|sings?|voices?|says?|speaks?|speech|shouts?|whispers?|"
     r"laugh\w*|noises?|rings?|beeps?|buzz\w*|hum(?:s|ming)?|bell|chimes?|bangs?|knocks?|claps?|applause|barks?|roars?|engine|"
     r"footsteps?|thunder|silence|silent|quiet)\b",
@@ -39,7 +39,7 @@ _MUSIC = re.compile(
     r"\b(?:background music|soundtrack|score (?:plays|swells)|non-diegetic|underscor\w+)\b", re.IGNORECASE
 )
 _SPOKEN = re.compile(r"[\"“”]|\b(?:says?|speaks?|sings?|asks?|replies)\b", re.IGNORECASE)
-_SENTENCE = re.compile(r"(?<=[.!?])[\"”)]?\s+")
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"”)]?\s+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +83,11 @@ def _has_good_shots(description: str, *, duration_s: float) -> bool:
 
 def put_into_fields(text: str, *, has_audio: bool) -> H3Caption:
     """A caption in prose -> the three fields; a field that it says nothing about is N/A."""
-    sentences = _SENTENCE.split(one_line(text)) if has_audio else []
+    sentences = SENTENCE_END.split(one_line(text)) if has_audio else []
     music = [sentence for sentence in sentences if _MUSIC.search(sentence)]
-    others = [one for one in sentences if _AUDIO.search(one) and not _MUSIC.search(one) and not _SPOKEN.search(one)]
+    others = [
+        one for one in sentences if AUDIO_WORDS.search(one) and not _MUSIC.search(one) and not _SPOKEN.search(one)
+    ]
     return H3Caption(
         description=f"[Shot 1] {one_line(text)}",
         soundscape=" ".join(others) or NONE,
