@@ -214,8 +214,8 @@ def test_plan_tells_tokens_and_money(engine, videos, tmp_path, run):
 def test_plan_expects_files_or_a_length(engine, videos, run):
     code, _, err = run("plan", "--model", engine.model)
     assert code == 2 and "got files and --video, or neither" in err
-    code, _, err = run("plan", videos, "--model", "tiny")
-    assert code == 2 and "got files for a model that runs here" in err
+    code, _, err = run("plan", videos, "--model", "tiny", "--train")
+    assert code == 2 and "got files and --train" in err
     code, out, _ = run("plan", "--video", "10s", "--model", f"{engine.model}?dialect=gemini")
     assert code == 0 and "2,650 of 10 frames, 320 of audio" in out  # 265 a frame, 32 a second
 

@@ -22,11 +22,11 @@ from avcap.cli.engines import (
     refuse_weight_options,
 )
 from avcap.cli.model_help import ANY_MODEL, WEIGHTS
+from avcap.cli.plan_folder import lines_of_files, look_at_for_engine, plan_local_files
 from avcap.engines.spec import USE_VIDEO, is_engine, read_engine_spec
 from avcap.errors import UserError
 from avcap.files.write import folder_aside
 from avcap.infer.find_checkpoint import find_layouts, without_weights
-from avcap.infer.inputs import find_media
 from avcap.llm.budget import PRICES, PRICES_DATE, read_prices
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def plan(
     model: Annotated[str, typer.Option(help=f"What would caption: {ANY_MODEL}.")],
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FILE|DIR...]", help="Videos for a model behind an engine."),
+        typer.Argument(metavar="[FILE|DIR|GLOB|LIST.txt...]", help="All that is to be captioned."),
     ] = None,
     video: Annotated[str | None, typer.Option(metavar="60s", help="Length of one video: 60s, 10m or 1.5h.")] = None,
     frame: Annotated[str, typer.Option(metavar="WxH", help="Frame size, for models that take any size.")] = "1280x720",
@@ -178,7 +178,7 @@ def plan(
     quantize: QuantizeOption = None,
     prices: EnginePrices = None,
 ) -> int:
-    """Print tokens, memory, time and judge calls of a video before loading anything; of an engine tokens and cost."""
+    """Print what captioning takes, before anything is loaded or sent: one video (--video), or all files."""
     if bool(inputs) == (video is not None):
         raise UserError("got files and --video, or neither; expected videos, or the length of one as --video 60s")
     seconds, size = _seconds(video) if video else 0.0, _frame_size(frame)
@@ -186,7 +186,9 @@ def plan(
         refuse_weight_options(device=device, dtype=dtype, quantize=quantize, train=train)
         return _plan_engine(model, inputs or [], seconds=seconds, size=size, prices=prices)
     if inputs:
-        raise UserError("got files for a model that runs here, expected the length of one video as --video 60s")
+        if train:
+            raise UserError("got files and --train, expected the length of one video as --video 60s")
+        return EXIT_SOME_FAILED if plan_local_files(model, inputs, device=device, dtype=dtype, quantize=quantize) else 0
     with without_weights(model) as folder:
         import torch
 
@@ -227,21 +229,17 @@ def _plan_engine(
     model: str, inputs: Sequence[str], *, seconds: float, size: tuple[int, int], prices: Path | None
 ) -> int:
     """Files, or the length and frame of one -> tokens and money, printed -> exit code. Nothing is sent."""
+    from avcap.bulk.plan import multiplied
+    from avcap.engines.captioner import MAX_NEW_TOKENS
     from avcap.engines.findings import FindingsStore
-    from avcap.engines.plan import Length, known_dialect, measure, plan_engine
+    from avcap.engines.plan import Length, known_dialect, plan_engine
 
     spec = read_engine_spec(model)
     found = FindingsStore(folder=findings_folder()).get(spec.name, use=USE_VIDEO)
     dialect, assumed = known_dialect(spec, found)
-    lengths: list[Length] = []
-    num_errors = 0
-    for one in measure(find_media(inputs).paths, dialect) if inputs else ():
-        if isinstance(one, Length):
-            lengths.append(one)
-        else:
-            num_errors += 1
-            say(str(one))
-    if not inputs:
+    looked = look_at_for_engine(inputs, dialect) if inputs else None
+    lengths: Sequence[Length] = looked.lengths if looked is not None else ()
+    if looked is None:
         height, width = size
         shrink = min(1.0, (dialect.max_pixels / (height * width)) ** 0.5)
         lengths = [
@@ -249,6 +247,7 @@ def _plan_engine(
         ]
     table = PRICES if prices is None else read_prices(prices)
     plan = plan_engine(spec, lengths, dialect=dialect, found=found, assumed=assumed, prices=table)
+    plan = multiplied(plan, 1.0 if looked is None else looked.factor)
     tokens = plan.visual_tokens + plan.audio_tokens + plan.text_tokens
     media = f"{plan.visual_tokens:,} of {plan.frames:,} frames, {plan.audio_tokens:,} of audio"
     money = "no price is known: name a file with --prices"
@@ -260,7 +259,12 @@ def _plan_engine(
     tell(f"  {'money':14}{money}")
     if plan.assumed:
         tell(f"  {'assumed':14}{plan.assumed}")
-    return EXIT_SOME_FAILED if num_errors else 0
+    if looked is None:
+        return 0
+    tell(f"  {'time':14}that of the engine is not known: caption a few, and multiply")
+    for name, text in lines_of_files(looked, new_tokens=MAX_NEW_TOKENS):
+        tell(f"  {name:14}{text}")
+    return EXIT_SOME_FAILED if looked.errors else 0
 
 
 def _seconds(text: str) -> float:

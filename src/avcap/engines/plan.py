@@ -96,9 +96,9 @@ def plan_engine(
     )
 
 
-def measure(paths: Iterable[str], dialect: Dialect) -> Iterator[Length | MediaError]:
+def measure(paths: Iterable[str], *, max_pixels: int) -> Iterator[Length | MediaError]:
     """Files -> how long they are, or why they cannot be read; of each one frame is decoded, in worker processes."""
-    budget = PixelBudget(max_frame_pixels=dialect.max_pixels, min_frame_pixels=784, max_frames=1, factor=2)
+    budget = PixelBudget(max_frame_pixels=max_pixels, min_frame_pixels=784, max_frames=1, factor=2)
     requests = (ClipRequest(path=path, max_frames=1, with_audio=False, pixel_budget=budget) for path in paths)
     with DecodePool(num_workers=NUM_DECODERS, deadline_s=DEADLINE_S) as pool:
         for clip in pool.map(requests):
