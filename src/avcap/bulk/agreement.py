@@ -1,11 +1,11 @@
 """How far several captions of one clip say the same: what is told once in eight is less often true. No torch.
 
-Measured on the synthetic world (docs/formats.md): of all columns without ground truth it ranks captions best.
+How well it ranks captions was measured on the synthetic world: docs/formats.md.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 
 from avcap.records import Caption
 
@@ -33,23 +33,24 @@ def shared(first: Runs, second: Runs) -> float:
     return 2 * (first & second).total() / num if num else 1.0
 
 
-def agreements(captions: Sequence[Caption], samples: Iterable[Caption]) -> list[float | None]:
-    """Captions and others of the same samples -> for each the mean share of runs with the others; None without any.
+def agreement_with(samples: Iterable[Caption]) -> Callable[[Caption], float | None]:
+    """Captions of some clips, several of each -> how far any other caption agrees with those of its clip.
 
     Args:
-        captions: N captions.
-        samples: Captions to compare them with; a caption is not compared with itself.
+        samples: As `avcap sample` writes them; their runs of words are held in memory.
 
     Returns:
-        N values from 0 (nothing in common) to 1 (the same words).
+        A caption -> the mean share of runs that it has in common with each of them, 0 (nothing) to 1 (the same words);
+        None where there is none. It is not compared with itself.
     """
     others: dict[str, dict[str, Runs]] = {}
     for sample in samples:
         others.setdefault(sample.sample_id, {})[sample.caption_id] = runs_of(sample.text)
-    return [_agreement(caption, others.get(caption.sample_id, {})) for caption in captions]
 
+    def agreement(caption: Caption) -> float | None:
+        own = runs_of(caption.text)
+        some = others.get(caption.sample_id, {}).items()
+        values = [shared(own, runs) for caption_id, runs in some if caption_id != caption.caption_id]
+        return round(sum(values) / len(values), 4) if values else None
 
-def _agreement(caption: Caption, others: Mapping[str, Runs]) -> float | None:
-    own = runs_of(caption.text)
-    values = [shared(own, runs) for caption_id, runs in others.items() if caption_id != caption.caption_id]
-    return round(sum(values) / len(values), 4) if values else None
+    return agreement

@@ -1,11 +1,12 @@
 """`avcap merge` and `avcap filter`: files of captions become one, or fewer."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from avcap.bulk.filter import COLUMNS, filter_captions
+from avcap.bulk.filter import AGREEMENT, AGREEMENT_COLUMNS, filter_captions
 from avcap.bulk.merge import merge_captions
 from avcap.cli.app import app, say
 from avcap.errors import UserError
@@ -30,11 +31,17 @@ def merge(
 def filter_command(
     captions: Annotated[Path, typer.Argument(metavar="CAPTIONS.jsonl", help="Captions, or the folder that has them.")],
     where: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="CONDITION", help=f"Such as 'repetition<0.1 and finished'. Columns: {', '.join(COLUMNS)}."
+            metavar="CONDITION",
+            help=f"Such as 'repetition<0.1 and finished'. Columns: {', '.join(AGREEMENT_COLUMNS)}. "
+            "Default: the half that agrees best with --samples.",
         ),
-    ],
+    ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.jsonl", help="Captions of avcap sample, for the column agreement."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where kept.jsonl and dropped.jsonl go; beside CAPTIONS.")
     ] = None,
@@ -49,7 +56,15 @@ def filter_command(
         raise UserError(
             f"{folder}: got a file, expected a folder for kept.jsonl and dropped.jsonl; choose another --out"
         )
-    told = filter_captions(captions, where=where, kept=folder / "kept.jsonl", dropped=folder / "dropped.jsonl")
+    if samples is not None and not samples.is_file():
+        raise UserError(f"{samples}: got no such file, expected captions of avcap sample --out; check the name")
+    if where is not None and samples is None and re.search(rf"\b{AGREEMENT}\b", where):
+        raise UserError("got --where with agreement and no --samples to agree with; add --samples (avcap sample)")
+    told = filter_captions(
+        captions, where=where, samples=samples, kept=folder / "kept.jsonl", dropped=folder / "dropped.jsonl"
+    )
+    if where is None:
+        say(f"--where {told.where!r}: half of the captions of {captions}")
     say(f"{folder / 'kept.jsonl'}: {told.num_kept} captions kept")
     say(f"{folder / 'dropped.jsonl'}: {told.num_dropped} dropped, with reasons")
     for reason, count in told.reasons.most_common():
