@@ -25,7 +25,7 @@ def test_shared_runs():
 
 def test_a_caption_is_compared_with_the_others_of_its_clip_alone():
     texts = ("a red square grows", "a red square shrinks", "rain falls on the roof")
-    samples = [sample("a", text, number) for number, text in enumerate(texts)] + [sample("b", texts[0], 9)]
+    samples = [sample("a", text, index) for index, text in enumerate(texts)] + [sample("b", texts[0], 9)]
     agreement_of = agreement_with(samples)
     assert agreement_of(caption_of("a", texts[0])) == 0.5  # 1, 0.5, 0
     assert agreement_of(samples[0]) == 0.25  # 0.5, 0: not with itself
