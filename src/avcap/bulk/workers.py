@@ -93,7 +93,7 @@ class Captions:
             batch: Column `path` with N paths, or column `sample` with N lines of JSON of `Sample`.
 
         Returns:
-            Columns of N: `path`; `text` and `error`, one of which is None; `record`, the Caption or CaptionError as a
+            Columns of N: `path`; `text` and `error`, one of which is empty; `record`, the Caption or CaptionError as a
             line of JSON (docs/data.md).
 
         Raises:
@@ -106,8 +106,8 @@ class Captions:
         rows = self.rows(samples)
         return {
             "path": [as_utf8(row.video) for row in rows],
-            "text": [as_utf8(row.text) if isinstance(row, Caption) else None for row in rows],
-            "error": [as_utf8(row.error) if isinstance(row, CaptionError) else None for row in rows],
+            "text": [as_utf8(row.text) if isinstance(row, Caption) else "" for row in rows],
+            "error": [as_utf8(row.error) if isinstance(row, CaptionError) else "" for row in rows],
             "record": [as_utf8(to_json(row)) for row in rows],
         }
 
