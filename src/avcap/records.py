@@ -134,6 +134,21 @@ class WrittenFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CutFile:
+    """Into which intervals a file was cut: noted, so that a stopped run goes on with the same ones."""
+
+    sample_id: str
+    video: str
+    cut: str
+    """The way of cutting: "every 10 s", "scenes"."""
+    duration_s: float
+    has_audio: bool
+    starts_s: tuple[float, ...]
+    ends_s: tuple[float | None, ...]
+    """None: the end of the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DroppedCaption:
     """A caption that a filter dropped, and why: each part of its condition that was not true."""
 

@@ -6,13 +6,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avcap.bulk.places import find_root
+from avcap.bulk.inputs.find import find_items
+from avcap.bulk.inputs.items import Item, OwnPrompts, root_of
+from avcap.bulk.inputs.spool import Asked, Spool, rows_of
 from avcap.captioners import Source, find_source
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, tell
 from avcap.cli.engines import (
@@ -49,13 +52,14 @@ from avcap.cli.folders import (
     watched,
 )
 from avcap.cli.model_help import ANY_MODEL
-from avcap.data.request import Interval, Request, Video
+from avcap.cli.opened import OpenedOnce
+from avcap.data.request import Interval, Request
 from avcap.errors import visible_line
 from avcap.files.names import short_names
 from avcap.files.walk import RealPaths
 from avcap.infer.caption_file import CaptionFile
 from avcap.infer.find_checkpoint import find_checkpoint, tiny_models
-from avcap.infer.inputs import MediaFiles, find_media
+from avcap.infer.inputs import MediaFiles
 from avcap.infer.official.options import name_with_official, official_decoding, refuse_plus_interval
 from avcap.infer.settings import is_plus
 from avcap.records import Caption, CaptionError, Decoding, Seen
@@ -95,7 +99,10 @@ QuantizeOption = Annotated[
 def caption(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="FILE|DIR|GLOB|LIST.txt...", help="Video or audio files. Folders are searched."),
+        typer.Argument(
+            metavar="FILE|DIR|GLOB|LIST...",
+            help="Videos, audio files, folders, lists (.txt, .jsonl, .csv, .parquet), .tar shards.",
+        ),
     ],
     model: Annotated[
         str,
@@ -190,8 +197,10 @@ def caption(
     )
     if official and folder is not None and is_plus(folder):
         refuse_plus_interval(request.interval_s)
-    found = find_media(inputs)
-    tell_not_taken(found)
+    found = find_items(inputs)
+    if found.not_taken:
+        say(found.not_taken.describe())
+    items = found.items
 
     flags = EngineFlags(
         cache=cache,
@@ -201,58 +210,59 @@ def caption(
         timeout_s=timeout,
         allow_dropped_audio=allow_dropped_audio,
     )
-
-    def caption_all(paths: Sequence[Video], request: Request = request) -> Iterator[Caption | CaptionError]:
-        if folder is None:
-            with opened_engine(source, flags, deadline_s=deadline) as engine:
-                yield from engine.stream(paths, request)
-            return
-        captioner = start_captioner(
-            folder,
-            batch_size=batch_size,
-            deadline_s=deadline,
-            device=device,
-            dtype=dtype,
-            device_map=device_map,
-            quantize=quantize,
-            official=official,
-        )
-        yield from captioner.stream(paths, request)
-
-    paths = found.paths
-    names = short_names(paths)
-    if out is None:
-        return _print_captions(caption_all(paths), request, names=names)
+    open_it = partial(
+        started,
+        source,
+        flags,
+        batch_size=batch_size,
+        deadline_s=deadline,
+        device=device,
+        dtype=dtype,
+        device_map=device_map,
+        quantize=quantize,
+        official=official,
+    )
+    names = short_names(dict.fromkeys(item.video for item in items))
     checkpoint = name_with_official(source.name, official=official)
     rows_at_once = 1 if folder is None else batch_size
-    if to_folder:
-        job = folder_job(
-            out,
-            inputs,
-            paths,
-            request,
-            flags=folder_flags,
-            source=source,
-            rows_at_once=rows_at_once,
-            deadline_s=deadline,
+
+    def checked(asked: Request) -> Callable[[Caption], None]:
+        own = OwnPrompts(items, asked)
+        return lambda row: own.request_of(row.sample_id).check_same(row, checkpoint=checkpoint, prompts=source.prompts)
+
+    with OpenedOnce(open_it) as opened:
+        if out is None:
+            return _print_captions(_rows(items, request, opened), request, names=names)
+        root = root_of(inputs, items, lists=found.lists, relative_to=relative_to)
+        if to_folder:
+            job = folder_job(
+                out,
+                root,
+                items,
+                request,
+                flags=folder_flags,
+                source=source,
+                rows_at_once=rows_at_once,
+                deadline_s=deadline,
+            )
+            return run_folder(
+                job,
+                stream=lambda videos: opened.stream(videos, job.request),
+                check=checked(job.request),
+                show=lambda rows: _show(rows, job.request, names=names),
+            )
+        if (part := shard_of(folder_flags)) is not None:
+            items = [item for item in items if part.holds(item.name(root))]
+        return _caption_to_file(
+            Path(out), items, request, opened=opened, rows_at_once=rows_at_once, check=checked(request)
         )
-        return run_folder(
-            job,
-            stream=lambda videos: caption_all(videos, job.request),
-            check=lambda row: job.request.check_same(row, checkpoint=checkpoint, prompts=source.prompts),
-            show=lambda rows: _show(rows, job.request, names=names),
-        )
-    if (part := shard_of(folder_flags)) is not None:
-        root = find_root(inputs, paths, relative_to=relative_to)
-        paths = [path for path in paths if part.holds(root.relative(path))]
-    return _caption_to_file(
-        Path(out),
-        paths,
-        request,
-        caption_all=caption_all,
-        rows_at_once=rows_at_once,
-        check=lambda row: request.check_same(row, checkpoint=checkpoint, prompts=source.prompts),
-    )
+
+
+def _rows(items: Iterable[Item], request: Request, opened: OpenedOnce) -> Iterator[Caption | CaptionError]:
+    """Items -> their rows, in order."""
+    asked = (item.failed(request) if item.error else Asked(item=item, sample=item.sample(request)) for item in items)
+    with Spool() as spool:
+        yield from rows_of(asked, stream=lambda videos: opened.stream(videos, request), spool=spool)
 
 
 def tell_not_taken(found: MediaFiles) -> None:
@@ -270,14 +280,17 @@ def interval_asked(start: float | None, end: float | None) -> Interval | None:
 
 @contextmanager
 def started(
-    source: Source, flags: EngineFlags, *, batch_size: int, deadline_s: float
+    source: Source, flags: EngineFlags, *, batch_size: int, deadline_s: float, **weight_options: Any
 ) -> "Iterator[Captioner | EngineCaptioner]":
-    """What --model names -> its captioner, whatever it is; what an engine holds is closed behind it."""
+    """What --model names -> its captioner, whatever it is; what an engine holds is closed behind it.
+
+    `weight_options`: as `start_captioner` takes them, of a model that runs here.
+    """
     if source.engine is not None:
         with opened_engine(source, flags, deadline_s=deadline_s) as engine:
             yield engine
     else:
-        yield start_captioner(source.weights, batch_size=batch_size, deadline_s=deadline_s)
+        yield start_captioner(source.weights, batch_size=batch_size, deadline_s=deadline_s, **weight_options)
 
 
 def start_captioner(
@@ -376,12 +389,12 @@ def _describe_audio(seen: Seen) -> str:
 
 def _caption_to_file(
     out: Path,
-    paths: list[str],
+    items: Sequence[Item],
     request: Request,
     *,
+    opened: OpenedOnce,
     rows_at_once: int,
     check: Callable[[Caption], None],
-    caption_all: Callable[[list[str]], Iterator[Caption | CaptionError]],
 ) -> int:
     """Captions what the file does not have yet -> exit code. Without anything to do, no model is loaded."""
     real_paths = RealPaths()
@@ -390,15 +403,14 @@ def _caption_to_file(
         """The file and the part of it, whatever way the file is called: `x` and `./x` are one."""
         return real_paths(video) + sample_id.removeprefix(video) if sample_id.startswith(video) else sample_id
 
-    expected = {path: which(request.sample(path).sample_id, path) for path in paths}
+    keys = [which(item.sample(request).sample_id, item.video) for item in items]
     num_errors = 0
-    with CaptionFile(
-        out, retry=set(expected.values()), check=check, key=lambda row: which(row.sample_id, row.video)
-    ) as file:
-        todo = [path for path, key in expected.items() if key not in file.done]
+    with CaptionFile(out, retry=set(keys), check=check, key=lambda row: which(row.sample_id, row.video)) as file:
+        todo = [item for item, key in zip(items, keys, strict=True) if key not in file.done]
         if todo:
-            num_errors = _write_captions(caption_all(todo), file, num_todo=len(todo), rows_at_once=rows_at_once)
-    num_old = len(paths) - len(todo)
+            rows = _rows(todo, request, opened)
+            num_errors = _write_captions(rows, file, num_todo=len(todo), rows_at_once=rows_at_once)
+    num_old = len(items) - len(todo)
     say(f"{out}: {len(todo) - num_errors} captions written, {num_errors} errors, {num_old} captions were there already")
     return EXIT_SOME_FAILED if num_errors else 0
 

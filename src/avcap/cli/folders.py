@@ -11,13 +11,16 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from avcap.bulk.filter import COLUMNS
-from avcap.bulk.folder import FolderJob, Stream, Told, caption_folder, count_reasons
+from avcap.bulk.folder import caption_folder
 from avcap.bulk.forms import FORMS, SUBTITLES, read_forms
+from avcap.bulk.inputs.items import Item
+from avcap.bulk.job import FolderJob, Stream, Told
+from avcap.bulk.made import count_reasons
 from avcap.bulk.outputs.h3 import H3_PROMPT
 from avcap.bulk.outputs.subtitles import SUBTITLE_PROMPT
-from avcap.bulk.places import Shard, find_root, read_shard
+from avcap.bulk.places import Root, Shard, read_shard
+from avcap.bulk.subtitles import EVERY_S, audio_request, check_every
 from avcap.bulk.where import read_where
-from avcap.bulk.windows import EVERY_S, audio_request, check_every
 from avcap.bulk.wording import Wording
 from avcap.bulk.written import shown
 from avcap.captioners import Source
@@ -145,8 +148,8 @@ def is_folder(out: str, *, flags: FolderFlags) -> bool:
 
 def folder_job(
     out: str,
-    inputs: Sequence[str],
-    videos: Sequence[str],
+    root: Root,
+    videos: Sequence[str | Item],
     request: Request,
     *,
     flags: FolderFlags,
@@ -165,7 +168,7 @@ def folder_job(
             request = _with_prompt(request, H3_PROMPT)
     return FolderJob(
         out=Path(out),
-        root=find_root(inputs, videos, relative_to=flags.relative_to),
+        root=root,
         videos=tuple(videos),
         request=request,
         forms=tuple(forms),
@@ -204,8 +207,6 @@ def run_folder(
     `show`: prints captions, of --sample.
     """
     told = caption_folder(job, stream=stream, check=check, watch=watched)
-    for error in told.unread:
-        say(error.error)
     if job.num_samples is not None:
         show(told.samples)
     say(
@@ -270,7 +271,7 @@ def _places(job: FolderJob) -> Iterator[str]:
         yield f"{readers[0]} looks beside the clips: copy {job.out} over {job.root.folder}, or take that for --out"
 
 
-def watched(rows: Iterator[Caption | CaptionError], num_todo: int) -> Iterator[Caption | CaptionError]:
+def watched(rows: Iterator[Caption | CaptionError], num_todo: int | None) -> Iterator[Caption | CaptionError]:
     """Rows -> the same, with a progress bar on a terminal, and errors told as they come."""
     num_errors = 0
     figures = TextColumn("{task.fields[figures]}")
