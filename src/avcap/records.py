@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from avcap import v0_1
 from avcap.errors import UserError
@@ -94,6 +94,15 @@ class Decoding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaptionWindow:
+    """What a model wrote of one window of a long video."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Caption:
     """A model's text for a sample. `finished`: the model ended it itself, instead of running into the token limit.
 
@@ -114,6 +123,11 @@ class Caption:
     interval_s: tuple[float, float] | None = None
     in_world: bool | None = None
     world_score: float | None = None
+    windows: tuple[CaptionWindow, ...] = ()
+    """Of a long video: what its text was made of. `text` is then none that the model wrote in one go."""
+    made_by: str = ""
+    """How it was made of them: "windows of 60 s, overlapping by 6 s, stitched"."""
+    LEFT_OUT_IF_EMPTY: ClassVar[tuple[str, ...]] = ("windows", "made_by")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +288,10 @@ def _fields(record: Any) -> dict[str, Any]:
     """A dataclass -> its fields by name, in order; TypeError for whatever else JSON does not know."""
     if not dataclasses.is_dataclass(record) or isinstance(record, type):
         raise TypeError(f"got {record!r}, expected a dataclass")
-    return vars(record)
+    data = vars(record)
+    if optional := getattr(record, "LEFT_OUT_IF_EMPTY", ()):
+        return {name: value for name, value in data.items() if value or name not in optional}
+    return data
 
 
 def from_json(text: str, record_type: type[RecordT]) -> RecordT:

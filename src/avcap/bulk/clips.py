@@ -85,13 +85,17 @@ class Clips:
         self.by_key.setdefault(key, part)
         return key
 
-    def cut(self, whole: Part, intervals: Sequence[Interval]) -> Iterator[Part]:
-        """A file and where it is cut -> its clips, numbered from 1, in a folder called like the file."""
+    def cut(self, whole: Part, intervals: Sequence[Interval], *, prompt: str = "") -> Iterator[Part]:
+        """A file and where it is cut -> its clips, numbered from 1, in a folder called like the file.
+
+        `prompt`: what is asked about each, unless the file has a prompt of its own.
+        """
+        item = replace(whole.item, prompt=whole.item.prompt or prompt)
         suffix = os.path.splitext(whole.name)[1]
         for number, interval_s in enumerate(intervals, start=1):
             name = f"{whole.stem}/clip_{number:04}{suffix}"
             self.first_of_stem.setdefault(stem_of(name), name)
-            yield Part(item=whole.item, name=name, interval_s=interval_s)
+            yield Part(item=item, name=name, interval_s=interval_s)
 
     def owner_of_stem(self, part: Part) -> str:
         """Which clip the side-cars at this one's place are of."""

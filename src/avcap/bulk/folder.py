@@ -9,7 +9,7 @@
 The record is written first and is durable; everything else can be made from it again, without a model. No torch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 
@@ -18,10 +18,11 @@ from avcap.bulk.cuts.plan import CutPlan, intervals_of
 from avcap.bulk.forms import FORMS
 from avcap.bulk.inputs.spool import Asked, Spool, Stream, rows_of
 from avcap.bulk.job import FolderJob, Told, Watch
+from avcap.bulk.long.run import LongJob, LongRun
 from avcap.bulk.made import Made
 from avcap.bulk.written import NOTES, WrittenFiles
 from avcap.files.write import write_errors
-from avcap.infer.caption_file import CaptionFile
+from avcap.infer.caption_file import CaptionFile, Row
 from avcap.records import Caption, CaptionError, CutFile
 
 
@@ -104,14 +105,16 @@ class _Run:
             spool = stack.enter_context(Spool())
             if self.job.cutter is None:
                 todo = [asked for part in chosen if (asked := self._asked(part, record)) is not None]
-                asked_about, num_todo = iter(todo), len(todo)
+                num_todo: int | None = len(todo)
+                captioned = self._whole(todo, stream=stream, spool=spool, stack=stack)
             else:
                 notes = self.job.file(f"{NOTES}/cuts.jsonl")
                 plan = CutPlan(self.job.cutter, notes=notes, key=self.clips.key, deadline_s=self.job.deadline_s)
                 stack.enter_context(plan)
-                asked_about, num_todo = self._cut(plan, chosen, record, spool), None
-            # what is asked about is found out while it is captioned: of a cut file, one after the other
-            rows = iter(watch(rows_of(asked_about, stream=stream, spool=spool), num_todo))
+                # what is asked about is found out while it is captioned: of a cut file, one after the other
+                captioned = rows_of(self._cut(plan, chosen, record, spool), stream=stream, spool=spool)
+                num_todo = None
+            rows = iter(watch(captioned, num_todo))
             while batch := list(islice(rows, self.job.rows_at_once)):
                 record.append(batch)
                 for row in batch:
@@ -120,6 +123,29 @@ class _Run:
                     else:
                         told.num_new += 1
                         self.made.write_side_cars(row)
+
+    def _whole(
+        self, todo: Sequence[Asked | CaptionError], *, stream: Stream, spool: Spool, stack: ExitStack
+    ) -> Iterator[Row]:
+        """What is asked about -> its rows; of files that are longer than a window, made of windows."""
+        job = self.job
+        if job.long is None or not todo:
+            return rows_of(todo, stream=stream, spool=spool)
+        long_job = LongJob(
+            windowing=job.long,
+            request=job.request,
+            prompts=job.prompts,
+            checkpoint=job.checkpoint,
+            record=job.file("windows.jsonl"),
+            notes=job.file(f"{NOTES}/cuts.jsonl"),
+            pending={self.clips.key(one.item.video, one.item.video) for one in todo if isinstance(one, Asked)},
+            key=self.clips.key,
+            deadline_s=job.deadline_s,
+            summarizer=job.summarizer,
+            allows_gaps=job.retry_failed,
+            rows_at_once=job.rows_at_once,
+        )
+        return stack.enter_context(LongRun(long_job, spool=spool)).rows(todo, stream=stream)
 
     def _asked(self, part: Part, record: CaptionFile) -> Asked | CaptionError | None:
         """A clip -> what is asked about it; None: it is captioned, kept, or failed before."""
@@ -155,11 +181,19 @@ class _Run:
             clips.add(part)
             yield CaptionError(sample_id=part.sample(self.job.request).sample_id, video=item.video, error=str(found))
 
+    def _clip_prompt(self, found: CutFile) -> str:
+        """A file that is cut -> what is asked about each of its clips; "": what is asked about intervals."""
+        request, prompts = self.job.request, self.job.clip_prompts
+        if prompts is None or request.prompt is not None or self.job.subtitles:
+            return ""
+        has_audio = request.use_audio and found.has_audio
+        return prompts.choose(interval_s=None, has_video=request.use_video, has_audio=has_audio)
+
     def _parts(self, whole: Part, found: CutFile, record: CaptionFile) -> Iterator[Asked | CaptionError]:
         if self.job.subtitles and not found.has_audio:
             self.told.num_without_audio += 1
             return
-        parts = list(self.clips.cut(whole, intervals_of(found)))
+        parts = list(self.clips.cut(whole, intervals_of(found), prompt=self._clip_prompt(found)))
         self.told.num_cut += 1
         self.told.num_clips += len(parts)
         self.made.expect(whole, parts)

@@ -8,11 +8,13 @@ from pathlib import Path
 from avcap.bulk.cuts.cutter import Cutter, EverySeconds
 from avcap.bulk.inputs.items import Item
 from avcap.bulk.inputs.spool import Stream
+from avcap.bulk.long.summary import Summarizer
+from avcap.bulk.long.windowing import Windowing
 from avcap.bulk.outputs.clips import LeftOut
 from avcap.bulk.places import Root, Shard
 from avcap.bulk.where import Where
 from avcap.bulk.wording import Wording
-from avcap.data.request import Request
+from avcap.data.request import Prompts, Request
 from avcap.infer.caption_file import Row
 from avcap.records import Caption, CaptionError
 
@@ -37,6 +39,16 @@ class FolderJob:
     every_s: float = 5.0
     split: Cutter | None = None
     """Files are cut into clips of their own; None: whole files, or subtitles of `every_s` seconds."""
+    long: Windowing | None = None
+    """Files that are longer than a window are captioned window by window, and have one caption all the same."""
+    summarizer: Summarizer | None = None
+    prompts: Prompts = field(default_factory=Prompts)
+    checkpoint: str = ""
+    """How captions call the model, and what it is asked without a prompt: of windows."""
+    toc: bool = False
+    """Whether each file gets a table of contents."""
+    clip_prompts: Prompts | None = None
+    """What clips of `split` are asked, as if each were a file of its own; None: as intervals of their files."""
     where: Where | None = None
     """What a caption must be for any form; the record keeps all."""
     keep_existing: bool = False
@@ -79,6 +91,12 @@ class Told:
     """Files that were cut into clips."""
     num_clips: int = 0
     """What they were cut into."""
+    num_long: int = 0
+    """Captions that are made of those of windows."""
+    num_doubled: int = 0
+    """Sentences that two windows had told, and that are written once."""
+    num_with_gaps: int = 0
+    """Of them, those some of whose windows have no caption."""
     num_without_audio: int = 0
     num_written: int = 0
     external: list[str] = field(default_factory=list)
@@ -96,4 +114,4 @@ class Told:
     @property
     def is_whole(self) -> bool:
         """Whether everything that was asked for is there."""
-        return not (self.new_errors or self.num_old_errors or self.external or self.left_out)
+        return not (self.new_errors or self.num_old_errors or self.external or self.left_out or self.num_with_gaps)

@@ -13,6 +13,9 @@ from avcap.bulk.cut_list import cut_list
 from avcap.bulk.filter import columns_of
 from avcap.bulk.forms import FORMS
 from avcap.bulk.job import FolderJob, Told
+from avcap.bulk.long.joined import GAP, parts_of
+from avcap.bulk.long.stitch import Stitched
+from avcap.bulk.long.toc import table_of_contents
 from avcap.bulk.outputs.clips import CaptionedClip, LeftOut, SideCar, Table, json_lines_bytes
 from avcap.bulk.outputs.h3 import is_in_form
 from avcap.bulk.outputs.subtitles import srt, vtt
@@ -24,6 +27,7 @@ from avcap.errors import UserError
 from avcap.infer.caption_file import read_rows
 from avcap.records import Caption, CaptionError
 
+TOC = ".toc.md"
 WRITERS = {"srt": srt, "vtt": vtt}
 
 
@@ -108,7 +112,8 @@ class Made:
                 continue
             key = self.clips.key_of(row)
             captioned.add(key)
-            if self.tables or self.job.subtitles or self.job.num_samples is not None:
+            is_kept = self.tables or self.job.subtitles or self.job.num_samples is not None
+            if is_kept or (self.job.toc and self.job.cutter is not None):
                 kept[key] = row
             if not self.job.subtitles and key in self.clips.by_key:
                 self._settle_one(row, self.clips.by_key[key])
@@ -120,6 +125,8 @@ class Made:
         if self.job.num_samples is not None:
             self.told.samples = [kept[key] for key in self.clips.by_key if key in kept]
         self._write_cut_list(captioned)
+        if self.job.toc:
+            self._write_contents(kept)
         self._write_tables(kept)
 
     def _settle_one(self, caption: Caption, part: Part) -> None:
@@ -127,7 +134,15 @@ class Made:
         told.num_truncated += not caption.finished
         told.num_filtered += not self._passes(caption)
         told.num_empty += not caption.text.strip()
+        if caption.windows:
+            parts = parts_of(caption)
+            told.num_long += 1
+            told.num_doubled += sum(one.num_doubled for one in parts)
+            told.num_with_gaps += any(note.startswith(GAP) for note in caption.seen.notes)
         first = self.clips.owner_of_stem(part)
+        if self.job.toc and self.job.cutter is None and first == part.name:
+            whole = [Stitched(start_s=0.0, end_s=caption.duration_s, text=caption.text)]
+            self._write(f"{part.stem}{TOC}", table_of_contents(part.name, parts if caption.windows else whole))
         if self.side_cars and first != part.name:
             reason = f"{part.stem}{self.side_cars[0].suffix} is that of {first}"
             told.left_out.append(LeftOut(name=part.name, reason=reason))
@@ -135,6 +150,17 @@ class Made:
             self.write_side_cars(caption)
         if "h3" in self.job.forms and (clip := self._clip(caption, self.job.wording)) is not None:
             told.num_put_into_form += not is_in_form(clip)
+
+    def _write_contents(self, captions: dict[str, Caption]) -> None:
+        """A table of contents for each file that was cut into clips."""
+        for whole, keys in self._expected.values():
+            parts = [
+                Stitched(start_s=span_s[0], end_s=span_s[1], text=captions[key].text)
+                for key in keys
+                if key in captions and (span_s := self.clips.by_key[key].span_s) is not None
+            ]
+            if parts and self.clips.owner_of_stem(whole) == whole.name:
+                self._write(f"{whole.stem}{TOC}", table_of_contents(whole.name, parts))
 
     def _write_cut_list(self, captioned: set[str]) -> None:
         """clips.csv: which part of which file each clip is, so that it can be cut out."""

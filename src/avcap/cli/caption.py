@@ -4,7 +4,8 @@ import gc
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from itertools import islice
@@ -16,8 +17,20 @@ import typer
 from avcap.bulk.inputs.find import find_items
 from avcap.bulk.inputs.items import Item, OwnPrompts, root_of
 from avcap.bulk.inputs.spool import Asked, Spool, rows_of
+from avcap.bulk.long.joined import check_made_by
 from avcap.captioners import Source, find_source
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, tell
+from avcap.cli.cutting import (
+    Carry,
+    CuttingFlags,
+    Overlap,
+    Split,
+    Summary,
+    Toc,
+    Window,
+    is_of_a_clip,
+    opened_summarizer,
+)
 from avcap.cli.engines import (
     CONCURRENCY,
     TIMEOUT_S,
@@ -128,6 +141,12 @@ def caption(
     relative_to: RelativeTo = None,
     where: WhereOption = None,
     every: Every = None,
+    split: Split = None,
+    window: Window = None,
+    overlap: Overlap = None,
+    carry: Carry = None,
+    summary: Summary = None,
+    toc: Toc = False,
     sample: Samples = None,
     retry_failed: RetryFailed = False,
     shard: ShardOption = None,
@@ -167,9 +186,11 @@ def caption(
         retry_failed=retry_failed,
         shard=shard,
     )
+    cutting = CuttingFlags(split=split, window=window, overlap=overlap, carry=carry, summary=summary, toc=toc)
     to_folder = out is not None and is_folder(out, flags=folder_flags)
     if not to_folder:
         folder_flags.refuse_without_folder()
+        cutting.refuse_without_folder()
     source = find_source(model)  # no weights yet: what --out says comes before gigabytes
     folder = source.folder
     decoding = Decoding(
@@ -197,6 +218,9 @@ def caption(
     )
     if official and folder is not None and is_plus(folder):
         refuse_plus_interval(request.interval_s)
+    cutting.refuse_parts(request)
+    cutter, windowing = cutting.cutter(), cutting.windowing(source)
+    made_by = "" if windowing is None else windowing.made_by
     found = find_items(inputs)
     if found.not_taken:
         say(found.not_taken.describe())
@@ -228,13 +252,25 @@ def caption(
 
     def checked(asked: Request) -> Callable[[Caption], None]:
         own = OwnPrompts(items, asked)
-        return lambda row: own.request_of(row.sample_id).check_same(row, checkpoint=checkpoint, prompts=source.prompts)
 
-    with OpenedOnce(open_it) as opened:
+        def check(row: Caption) -> None:
+            expected = own.request_of(row.sample_id)
+            if cutter is not None and expected.prompt is None and is_of_a_clip(row, prompts=source.prompts):
+                expected = replace(expected, prompt=row.prompt)
+            expected.check_same(row, checkpoint=checkpoint, prompts=source.prompts)
+            check_made_by(row, made_by=made_by)
+
+        return check
+
+    with ExitStack() as stack:
+        opened = stack.enter_context(OpenedOnce(open_it))
         if out is None:
             return _print_captions(_rows(items, request, opened), request, names=names)
         root = root_of(inputs, items, lists=found.lists, relative_to=relative_to)
         if to_folder:
+            summarizer = stack.enter_context(
+                opened_summarizer(cutting, cache=cache, prices=prices, budget=flags.budget, timeout_s=timeout)
+            )
             job = folder_job(
                 out,
                 root,
@@ -244,6 +280,15 @@ def caption(
                 source=source,
                 rows_at_once=rows_at_once,
                 deadline_s=deadline,
+            )
+            job = replace(
+                job,
+                split=cutter,
+                long=windowing,
+                summarizer=summarizer,
+                prompts=source.prompts,
+                checkpoint=checkpoint,
+                toc=toc,
             )
             return run_folder(
                 job,

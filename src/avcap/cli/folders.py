@@ -171,6 +171,7 @@ def folder_job(
         root=root,
         videos=tuple(videos),
         request=request,
+        clip_prompts=None if _is_of_one_world(source) else source.prompts,
         forms=tuple(forms),
         subtitles=tuple(subtitles),
         wording=Wording(one_line=flags.one_line, trigger=flags.trigger, strip_openings=flags.strip_openings),
@@ -227,6 +228,13 @@ def _lines(job: FolderJob, told: Told) -> Iterator[str]:
             f"{out}: {len(told.external)} files are there that avcap did not make, or that were edited since, and were "
             f"left as they are: {shown(told.external)}; move them away, and run it again"
         )
+    if told.num_cut and not job.subtitles:
+        yield f"{out}: {told.num_cut} files were cut into {told.num_clips} clips (--split)"
+    if told.num_long and job.long is not None:
+        doubled = f"; {told.num_doubled} sentences of overlaps are written once" if told.num_doubled else ""
+        yield f"{out}: {told.num_long} captions are of {job.long.made_by}{doubled}"
+    if told.num_with_gaps:
+        yield f"{out}: {told.num_with_gaps} of them have gaps: a window gave no caption twice, see seen.notes"
     for reason, count in count_reasons(told.left_out).items():
         names = [one.name for one in told.left_out if one.reason == reason]
         yield f"{out}: {count} clips are in {told.record.name} alone ({reason}): {shown(names)}"
