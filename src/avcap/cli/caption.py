@@ -218,7 +218,7 @@ def caption(
     )
     if official and folder is not None and is_plus(folder):
         refuse_plus_interval(request.interval_s)
-    cutting.refuse_parts(request)
+    cutting.refuse_parts(request, formats=formats or (), every=every)
     cutter, windowing = cutting.cutter(), cutting.windowing(source)
     made_by = "" if windowing is None else windowing.made_by
     found = find_items(inputs)

@@ -1,6 +1,6 @@
 """How long files are cut up: the options of --split and --window, and what they become."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ import typer
 
 from avcap.bulk.cuts.cutter import Cutter, EverySeconds, check_seconds
 from avcap.bulk.cuts.scenes import Scenes, check_detector
+from avcap.bulk.forms import read_forms
 from avcap.bulk.long.summary import Summarizer
 from avcap.bulk.long.windowing import Windowing, default_overlap
 from avcap.captioners import Source
@@ -103,8 +104,13 @@ class CuttingFlags:
         if names := [name for name, value in given.items() if value is not None]:
             raise UserError(f"got {names[0]} without a folder to write to; add --out FOLDER/")
 
-    def refuse_parts(self, request: Request) -> None:
-        """UserError for a part of each file together with another way of taking parts."""
+    def refuse_parts(self, request: Request, *, formats: Sequence[str], every: float | None) -> None:
+        """UserError for a part of each file together with another way of taking parts; for subtitles of one text."""
+        _, subtitles = read_forms(list(formats))
+        if subtitles and self.window is not None:
+            raise UserError("got --window and subtitles, which need a text for each interval; take --split, or --every")
+        if subtitles and self.split is not None and every is not None:
+            raise UserError("got --split and --every, which both say how long a subtitle lasts; leave one of them out")
         if request.interval_s is not None and (self.split is not None or self.window is not None):
             raise UserError("got --start or --end and --split or --window, which are of whole files; leave one out")
 
