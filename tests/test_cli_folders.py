@@ -8,6 +8,7 @@ import pytest
 
 from avcap.bulk.outputs.h3 import H3_PROMPT
 from avcap.bulk.outputs.subtitles import SUBTITLE_PROMPT
+from avcap.bulk.places import Root
 from avcap.captioners import find_source
 from avcap.cli.folders import FolderFlags, folder_job, is_folder
 from avcap.data.request import Request
@@ -172,7 +173,9 @@ def test_forms_that_need_another_prompt_bring_it_for_models_that_know_more_than_
 
     def prompt(source, name, request=request):
         flags, videos = FolderFlags(formats=[name]), ["a.mp4"]
-        job = folder_job("o", videos, videos, request, flags=flags, source=source, rows_at_once=1, deadline_s=1.0)
+        job = folder_job(
+            "o", Root(folder="."), videos, request, flags=flags, source=source, rows_at_once=1, deadline_s=1.0
+        )
         return job.request.prompt
 
     assert [prompt(engine, name) for name in ("h3", "srt", "ltx")] == [H3_PROMPT, SUBTITLE_PROMPT, None]

@@ -47,7 +47,7 @@ DOORS = {
     "pretty_midi": {"world/soundfont.py"},
     "peft": {"model/lora.py"},
     "ray": {"bulk/ray_data.py"},
-    "pyarrow": {"bulk/outputs/parquet.py", "data/qa_files.py"},
+    "pyarrow": {"bulk/inputs/parquet.py", "bulk/outputs/parquet.py", "data/qa_files.py"},
     "wandb": {"web/tracking.py"},
     "lmms_eval": {"lmms/manifest.py", "lmms/model.py"},
     "typer": {"cli/"},

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from avcap import v0_1
 from avcap.errors import UserError
@@ -94,6 +94,15 @@ class Decoding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaptionWindow:
+    """What a model wrote of one window of a long video."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Caption:
     """A model's text for a sample. `finished`: the model ended it itself, instead of running into the token limit.
 
@@ -120,6 +129,11 @@ class Caption:
     style: str | None = None
     broken_rules: tuple[str, ...] = ()
     asked_again: bool = False
+    windows: tuple[CaptionWindow, ...] = ()
+    """Of a long video: what its text was made of. `text` is then none that the model wrote in one go."""
+    made_by: str = ""
+    """How it was made of them: "windows of 60 s, overlapping by 6 s, stitched"."""
+    LEFT_OUT_IF_EMPTY: ClassVar[tuple[str, ...]] = ("windows", "made_by")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +151,21 @@ class WrittenFile:
 
     path: str
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutFile:
+    """Into which intervals a file was cut: noted, so that a stopped run goes on with the same ones."""
+
+    sample_id: str
+    video: str
+    cut: str
+    """The way of cutting: "every 10 s", "scenes"."""
+    duration_s: float
+    has_audio: bool
+    starts_s: tuple[float, ...]
+    ends_s: tuple[float | None, ...]
+    """None: the end of the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,7 +294,10 @@ def _fields(record: Any) -> dict[str, Any]:
     """A dataclass -> its fields by name, in order; TypeError for whatever else JSON does not know."""
     if not dataclasses.is_dataclass(record) or isinstance(record, type):
         raise TypeError(f"got {record!r}, expected a dataclass")
-    return vars(record)
+    data = vars(record)
+    if optional := getattr(record, "LEFT_OUT_IF_EMPTY", ()):
+        return {name: value for name, value in data.items() if value or name not in optional}
+    return data
 
 
 def from_json(text: str, record_type: type[RecordT]) -> RecordT:

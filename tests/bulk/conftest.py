@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from support.bulk_model import DECODING, Model
 
-from avcap.bulk.folder import FolderJob, Told, caption_folder
+from avcap.bulk.folder import caption_folder
+from avcap.bulk.job import FolderJob, Told
 from avcap.bulk.places import find_root
 from avcap.data.request import Request
 

@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 from support.bulk_model import DECODING, Model, caption_of, contents
 
+from avcap.bulk.clips import Part
+from avcap.bulk.cuts.cutter import equal_intervals
 from avcap.bulk.filter import COLUMNS
-from avcap.bulk.folder import FolderJob, caption_folder
+from avcap.bulk.folder import caption_folder
+from avcap.bulk.inputs.items import Item
+from avcap.bulk.job import FolderJob
 from avcap.bulk.merge import merge_captions
 from avcap.bulk.places import Root, Shard, find_root, order_key, read_shard
+from avcap.bulk.subtitles import audio_request
 from avcap.bulk.where import read_where
-from avcap.bulk.windows import Measured, audio_request, samples_of, windows
 from avcap.bulk.wording import Wording
 from avcap.data.request import Request
 from avcap.errors import UserError
@@ -276,22 +280,10 @@ def test_merging_sorts_intervals_by_their_times(tmp_path):
 # --- subtitles --------------------------------------------------------------------------------------------------------
 
 
-def test_windows_cover_a_file_and_a_short_rest_joins_the_last():
-    inf = float("inf")
-    assert windows(3.0, every_s=5.0) == [(0.0, inf)]
-    assert windows(10.0, every_s=5.0) == [(0.0, 5.0), (5.0, inf)]
-    assert windows(10.9, every_s=5.0) == [(0.0, 5.0), (5.0, inf)]  # 0.9 s are less than a fifth of 5 s
-    assert windows(11.1, every_s=5.0) == [(0.0, 5.0), (5.0, 10.0), (10.0, inf)]
-
-
 def test_of_a_file_the_audio_alone_is_asked_about():
     request = audio_request(Request(decoding=DECODING))
-    measured = Measured(video="a.mp4", duration_s=7.0, has_audio=True)
-    assert [sample.sample_id for sample in samples_of(measured, request, every_s=5.0)] == [
-        "a.mp4#t=0,5&track=sound",
-        "a.mp4#t=5,&track=sound",
-    ]
-    assert samples_of(Measured(video="a.mp4", duration_s=7.0, has_audio=False), request, every_s=5.0) == []
+    parts = [Part(item=Item(video="a.mp4"), name="a.mp4", interval_s=part) for part in equal_intervals(7.0, every_s=5)]
+    assert [part.sample(request).sample_id for part in parts] == ["a.mp4#t=0,5&track=sound", "a.mp4#t=5,&track=sound"]
     with pytest.raises(UserError, match="got --no-audio and subtitles"):
         audio_request(Request(decoding=DECODING, use_audio=False))
 

@@ -7,14 +7,14 @@ look for English ones, and are left out where another language was asked for.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from avcap.bulk.languages import Language, is_in_script
 from avcap.bulk.outputs.h3 import AUDIO_WORDS, H3_PROMPT, SENTENCE_END, read_h3
 from avcap.bulk.outputs.subtitles import SUBTITLE_PROMPT
 from avcap.bulk.wording import without_openings
-from avcap.captioners import Captioner
+from avcap.bulk.workers import Streamer
 from avcap.data.request import Request
 from avcap.errors import UserError
 from avcap.infer.caption_file import Row
@@ -226,7 +226,7 @@ def read_style(name: str) -> Style:
     return STYLES[name]
 
 
-def ask_in_form(captioner: Captioner, samples: Sequence[Sample], request: Request, *, form: Form) -> Iterator[Row]:
+def ask_in_form(captioner: Streamer, samples: Iterable[Sample], request: Request, *, form: Form) -> Iterator[Row]:
     """Samples -> their rows in order, marked; what is in another form was asked for once more.
 
     Args:
@@ -238,9 +238,15 @@ def ask_in_form(captioner: Captioner, samples: Sequence[Sample], request: Reques
     Returns:
         Rows; of two answers in another form the second, unless it breaks more rules.
     """
-    by_id = {sample.sample_id: sample for sample in samples}
+    by_id: dict[str, Sample] = {}
+
+    def noted() -> Iterator[Sample]:
+        for sample in samples:
+            by_id[sample.sample_id] = sample
+            yield sample
+
     held: list[Row] = []
-    for row in captioner.stream(samples, request):
+    for row in captioner.stream(noted(), request):
         held.append(form.marked(row))
         num_broken = sum(_is_to_be_asked(row, form) for row in held)
         if num_broken in (0, AT_ONCE) or len(held) >= MOST_HELD:
@@ -254,12 +260,13 @@ def _is_to_be_asked(row: Row, form: Form) -> bool:
 
 
 def _settled(
-    rows: list[Row], captioner: Captioner, request: Request, *, form: Form, by_id: dict[str, Sample]
+    rows: list[Row], captioner: Streamer, request: Request, *, form: Form, by_id: dict[str, Sample]
 ) -> Iterator[Row]:
     """Rows -> the same in order, those in another form asked for again."""
     todo = [form.again(by_id[row.sample_id], row) for row in rows if isinstance(row, Caption) and row.broken_rules]
     answers = iter(captioner.stream(todo, request) if todo and form.asks else ())
     for row in rows:
+        del by_id[row.sample_id]
         yield _better(row, form.marked(next(answers))) if _is_to_be_asked(row, form) else row
 
 

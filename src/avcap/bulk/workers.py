@@ -6,13 +6,13 @@ In: a batch of paths. Out: a batch of our records, one for each path. A file tha
 why: whatever is wrong with one file, the process goes on with the next.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from avcap.captioners import Captioner, Source, find_source, open_engine_captioner
-from avcap.data.request import Request
+from avcap.data.request import Request, Video
 from avcap.errors import RunError
 from avcap.infer.caption_file import Row
 from avcap.llm.cache import ReplyCache
@@ -22,10 +22,19 @@ if TYPE_CHECKING:
     from avcap.engines.engine import EngineOptions
 
 Batch = Mapping[str, Sequence[Any]]
-Ask = Callable[[Captioner, Sequence[Sample], Request], Iterator[Row]]
 
 
-def ask_once(captioner: Captioner, samples: Sequence[Sample], request: Request) -> Iterator[Row]:
+class Streamer(Protocol):
+    """What captions one video after the other: any captioner, or actors that have one each."""
+
+    def stream(self, videos: Iterable[Video], request: Request) -> Iterator[Row]:
+        """Videos -> a row for each."""
+
+
+Ask = Callable[[Streamer, Iterable[Sample], Request], Iterator[Row]]
+
+
+def ask_once(captioner: Streamer, samples: Iterable[Sample], request: Request) -> Iterator[Row]:
     """Samples -> their rows, in order."""
     return captioner.stream(samples, request)
 

@@ -4,20 +4,35 @@ import gc
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avcap.bulk.places import find_root
+from avcap.bulk.inputs.find import find_items
+from avcap.bulk.inputs.items import Item, OwnPrompts, root_of
+from avcap.bulk.inputs.spool import Asked, Spool, rows_of
+from avcap.bulk.long.joined import check_made_by
 from avcap.bulk.style import ask_in_form
 from avcap.bulk.workers import ask_once
 from avcap.captioners import Source, find_source
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, tell
+from avcap.cli.cutting import (
+    Carry,
+    CuttingFlags,
+    Overlap,
+    Split,
+    Summary,
+    Toc,
+    Window,
+    is_of_a_clip,
+    opened_summarizer,
+)
 from avcap.cli.engines import (
     CONCURRENCY,
     TIMEOUT_S,
@@ -53,15 +68,16 @@ from avcap.cli.folders import (
     watched,
 )
 from avcap.cli.model_help import ANY_MODEL
-from avcap.cli.scale import RayAddress, Workers, ray_options, ray_stream
+from avcap.cli.opened import OpenedOnce
+from avcap.cli.scale import RayAddress, RayCaptioner, Workers, ray_options, refuse_packed
 from avcap.cli.style import LanguageOption, StyleOption, form_of
-from avcap.data.request import Interval, Request, Video
+from avcap.data.request import Interval, Request
 from avcap.errors import visible_line
 from avcap.files.names import short_names
 from avcap.files.walk import RealPaths
 from avcap.infer.caption_file import CaptionFile
 from avcap.infer.find_checkpoint import find_checkpoint, tiny_models
-from avcap.infer.inputs import MediaFiles, find_media
+from avcap.infer.inputs import MediaFiles
 from avcap.infer.official.options import name_with_official, official_decoding, refuse_interval_of
 from avcap.records import Caption, CaptionError, Decoding, Seen
 
@@ -100,7 +116,10 @@ QuantizeOption = Annotated[
 def caption(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="FILE|DIR|GLOB|LIST.txt...", help="Video or audio files. Folders are searched."),
+        typer.Argument(
+            metavar="FILE|DIR|GLOB|LIST...",
+            help="Videos, audio files, folders, lists (.txt, .jsonl, .csv, .parquet), .tar shards.",
+        ),
     ],
     model: Annotated[
         str,
@@ -128,6 +147,12 @@ def caption(
     relative_to: RelativeTo = None,
     where: WhereOption = None,
     every: Every = None,
+    split: Split = None,
+    window: Window = None,
+    overlap: Overlap = None,
+    carry: Carry = None,
+    summary: Summary = None,
+    toc: Toc = False,
     sample: Samples = None,
     retry_failed: RetryFailed = False,
     shard: ShardOption = None,
@@ -169,9 +194,11 @@ def caption(
         retry_failed=retry_failed,
         shard=shard,
     )
+    cutting = CuttingFlags(split=split, window=window, overlap=overlap, carry=carry, summary=summary, toc=toc)
     to_folder = out is not None and is_folder(out, flags=folder_flags)
     if not to_folder:
         folder_flags.refuse_without_folder()
+        cutting.refuse_without_folder()
     source = find_source(model)  # no weights yet: what --out says comes before gigabytes
     folder = source.folder
     decoding = Decoding(
@@ -199,7 +226,6 @@ def caption(
         use_audio=not no_audio,
         follows_prompts=not is_of_one_world(source),
     )
-    ask = ask_once if form is None else partial(ask_in_form, form=form)
     request = Request(
         decoding=decoding,
         interval_s=interval_asked(start, end),
@@ -209,8 +235,14 @@ def caption(
     )
     if official and folder is not None:
         refuse_interval_of(folder, request.interval_s)
-    found = find_media(inputs)
-    tell_not_taken(found)
+    cutting.refuse_parts(request, formats=formats or (), every=every)
+    cutting.refuse_style(style)
+    cutter, windowing = cutting.cutter(), cutting.windowing(source)
+    made_by = "" if windowing is None else windowing.made_by
+    found = find_items(inputs)
+    if found.not_taken:
+        say(found.not_taken.describe())
+    items = found.items
 
     flags = EngineFlags(
         cache=cache,
@@ -220,80 +252,86 @@ def caption(
         timeout_s=timeout,
         allow_dropped_audio=allow_dropped_audio,
     )
+    weights: dict[str, Any] = {
+        "batch_size": batch_size,
+        "device": device,
+        "dtype": dtype,
+        "device_map": device_map,
+        "quantize": quantize,
+        "official": official,
+    }
+    ask = ask_once if form is None else partial(ask_in_form, form=form)
+    opened_once = OpenedOnce(partial(started, source, flags, deadline_s=deadline, **weights), ask=ask)
     on_ray = ray_options(ray, workers, flags=flags, batch_size=batch_size)
-
-    def caption_all(paths: Sequence[Video], request: Request = request) -> Iterator[Caption | CaptionError]:
-        if on_ray is not None:
-            weights = {
-                "batch_size": batch_size,
-                "device": device,
-                "dtype": dtype and str(dtype),
-                "device_map": device_map,
-                "quantize": quantize,
-                "official": official,
-            }
-            yield from ray_stream(
-                on_ray,
-                model=model,
-                source=source,
-                request=request,
-                ask=ask,
-                flags=flags,
-                deadline_s=deadline,
-                weights=weights,
-            )(list(paths))
-            return
-        samples = [request.sample(path) for path in paths]
-        if folder is None:
-            with opened_engine(source, flags, deadline_s=deadline) as engine:
-                yield from ask(engine, samples, request)
-            return
-        captioner = start_captioner(
-            folder,
-            batch_size=batch_size,
-            deadline_s=deadline,
-            device=device,
-            dtype=dtype,
-            device_map=device_map,
-            quantize=quantize,
-            official=official,
+    if on_ray is not None:
+        refuse_packed(items)
+        weights["dtype"] = dtype and str(dtype)
+        actors = RayCaptioner(
+            on_ray, model=model, source=source, ask=ask, flags=flags, deadline_s=deadline, weights=weights
         )
-        yield from ask(captioner, samples, request)
-
-    paths = found.paths
-    names = short_names(paths)
-    if out is None:
-        return _print_captions(caption_all(paths), request, names=names)
+        opened_once = OpenedOnce(lambda: nullcontext(actors))
+    names = short_names(dict.fromkeys(item.video for item in items))
     checkpoint = name_with_official(source.name, official=official)
     rows_at_once = 1 if folder is None else batch_size
-    if to_folder:
-        job = folder_job(
-            out,
-            inputs,
-            paths,
-            request,
-            flags=folder_flags,
-            source=source,
-            rows_at_once=rows_at_once,
-            deadline_s=deadline,
+
+    def checked(asked: Request) -> Callable[[Caption], None]:
+        own = OwnPrompts(items, asked)
+
+        def check(row: Caption) -> None:
+            expected = own.request_of(row.sample_id)
+            if cutter is not None and expected.prompt is None and is_of_a_clip(row, prompts=source.prompts):
+                expected = replace(expected, prompt=row.prompt)
+            expected.check_same(row, checkpoint=checkpoint, prompts=source.prompts)
+            check_made_by(row, made_by=made_by)
+
+        return check
+
+    with ExitStack() as stack:
+        opened = stack.enter_context(opened_once)
+        if out is None:
+            return _print_captions(_rows(items, request, opened), request, names=names)
+        root = root_of(inputs, items, lists=found.lists, relative_to=relative_to)
+        if to_folder:
+            summarizer = stack.enter_context(
+                opened_summarizer(cutting, cache=cache, prices=prices, budget=flags.budget, timeout_s=timeout)
+            )
+            job = folder_job(
+                out,
+                root,
+                items,
+                request,
+                flags=folder_flags,
+                source=source,
+                rows_at_once=rows_at_once,
+                deadline_s=deadline,
+            )
+            job = replace(
+                job,
+                split=cutter,
+                long=windowing,
+                summarizer=summarizer,
+                prompts=source.prompts,
+                checkpoint=checkpoint,
+                toc=toc,
+            )
+            return run_folder(
+                job,
+                stream=lambda videos: opened.stream(videos, job.request),
+                check=checked(job.request),
+                show=lambda rows: _show(rows, job.request, names=names),
+            )
+        if (part := shard_of(folder_flags)) is not None:
+            items = [item for item in items if part.holds(item.name(root))]
+        return _caption_to_file(
+            Path(out), items, request, opened=opened, rows_at_once=rows_at_once, check=checked(request)
         )
-        return run_folder(
-            job,
-            stream=lambda videos: caption_all(videos, job.request),
-            check=lambda row: job.request.check_same(row, checkpoint=checkpoint, prompts=source.prompts),
-            show=lambda rows: _show(rows, job.request, names=names),
-        )
-    if (part := shard_of(folder_flags)) is not None:
-        root = find_root(inputs, paths, relative_to=relative_to)
-        paths = [path for path in paths if part.holds(root.relative(path))]
-    return _caption_to_file(
-        Path(out),
-        paths,
-        request,
-        caption_all=caption_all,
-        rows_at_once=rows_at_once,
-        check=lambda row: request.check_same(row, checkpoint=checkpoint, prompts=source.prompts),
-    )
+
+
+def _rows(items: Iterable[Item], request: Request, opened: OpenedOnce) -> Iterator[Caption | CaptionError]:
+    """Items -> their rows, in order."""
+    asked = (item.failed(request) if item.error else Asked(item=item, sample=item.sample(request)) for item in items)
+    with Spool() as spool:
+        yield from rows_of(asked, stream=lambda videos: opened.stream(videos, request), spool=spool)
 
 
 def tell_not_taken(found: MediaFiles) -> None:
@@ -311,14 +349,17 @@ def interval_asked(start: float | None, end: float | None) -> Interval | None:
 
 @contextmanager
 def started(
-    source: Source, flags: EngineFlags, *, batch_size: int, deadline_s: float
+    source: Source, flags: EngineFlags, *, batch_size: int, deadline_s: float, **weight_options: Any
 ) -> "Iterator[Captioner | EngineCaptioner]":
-    """What --model names -> its captioner, whatever it is; what an engine holds is closed behind it."""
+    """What --model names -> its captioner, whatever it is; what an engine holds is closed behind it.
+
+    `weight_options`: as `start_captioner` takes them, of a model that runs here.
+    """
     if source.engine is not None:
         with opened_engine(source, flags, deadline_s=deadline_s) as engine:
             yield engine
     else:
-        yield start_captioner(source.weights, batch_size=batch_size, deadline_s=deadline_s)
+        yield start_captioner(source.weights, batch_size=batch_size, deadline_s=deadline_s, **weight_options)
 
 
 def start_captioner(
@@ -417,12 +458,12 @@ def _describe_audio(seen: Seen) -> str:
 
 def _caption_to_file(
     out: Path,
-    paths: list[str],
+    items: Sequence[Item],
     request: Request,
     *,
+    opened: OpenedOnce,
     rows_at_once: int,
     check: Callable[[Caption], None],
-    caption_all: Callable[[list[str]], Iterator[Caption | CaptionError]],
 ) -> int:
     """Captions what the file does not have yet -> exit code. Without anything to do, no model is loaded."""
     real_paths = RealPaths()
@@ -431,15 +472,14 @@ def _caption_to_file(
         """The file and the part of it, whatever way the file is called: `x` and `./x` are one."""
         return real_paths(video) + sample_id.removeprefix(video) if sample_id.startswith(video) else sample_id
 
-    expected = {path: which(request.sample(path).sample_id, path) for path in paths}
+    keys = [which(item.sample(request).sample_id, item.video) for item in items]
     num_errors = 0
-    with CaptionFile(
-        out, retry=set(expected.values()), check=check, key=lambda row: which(row.sample_id, row.video)
-    ) as file:
-        todo = [path for path, key in expected.items() if key not in file.done]
+    with CaptionFile(out, retry=set(keys), check=check, key=lambda row: which(row.sample_id, row.video)) as file:
+        todo = [item for item, key in zip(items, keys, strict=True) if key not in file.done]
         if todo:
-            num_errors = _write_captions(caption_all(todo), file, num_todo=len(todo), rows_at_once=rows_at_once)
-    num_old = len(paths) - len(todo)
+            rows = _rows(todo, request, opened)
+            num_errors = _write_captions(rows, file, num_todo=len(todo), rows_at_once=rows_at_once)
+    num_old = len(items) - len(todo)
     say(f"{out}: {len(todo) - num_errors} captions written, {num_errors} errors, {num_old} captions were there already")
     return EXIT_SOME_FAILED if num_errors else 0
 

@@ -11,13 +11,16 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from avcap.bulk.filter import COLUMNS
-from avcap.bulk.folder import FolderJob, Stream, Told, caption_folder, count_reasons
+from avcap.bulk.folder import caption_folder
 from avcap.bulk.forms import FORMS, SUBTITLES, read_forms
+from avcap.bulk.inputs.items import Item
+from avcap.bulk.job import FolderJob, Stream, Told
+from avcap.bulk.made import count_reasons
 from avcap.bulk.outputs.h3 import H3_PROMPT
 from avcap.bulk.outputs.subtitles import SUBTITLE_PROMPT
-from avcap.bulk.places import Shard, find_root, read_shard
+from avcap.bulk.places import Root, Shard, read_shard
+from avcap.bulk.subtitles import EVERY_S, audio_request, check_every
 from avcap.bulk.where import read_where
-from avcap.bulk.windows import EVERY_S, audio_request, check_every
 from avcap.bulk.wording import Wording
 from avcap.bulk.written import shown
 from avcap.captioners import Source
@@ -145,8 +148,8 @@ def is_folder(out: str, *, flags: FolderFlags) -> bool:
 
 def folder_job(
     out: str,
-    inputs: Sequence[str],
-    videos: Sequence[str],
+    root: Root,
+    videos: Sequence[str | Item],
     request: Request,
     *,
     flags: FolderFlags,
@@ -165,9 +168,10 @@ def folder_job(
             request = _with_prompt(request, H3_PROMPT)
     return FolderJob(
         out=Path(out),
-        root=find_root(inputs, videos, relative_to=flags.relative_to),
+        root=root,
         videos=tuple(videos),
         request=request,
+        clip_prompts=None if is_of_one_world(source) else source.prompts,
         forms=tuple(forms),
         subtitles=tuple(subtitles),
         wording=Wording(one_line=flags.one_line, trigger=flags.trigger, strip_openings=flags.strip_openings),
@@ -204,8 +208,6 @@ def run_folder(
     `show`: prints captions, of --sample.
     """
     told = caption_folder(job, stream=stream, check=check, watch=watched)
-    for error in told.unread:
-        say(error.error)
     if job.num_samples is not None:
         show(told.samples)
     say(
@@ -226,6 +228,13 @@ def _lines(job: FolderJob, told: Told) -> Iterator[str]:
             f"{out}: {len(told.external)} files are there that avcap did not make, or that were edited since, and were "
             f"left as they are: {shown(told.external)}; move them away, and run it again"
         )
+    if told.num_cut and not job.subtitles:
+        yield f"{out}: {told.num_cut} files were cut into {told.num_clips} clips (--split)"
+    if told.num_long and job.long is not None:
+        doubled = f"; {told.num_doubled} sentences of overlaps are written once" if told.num_doubled else ""
+        yield f"{out}: {told.num_long} captions are of {job.long.made_by}{doubled}"
+    if told.num_with_gaps:
+        yield f"{out}: {told.num_with_gaps} of them have gaps: a window gave no caption twice, see seen.notes"
     for reason, count in count_reasons(told.left_out).items():
         names = [one.name for one in told.left_out if one.reason == reason]
         yield f"{out}: {count} clips are in {told.record.name} alone ({reason}): {shown(names)}"
@@ -270,7 +279,7 @@ def _places(job: FolderJob) -> Iterator[str]:
         yield f"{readers[0]} looks beside the clips: copy {job.out} over {job.root.folder}, or take that for --out"
 
 
-def watched(rows: Iterator[Caption | CaptionError], num_todo: int) -> Iterator[Caption | CaptionError]:
+def watched(rows: Iterator[Caption | CaptionError], num_todo: int | None) -> Iterator[Caption | CaptionError]:
     """Rows -> the same, with a progress bar on a terminal, and errors told as they come."""
     num_errors = 0
     figures = TextColumn("{task.fields[figures]}")

@@ -1,22 +1,23 @@
 """`--ray`: where captions are made by the actors of Ray Data, and how each of them opens its model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from avcap.bulk.inputs.items import Item
 from avcap.bulk.ray_data import RayOptions, ray_rows
 from avcap.bulk.workers import Ask, Captions, Opening
 from avcap.captioners import Source
 from avcap.cli.engines import EngineFlags, findings_folder, key_of
 from avcap.errors import UserError
+from avcap.infer.caption_file import Row
 from avcap.llm.budget import PRICES, read_prices
 
 if TYPE_CHECKING:
-    from avcap.bulk.folder import Stream
-    from avcap.data.request import Request
+    from avcap.data.request import Request, Video
     from avcap.engines.engine import EngineOptions
 
 PANEL = "On many processes or machines (pip install 'avcap[ray]')"
@@ -51,27 +52,43 @@ def ray_options(address: str | None, workers: int | None, *, flags: EngineFlags,
     return RayOptions(address=address, num_workers=workers, batch_size=max(32, 4 * batch_size))
 
 
-def ray_stream(
-    options: RayOptions,
-    *,
-    model: str,
-    source: Source,
-    request: "Request",
-    ask: Ask,
-    flags: EngineFlags,
-    deadline_s: float,
-    weights: Mapping[str, Any],
-) -> "Stream":
-    """The command line -> what captions videos by Ray."""
-    opening = Opening(
-        model=model if source.folder is None or not Path(model).is_dir() else str(Path(model).resolve()),
-        weights=weights if source.engine is None else {},
-        engine=_engine_options(source, flags),
-        cache=flags.cache,
-        deadline_s=deadline_s,
-    )
-    make = partial(Captions, request=request, opening=opening, ask=ask)
-    return lambda videos: ray_rows(videos, request, make=make, source=source, options=options)
+class RayCaptioner:
+    """A captioner whose work is done by actors of Ray, each with the model that the command line names."""
+
+    def __init__(
+        self,
+        options: RayOptions,
+        *,
+        model: str,
+        source: Source,
+        ask: Ask,
+        flags: EngineFlags,
+        deadline_s: float,
+        weights: Mapping[str, Any],
+    ) -> None:
+        self._options, self._source, self._ask = options, source, ask
+        self._opening = Opening(
+            model=model if source.folder is None or not Path(model).is_dir() else str(Path(model).resolve()),
+            weights=weights if source.engine is None else {},
+            engine=_engine_options(source, flags),
+            cache=flags.cache,
+            deadline_s=deadline_s,
+        )
+
+    def stream(self, videos: "Iterable[Video]", request: "Request") -> Iterator[Row]:
+        """Videos -> a row for each, as they are finished."""
+        make = partial(Captions, request=request, opening=self._opening, ask=self._ask)
+        return ray_rows(list(videos), request, make=make, source=self._source, options=self._options)
+
+
+def refuse_packed(items: Iterable[Item]) -> None:
+    """UserError for members of shards and tables, which actors on other machines cannot open by a path."""
+    packed = next((item for item in items if item.packed is not None), None)
+    if packed is not None:
+        raise UserError(
+            f"{packed.video}: got a member of a shard with --ray, expected files that every machine can open; unpack "
+            "it, or take --shard i/n instead of --ray"
+        )
 
 
 def _engine_options(source: Source, flags: EngineFlags) -> "EngineOptions | None":

@@ -1,7 +1,7 @@
 """A JSONL file of captions that a stopped run goes on with: one Caption or CaptionError per sample. No torch."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -19,7 +19,7 @@ class CaptionFile:
         self,
         path: str | Path,
         *,
-        retry: Collection[str],
+        retry: Container[str],
         check: Callable[[Caption], None],
         key: Callable[[Row], str] = lambda row: row.sample_id,
     ):
