@@ -296,8 +296,7 @@ class Captioner:
             try:
                 if isinstance(clip, MediaError):
                     raise clip
-                with named_memory_error(plan.sample.video):
-                    encoded = self._encode(clip, sample=plan.sample, request=request)
+                encoded = self.encode_clip(clip, sample=plan.sample, request=request)
             except ModelError:
                 raise
             except UserError as error:
@@ -321,8 +320,16 @@ class Captioner:
         )
         return official_clip_request(expected, self.model.config) if self.official else expected
 
+    def encode_clip(self, clip: Clip, *, sample: Sample, request: Request) -> EncodedClip:
+        """A clip, decoded as `clip_request` says -> its features.
+
+        Raises:
+            UserError: it is not what was asked for, or memory ran out over it.
+        """
+        with named_memory_error(sample.video):
+            return self._encode(clip, sample=sample, request=request)
+
     def _encode(self, clip: Clip, *, sample: Sample, request: Request) -> EncodedClip:
-        """A decoded clip -> its features; UserError if it is not what was asked for."""
         check_clip(clip, interval_s=sample.interval_s)
         check = deadline_check(clip.path, seconds=self.deadline_s, spent_s=clip.decoding_s)
         with self._told_of_model():
