@@ -81,6 +81,7 @@ EXEMPT = (
     ("src/avcap/infer/*", "slot*", "places in a key-value cache"),
     ("src/avcap/llm/*", "slot*", "calls in flight"),
     ("bench/judge_calls.py", "slot*", "calls in flight"),
+    ("*", "proxy_headers", "of uvicorn"),
     ("*", "test_*prefer*", "a sentence, with the verb"),
     ("*", "test_*_track_*", "a sentence: a track of a file"),
 )
