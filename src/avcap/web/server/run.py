@@ -54,8 +54,9 @@ def listening(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
-    except OSError as error:
-        raise UserError(f"--host {host} --port {port}: cannot be used ({error.strerror}); choose another") from None
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"--host {host} --port {port}: cannot be used ({why}); choose another") from None
     return bound
 
 
