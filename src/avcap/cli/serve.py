@@ -78,6 +78,9 @@ def serve(
     timeout: Annotated[
         float, typer.Option(metavar="S", help="Seconds for one request.", rich_help_panel=BOUNDS)
     ] = LIMITS.request_timeout_s,
+    keep_mb: Annotated[
+        int, typer.Option(help="MiB of features of recent videos, kept for further requests.", rich_help_panel=BOUNDS)
+    ] = 2048,
     unload_after: Annotated[
         float | None,
         typer.Option(metavar="S", help="Unload the model after this time without a request.", rich_help_panel=BOUNDS),
@@ -120,6 +123,7 @@ def serve(
             fetch_private=allow_private,
         ),
         batch_size=_positive("--batch-size", batch_size),
+        kept_bytes=keep_mb * MIB,
         unload_after_s=None if unload_after is None else _positive("--unload-after", unload_after),
     )
     weights = source.weights

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MORE_CONNECTIONS = 64
 """Beside those of the requests that may be under way: for health, metrics, the page and refusals."""
 KEEP_ALIVE_S = 15
+BACKLOG = 128
 
 
 def make_service(
@@ -48,12 +49,13 @@ def make_service(
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """An address -> a socket bound to it. UserError where that cannot be."""
+    """An address -> a socket that listens there. UserError where that cannot be."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         bound = socket.socket(family, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
+        bound.listen(BACKLOG)  # from now on clients wait instead of being turned away
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UserError(f"--host {host} --port {port}: cannot be used ({why}); choose another") from None
