@@ -121,10 +121,10 @@ async def _chat(service: Service, request: Request) -> Response:
         )
         if call.is_stream:
             # what is wrong with media is told by the status, before the stream begins
-            job = await service.while_there(request, service.prepare(call), ticket=ticket)
+            job = await service.while_there(request, service.prepare(call, ticket), ticket=ticket)
             is_streaming = True
             return EventStream(service, completion, job, ticket=ticket)
-        replied = await service.while_there(request, service.answer(call), ticket=ticket)
+        replied = await service.while_there(request, service.answer(call, ticket), ticket=ticket)
         _count_answer(service, completion, replied, ticket)
         return JSONResponse(completion.whole(replied))
     except ClientDisconnect:

@@ -13,6 +13,10 @@ from typing import Protocol
 logger = logging.getLogger("avcap")
 
 
+class Stopping(Exception):
+    """The queue takes no more jobs, and works on none but the last batch."""
+
+
 class Job(Protocol):
     """Something to be worked on."""
 
@@ -61,7 +65,7 @@ class BatchQueue:
                 self._jobs.append(job)
                 self._changed.notify()
                 return
-        job.fail(RuntimeError("the server is stopping"))
+        job.fail(Stopping())
 
     def stop(self) -> None:
         """Lets the batch in work come to its end, fails the others, and waits for the thread."""
@@ -71,7 +75,7 @@ class BatchQueue:
             self._jobs.clear()
             self._changed.notify()
         for job in left:
-            job.fail(RuntimeError("the server is stopping"))
+            job.fail(Stopping())
         self._thread.join()
 
     @property

@@ -27,6 +27,7 @@ from avcap.web.server.media import ClipReader, MediaOrder, check_media, media_ke
 from avcap.web.server.metrics import Metrics
 from avcap.web.server.model import ChatJob, Replied, ServedModel
 from avcap.web.server.parts import MediaFile, PartOpener
+from avcap.web.server.queue import Stopping
 from avcap.web.server.refusals import Refused, too_large
 from avcap.web.server.settings import ServerSettings
 
@@ -50,6 +51,8 @@ class Service:
         self._readers = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="open")
         self._decoders = ThreadPoolExecutor(num_decoders, thread_name_prefix="decode")
         self._decoding: dict[str, asyncio.Task[Clip]] = {}
+        self.clip_room = asyncio.Semaphore(2 * settings.batch_size)
+        """Of decoded clips, hundreds of megabytes each, no more wait for the model than make its next batches."""
         self._folder = Path(tempfile.mkdtemp(prefix="avcap-serve-"))  # nobody else may look into it
         self.num_under_way = 0
         self.num_held_bytes = 0
@@ -71,7 +74,7 @@ class Service:
     def admit(self) -> "Ticket":
         """-> a place for a request, to be given back. Refused where there is none."""
         if self.is_stopping:
-            raise Refused("the server is stopping", status=503, code="stopping", retry_after_s=10)
+            raise as_refusal(Stopping())
         if self.num_under_way >= self.limits.waiting:
             raise Refused(
                 f"got more than {self.limits.waiting} requests at a time; try again in a moment",
@@ -113,7 +116,7 @@ class Service:
 
     # --- media --------------------------------------------------------------------------------------------------------
 
-    async def prepare(self, call: Call) -> ChatJob:
+    async def prepare(self, call: Call, ticket: "Ticket") -> ChatJob:
         """What is asked -> a job for the model, its media decoded unless their features are kept."""
         loop = asyncio.get_running_loop()
         key, clip, features = "", None, None
@@ -126,6 +129,9 @@ class Service:
                 files = await loop.run_in_executor(self._readers, self._open, call, folder)
                 key = media_key(files, order)
                 features = self.model.kept.get(key)
+                if features is None:
+                    await ticket.take_clip_room()
+                    features = self.model.kept.get(key)  # another may have asked about it meanwhile
                 if features is None:
                     task = self._decoding.get(key)
                     if task is None:
@@ -164,9 +170,9 @@ class Service:
 
     # --- the model ----------------------------------------------------------------------------------------------------
 
-    async def answer(self, call: Call) -> Replied:
+    async def answer(self, call: Call, ticket: "Ticket") -> Replied:
         """What is asked -> the response."""
-        job = await self.prepare(call)
+        job = await self.prepare(call, ticket)
         with self.submitted(job):
             return await job.done
 
@@ -224,7 +230,7 @@ class Ticket:
         self._service = service
         self._num_bytes = 0
         self.started_s = time.monotonic()
-        self._is_back = False
+        self._is_back = self._has_clip_room = False
         service.num_under_way += 1
 
     def hold(self, num_bytes: int) -> None:
@@ -239,6 +245,11 @@ class Ticket:
         self._num_bytes += num_bytes
         self._service.num_held_bytes += num_bytes
 
+    async def take_clip_room(self) -> None:
+        """Waits until there is room for another decoded clip."""
+        await self._service.clip_room.acquire()
+        self._has_clip_room = True
+
     def left_s(self) -> float:
         """Seconds until the request's time is over."""
         return max(0.0, self.started_s + self._service.limits.request_timeout_s - time.monotonic())
@@ -248,6 +259,8 @@ class Ticket:
             self._is_back = True
             self._service.num_under_way -= 1
             self._service.num_held_bytes -= self._num_bytes
+            if self._has_clip_room:
+                self._service.clip_room.release()
 
 
 async def disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
@@ -260,6 +273,8 @@ def as_refusal(error: BaseException) -> Refused:
     """Whatever went wrong -> what is told about it; of what nobody foresaw, nothing but that."""
     if isinstance(error, Refused):
         return error
+    if isinstance(error, Stopping):
+        return Refused("the server is stopping; ask another", status=503, code="stopping", retry_after_s=10)
     if isinstance(error, RunError):
         logger.error(str(error))
         return Refused("the model cannot be run; its owner finds the reason in the log", status=500, code="model_error")
