@@ -37,7 +37,9 @@ def opened(url, place, *folders, most=1000) -> bytes:
     part = MediaPart(kind="video", param="p.video_url", source=url)
     target = place / "target"
     target.mkdir(exist_ok=True)
-    return opener(*folders, most=most).open(part, folder=target, name="0").path.read_bytes()
+    return (
+        opener(*folders, most=most).open(part, folder=target, name="0", most_bytes=10**6, end_s=0.0).path.read_bytes()
+    )
 
 
 def test_a_file_below_an_open_folder_is_copied(place):

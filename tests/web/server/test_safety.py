@@ -95,7 +95,7 @@ def test_hostile_requests_are_refused_and_tell_nothing(name, server, place):
     reply = server.client.post("/v1/chat/completions", content=body, headers=headers)
     error = reply.json()["error"]
     assert 400 <= reply.status_code < 500 and error["code"] == code, reply.text
-    for hidden in (str(place), str(server.service._folder), "secret", "root:", "Traceback", ".py"):
+    for hidden in (str(place), str(server.service._intake.folder), "secret", "root:", "Traceback", ".py"):
         assert hidden not in reply.text
     assert len(error["message"]) < 400
 
@@ -107,7 +107,7 @@ def test_the_server_is_as_before_after_all_of_them(server, place, videos):
     assert reply.json()["choices"][0]["message"]["content"] == caption.text
     gauges = server.service.gauges()
     assert gauges["requests_under_way"] == gauges["held_bytes"] == gauges["jobs_waiting"] == 0
-    assert not list(server.service._folder.iterdir())
+    assert not list(server.service._intake.folder.iterdir())
 
 
 def test_a_film_that_is_too_long_is_refused_and_an_interval_of_it_is_not(server, place):
@@ -294,6 +294,33 @@ def test_large_requests_together_are_bounded(random_checkpoint, held, videos):
         assert results[0].status_code == 200 and server.service.gauges()["held_bytes"] == 0
 
 
+def test_no_more_decoded_clips_wait_than_the_next_batches_need(random_checkpoint, held, videos):
+    names = ("a", "b", "c", "silent")
+    bodies = [[media("video_url", data_url(videos / f"{name}.mp4"))] for name in names]
+    with Served(random_checkpoint, open_captioner=lambda: held, batch_size=1) as server:
+        asked = [in_thread(lambda body=body: server.ask(body)) for body in bodies]
+        # room is for 2 x 1: one is with the model, one waits; the others are not decoded
+        until(lambda: held.begun.is_set() and server.service.model.num_waiting == 1)
+        until(lambda: server.service.num_under_way == 4)
+        assert server.service.clip_room.locked()
+        until(lambda: len(list(server.service._intake.folder.iterdir())) == 2)
+        held.go.set()
+        for thread, _ in asked:
+            thread.join()
+        assert [results[0].status_code for _, results in asked] == [200] * 4
+        assert not server.service.clip_room.locked()
+
+
+def test_the_parts_of_a_request_together_are_no_larger_than_one_may_be(random_checkpoint, place):
+    size = (place / "open" / "a.mp4").stat().st_size
+    limits = with_limits(body_bytes=size * 3 // 2, file_bytes=size * 2)
+    url = f"file://{place}/open/a.mp4"
+    with Served(random_checkpoint, access=Access(folders=(place / "open",)), limits=limits) as server:
+        assert server.ask([media("video_url", url)]).status_code == 200
+        reply = server.ask([media("video_url", url), media("audio_url", url)])
+        assert (reply.status_code, reply.json()["error"]["param"]) == (413, "messages[0].content[1].audio_url")
+
+
 def test_a_request_has_its_time(random_checkpoint, held, videos):
     limits = with_limits(request_timeout_s=1.0)
     content = [media("video_url", data_url(videos / "b.mp4")), text("Too late?")]
@@ -335,7 +362,7 @@ def test_a_server_that_is_told_to_end_answers_what_is_under_way(random_checkpoin
         held.go.set()
         thread.join()
         assert results[0].status_code == 200
-    assert not server.service._folder.exists()
+    assert not server.service._intake.folder.exists()
 
 
 def test_an_idle_model_is_unloaded_and_loaded_again(random_checkpoint, videos):

@@ -78,6 +78,12 @@ def make_app(service: Service) -> FastAPI:
     async def http_error(request: Request, error: HTTPException) -> Response:
         return _refused(service, Refused(str(error.detail), status=error.status_code, code="not_found"))
 
+    _add_guards(app, service)
+    return app
+
+
+def _add_guards(app: FastAPI, service: Service) -> None:
+    """What stands before all routes."""
     app.add_middleware(
         Guard,  # type: ignore[arg-type]
         access=service.settings.access,
@@ -90,7 +96,6 @@ def make_app(service: Service) -> FastAPI:
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
         )
-    return app
 
 
 def _model(service: Service) -> dict[str, Any]:

@@ -217,8 +217,7 @@ def _flag(data: dict[str, Any], name: str) -> bool:
 
 
 class _Messages:
-    """Reads messages: system texts open the first question, each question ends with an answer, media stand in the
-    first."""
+    """Reads messages: system texts open the first question, in which media stand; each ends with an answer."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

@@ -7,6 +7,7 @@ data: URLs and bare base64 are decoded, file: URLs opened where that is allowed 
 import base64
 import binascii
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +39,15 @@ class PartOpener:
     limits: Limits
     fetcher: Fetcher
 
-    def open(self, part: MediaPart, *, folder: Path, name: str) -> MediaFile:
+    def open(self, part: MediaPart, *, folder: Path, name: str, most_bytes: int, end_s: float) -> MediaFile:
         """A part -> its file in `folder`.
+
+        Args:
+            part: As it was sent.
+            folder: Where it is kept.
+            name: Of the file in there.
+            most_bytes: What is left of the request's bytes.
+            end_s: Until when it has to be there, by the monotonic clock.
 
         Raises:
             Refused: It may not be opened, is not there, or is too large.
@@ -47,29 +55,27 @@ class PartOpener:
         path = folder / name
         scheme = SCHEME.match(part.source)
         kind = scheme[1].lower() if scheme else ""
-        most = self.limits.file_bytes
+        most = min(most_bytes, self.limits.file_bytes)
         if kind in ("http", "https"):
             with path.open("wb") as to:
-                self.fetcher.fetch(
-                    part.source, to, param=part.param, most_bytes=most, timeout_s=self.limits.body_timeout_s
-                )
+                left_s = max(0.0, end_s - time.monotonic())
+                self.fetcher.fetch(part.source, to, param=part.param, most_bytes=most, timeout_s=left_s)
         elif kind == "file":
-            self._copy_file(part, path)
+            self._copy_file(part, path, most_bytes=most)
         elif kind in ("data", ""):
             path.write_bytes(_decoded(part, is_url=bool(kind), most_bytes=most))
         else:
             raise Refused(f"got a URL of {kind[:20]}:, expected data:, http(s): or file:", param=part.param)
         return MediaFile(part=part, path=path, digest=hash_file(path))
 
-    def _copy_file(self, part: MediaPart, path: Path) -> None:
-        most = self.limits.file_bytes
+    def _copy_file(self, part: MediaPart, path: Path, *, most_bytes: int) -> None:
         named = file_of_url(part.source, param=part.param)
         with opened_below(named, self.access.folders, param=part.param) as handle, path.open("wb") as to:
             num_bytes = 0
             while block := handle.read(BLOCK_BYTES):
                 num_bytes += len(block)
-                if num_bytes > most:
-                    raise too_large("this file", most_bytes=most, param=part.param)
+                if num_bytes > most_bytes:
+                    raise too_large("this file", most_bytes=most_bytes, param=part.param)
                 to.write(block)
 
 

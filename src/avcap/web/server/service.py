@@ -8,25 +8,20 @@ Whoever waits goes away with the client: jobs that nobody waits for are dropped,
 import asyncio
 import functools
 import logging
-import shutil
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 from avcap.errors import RunError
-from avcap.media.clip import Clip
 from avcap.web.server.call import Call, read_call
 from avcap.web.server.fetch import Fetcher
-from avcap.web.server.media import ClipReader, MediaOrder, check_media, media_key
+from avcap.web.server.intake import Intake
 from avcap.web.server.metrics import Metrics
 from avcap.web.server.model import ChatJob, Replied, ServedModel
-from avcap.web.server.parts import MediaFile, PartOpener
 from avcap.web.server.queue import Stopping
 from avcap.web.server.refusals import Refused, too_large
 from avcap.web.server.settings import ServerSettings
@@ -34,7 +29,7 @@ from avcap.web.server.settings import ServerSettings
 logger = logging.getLogger("avcap")
 
 NUM_READERS = 4
-"""Requests whose body is parsed, or whose parts are opened, at a time."""
+"""Requests whose body is parsed at a time."""
 Value = TypeVar("Value")
 
 
@@ -46,14 +41,10 @@ class Service:
     ) -> None:
         self.model, self.settings, self.metrics = model, settings, metrics
         self.limits = settings.limits
-        self._opener = PartOpener(access=settings.access, limits=self.limits, fetcher=fetcher)
-        self._reader = ClipReader(templates=model.facts.templates, limits=self.limits)
-        self._readers = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="open")
-        self._decoders = ThreadPoolExecutor(num_decoders, thread_name_prefix="decode")
-        self._decoding: dict[str, asyncio.Task[Clip]] = {}
+        self._intake = Intake(model, settings=settings, metrics=metrics, fetcher=fetcher, num_decoders=num_decoders)
+        self._readers = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="read")
         self.clip_room = asyncio.Semaphore(2 * settings.batch_size)
         """Of decoded clips, hundreds of megabytes each, no more wait for the model than make its next batches."""
-        self._folder = Path(tempfile.mkdtemp(prefix="avcap-serve-"))  # nobody else may look into it
         self.num_under_way = 0
         self.num_held_bytes = 0
         self.is_stopping = False
@@ -65,9 +56,8 @@ class Service:
         """Waits for the batch in work and the files being decoded, and leaves nothing behind."""
         self.is_stopping = True
         self._readers.shutdown(cancel_futures=True)
-        self._decoders.shutdown(cancel_futures=True)
+        self._intake.stop()
         self.model.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     # --- coming in ----------------------------------------------------------------------------------------------------
 
@@ -114,61 +104,15 @@ class Service:
             blocks.append(block)
         return b"".join(blocks)
 
-    # --- media --------------------------------------------------------------------------------------------------------
+    # --- to the model -------------------------------------------------------------------------------------------------
 
     async def prepare(self, call: Call, ticket: "Ticket") -> ChatJob:
-        """What is asked -> a job for the model, its media decoded unless their features are kept."""
+        """What is asked -> a job for the model."""
+        about = await self._intake.prepare(call, take_room=ticket.take_clip_room)
         loop = asyncio.get_running_loop()
-        key, clip, features = "", None, None
-        if call.media:
-            check_media(call.media, max_frames=self.model.facts.templates[True, True].max_frames)
-            order = MediaOrder(use_own_audio=call.use_own_audio, interval_s=call.interval_s)
-            folder = Path(tempfile.mkdtemp(dir=self._folder))
-            is_decoding = False
-            try:
-                files = await loop.run_in_executor(self._readers, self._open, call, folder)
-                key = media_key(files, order)
-                features = self.model.kept.get(key)
-                if features is None:
-                    await ticket.take_clip_room()
-                    features = self.model.kept.get(key)  # another may have asked about it meanwhile
-                if features is None:
-                    task = self._decoding.get(key)
-                    if task is None:
-                        task = self._decode(key, files, order, folder=folder)
-                        is_decoding = True
-                    clip = await asyncio.shield(task)
-            finally:
-                if not is_decoding:
-                    await loop.run_in_executor(None, _remove, folder)
-        return ChatJob(call=call, key=key, clip=clip, features=features, loop=loop, done=loop.create_future())
-
-    def _open(self, call: Call, folder: Path) -> list[MediaFile]:
-        return [self._opener.open(part, folder=folder, name=str(index)) for index, part in enumerate(call.media)]
-
-    def _decode(self, key: str, files: list[MediaFile], order: MediaOrder, *, folder: Path) -> "asyncio.Task[Clip]":
-        """Decodes for whoever asks about the same media meanwhile, and removes the files."""
-
-        def read() -> Clip:
-            started_s = time.monotonic()
-            try:
-                return self._reader.read(files, order)
-            finally:
-                _remove(folder)
-                self.metrics.observe("decoding_seconds", time.monotonic() - started_s)
-
-        async def decode() -> Clip:
-            try:
-                return await asyncio.get_running_loop().run_in_executor(self._decoders, read)
-            finally:
-                self._decoding.pop(key, None)
-
-        task = asyncio.create_task(decode())
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # those who asked may have left
-        self._decoding[key] = task
-        return task
-
-    # --- the model ----------------------------------------------------------------------------------------------------
+        return ChatJob(
+            call=call, key=about.key, clip=about.clip, features=about.features, loop=loop, done=loop.create_future()
+        )
 
     async def answer(self, call: Call, ticket: "Ticket") -> Replied:
         """What is asked -> the response."""
@@ -281,7 +225,3 @@ def as_refusal(error: BaseException) -> Refused:
     logger.error(f"unforeseen: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
     logger.debug("unforeseen", exc_info=error)
     return Refused("something went wrong here, not with the request", status=500, code="internal_error")
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
