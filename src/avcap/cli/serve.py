@@ -183,12 +183,12 @@ def is_loopback(host: str) -> bool:
 def host_names(host: str, *, is_open: bool) -> frozenset[str]:
     """The address that is listened at -> under which names it is asked; none: under any.
 
-    On loopback a page elsewhere could be given a name that leads here: only names of this machine count.
+    Without a key, a page elsewhere could be given a name that leads here: only names of this machine count then.
+    `is_open`: There is a key, which such a page has not, or anyone may ask; a proxy may go by another name.
     """
-    if is_loopback(host):
-        return frozenset({"127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host})
-    assert is_open
-    return frozenset()
+    if is_open:
+        return frozenset()
+    return frozenset({"127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host})
 
 
 def _positive(option: str, value: Number) -> Number:
