@@ -83,6 +83,7 @@ EXEMPT = (
     ("src/avcap/bulk/*", "slots", "of dataclasses: records of 100,000 rows are kept small"),
     ("src/avcap/llm/*", "slot*", "calls in flight"),
     ("bench/judge_calls.py", "slot*", "calls in flight"),
+    ("*", "proxy_headers", "of uvicorn"),
     ("*", "test_*prefer*", "a sentence, with the verb"),
     ("*", "test_*_track_*", "a sentence: a track of a file"),
 )

@@ -127,6 +127,7 @@ OWN_TEXT = {
     "world/soundfont.py": "a file of the package",
     "world/speech.py": "files of a package",
     "web/report.py": "a file of the package",
+    "web/server/app.py": "a file of the package",
     "preference/formats.py": "a record turned into fields",
     "cli/judge.py": "a record turned into fields",
     "cli/rounds.py": "what avcap wrote: the decision of rounds",

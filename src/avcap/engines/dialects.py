@@ -30,7 +30,14 @@ DIALECTS: dict[str, Dialect] = {
         FRAMES,
     )
 }
-OWNERS = {"vllm": "vllm", "vllm-omni": "vllm_omni", "sglang": "sglang", "llamacpp": "llama_cpp", "library": "ollama"}
+OWNERS = {
+    "avcap": "vllm",
+    "vllm": "vllm",
+    "vllm-omni": "vllm_omni",
+    "sglang": "sglang",
+    "llamacpp": "llama_cpp",
+    "library": "ollama",
+}
 """owned_by in a server's list of models -> its dialect."""
 
 

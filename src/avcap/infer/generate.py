@@ -8,7 +8,7 @@ real tokens only, and every row draws from its own generator. Answers share the 
 
 import copy
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,6 +21,9 @@ from avcap.infer.kv_cache import OwnPrompts, SharedPrompts
 from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaTokens
 from avcap.model.transformers_renames import cache_argument, cache_of
+
+Listener = Callable[[int, int], bool]
+"""Is told which answer has got which token -> whether that answer is still expected; it is cut off otherwise."""
 
 
 class Prompt(NamedTuple):
@@ -67,12 +70,14 @@ class _Ends:
     max_new_tokens: int
     eos_ids: Collection[int]
     loop_stop: LoopStop | None = None
+    listener: Listener | None = None
 
 
 @dataclass(kw_only=True)
 class _Answer:
-    """An answer that is being written."""
+    """An answer that is being written; `index`: which one of all that were asked for."""
 
+    index: int = 0
     ids: list[int] = field(default_factory=list)
     finished: bool = False
     ngrams: Counter[tuple[int, ...]] = field(default_factory=Counter)
@@ -83,6 +88,8 @@ class _Answer:
             self.finished = True
             return False
         self.ids.append(token_id)
+        if ends.listener is not None and not ends.listener(self.index, token_id):
+            return False
         return len(self.ids) < ends.max_new_tokens and not (ends.loop_stop and self._loops(ends.loop_stop))
 
     def _loops(self, loop_stop: LoopStop) -> bool:
@@ -128,12 +135,13 @@ def generate(
     loop_stop: LoopStop | None = None,
     answers_per_prompt: int = 1,
     rows_at_once: int = 64,
+    listener: Listener | None = None,
 ) -> list[Generated]:
     """Prompts (ids with placeholders, media tokens) -> answers, those to the same prompt next to each other.
 
     Temperature 0 is greedy; above it `seeds` has one seed per answer, drawn from the `top_k` likeliest tokens (0: all)
     and, of these, from the fewest that hold `top_p` of the mass. The repetition penalty counts generated ids, and those
-    of the prompt too where the family's published decoding does.
+    of the prompt too where the family's published decoding does. `listener` hears each token as it is written.
     """
     num_answers = len(prompts) * answers_per_prompt
     if temperature > 0 and len(seeds or ()) != num_answers:
@@ -141,7 +149,7 @@ def generate(
     if model.training:
         raise ValueError("the model is in training mode, dropout would change its answers; call model.eval()")
     choice = _Choice(temperature=temperature, top_p=top_p, top_k=top_k, repetition_penalty=repetition_penalty)
-    ends = _Ends(max_new_tokens=max_new_tokens, eos_ids=eos_ids, loop_stop=loop_stop)
+    ends = _Ends(max_new_tokens=max_new_tokens, eos_ids=eos_ids, loop_stop=loop_stop, listener=listener)
     answers: dict[int, Generated] = {}
     # prompts of like length share a batch, so that little is padded
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i][0]))
@@ -151,7 +159,7 @@ def generate(
         rows = [i * answers_per_prompt + answer for i in batch for answer in range(answers_per_prompt)]
         drawn = _draw([seeds[row] for row in rows] if seeds else [0] * len(rows), num_steps=max_new_tokens)
         started = _prefill(model, [prompts[i] for i in batch], answers_per_prompt=answers_per_prompt, uniform_RS=drawn)
-        written = _write(model, started, choice=choice, ends=ends)
+        written = _write(model, started, choice=choice, ends=ends, indices=rows)
         answers.update(zip(rows, written, strict=True))
     return [answers[row] for row in range(num_answers)]
 
@@ -312,9 +320,11 @@ def _read_after(model: CaptioningModel, prefix: Prefix, texts: Sequence[Sequence
 
 
 @torch.no_grad()
-def _write(model: CaptioningModel, rows: _Rows, *, choice: _Choice, ends: _Ends) -> list[Generated]:
-    """Prefilled rows -> their answers."""
-    answers = [_Answer() for _ in rows.position_R]
+def _write(
+    model: CaptioningModel, rows: _Rows, *, choice: _Choice, ends: _Ends, indices: Sequence[int] = ()
+) -> list[Generated]:
+    """Prefilled rows -> their answers. `indices`: which ones these are, for a listener."""
+    answers = [_Answer(index=index) for index in indices or range(len(rows.position_R))]
     active = answers
     for step in range(ends.max_new_tokens):
         next_R = _choose(rows, choice=choice, step=step)

@@ -129,10 +129,13 @@ class VideoEncoder:
         """A decoded clip -> the same, encoded. `check` may end the work; None: it ends at the deadline.
 
         Raises:
-            UserError: it is not what was asked for, or has audio that gave no token.
+            UserError: it is not what was asked for, has audio that gave no token, or memory ran out over it.
         """
+        with named_memory_error(sample.video):
+            return self._encoded(clip, sample=sample, request=request, check=check or self._deadline(clip))
+
+    def _encoded(self, clip: Clip, *, sample: Sample, request: Request, check: Check) -> EncodedVideo:
         check_clip(clip, interval_s=sample.interval_s)
-        check = check or self._deadline(clip)
         with self._told_of_model():
             media = encode.encode_clip(self.model, clip, tokenizer=self.tokenizer, check=check)
         media = self.behaviour.features(media, clip)
