@@ -16,16 +16,14 @@ import torch
 from avcap.cli.round_data import read_one, samples_of
 from avcap.data.feature_cache import FeatureCache
 from avcap.data.request import Request
-from avcap.infer.captioner import Captioner
+from avcap.evaluation.collect import ModelOpener, collect_captions, collect_verdicts
+from avcap.evaluation.held_out import HeldOut, describe
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.judge.oracle import OracleJudge
 from avcap.model.checkpoint.load import silence_progress_bars
 from avcap.recipes import tiny_rounds
 from avcap.records import Caption, Decoding, PreferencePair, Sample, Verdict
-from avcap.stages.dpo_from_file import DpoFromFileConfig, run_dpo_from_file
-from avcap.stages.parts.collect import collect_captions, collect_verdicts
-from avcap.stages.parts.selection import Selection, describe
-from avcap.stages.rounds import draw_prompts
+from avcap.runs.dpo_from_file import DpoFromFileConfig, run_dpo_from_file
 
 
 def best_of(captions: list[Caption], verdicts: list[Verdict], samples: list[Sample]) -> list[PreferencePair]:
@@ -69,12 +67,13 @@ def main() -> None:
     judge = OracleJudge([*learned.worlds.values(), *measured.worlds.values()])
     features = FeatureCache(args.features or args.out / "features", max_bytes=20 * 2**30)
     start = model = find_checkpoint(args.model)
-    selection = Selection(start=start, samples=samples_of(measured), judge=judge, features=features, batch_size=16)
+    models = ModelOpener(features=features, batch_size=16)
+    held_out = HeldOut(start=start, samples=samples_of(measured), judge=judge, models=models)
     for round_number in range(1, args.rounds + 1):
         folder = args.out / f"round-{round_number}"
         folder.mkdir(parents=True, exist_ok=True)
-        captioner = Captioner(model, batch_size=16, feature_cache=features)
-        prompts = draw_prompts(samples_of(learned), config=config, round_number=round_number)
+        captioner = models.open(model)
+        prompts = config.sampling.draw_prompts(samples_of(learned), seed=config.seed, round_number=round_number)
         per_prompt = config.sampling.captions_per_prompt
         decoding = Decoding(
             max_new_tokens=captioner.settings.max_new_tokens,
@@ -90,7 +89,7 @@ def main() -> None:
         model = run_dpo_from_file(
             model, pairs, config=DpoFromFileConfig(dpo=dpo, seed=round_number), out_dir=folder, allow_others=True
         )
-        round_metrics = selection.measure(model, round_number=round_number, folder=folder)
+        round_metrics = held_out.measure(model, round_number=round_number, folder=folder)
         print(f"{len(pairs)} best captions; {describe(round_metrics)}", flush=True)
 
 

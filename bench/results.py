@@ -18,11 +18,12 @@ import torch
 
 from avcap.cli.round_data import questions_of, read_one, samples_of
 from avcap.data.feature_cache import FeatureCache
+from avcap.evaluation.collect import ModelOpener
+from avcap.evaluation.held_out import HELD_OUT, ROUND_METRICS, HeldOut, RoundMetrics, read_round_metrics
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.judge.oracle import OracleJudge
 from avcap.model.checkpoint.load import silence_progress_bars
 from avcap.records import from_json
-from avcap.stages.parts.selection import HELD_OUT, ROUND_METRICS, RoundMetrics, Selection, read_round_metrics
 
 MODALITIES = ("visual", "audio", "both")
 
@@ -118,18 +119,19 @@ def main() -> None:
         return
     truth = read_one(args.world)
     named = {name: find_checkpoint(folder) for name, folder in (text.split("=", 1) for text in args.models)}
-    selection = Selection(
+    held_out = HeldOut(
         start=next(iter(named.values())),
         samples=samples_of(truth),
         questions=questions_of(truth, None),
         judge=OracleJudge(truth.worlds.values()),
-        batch_size=16,
-        features=FeatureCache(args.features or args.out / "features", max_bytes=20 * 2**30),
+        models=ModelOpener(
+            features=FeatureCache(args.features or args.out / "features", max_bytes=20 * 2**30), batch_size=16
+        ),
     )
     for name, model in named.items():
         if not (args.out / name / ROUND_METRICS).exists():
-            selection.measure(model, round_number=0, folder=args.out / name)
-            write_right(selection, args.out / name)
+            held_out.measure(model, round_number=0, folder=args.out / name)
+            write_right(held_out, args.out / name)
     print(HEADER)
     for name in named:
         print(row(name, args.out / name))
@@ -144,7 +146,7 @@ def main() -> None:
         print(f"questions, {name} against {next(iter(named))}: {difference} points")
 
 
-def write_right(selection: Selection, folder: Path) -> None:
+def write_right(held_out: HeldOut, folder: Path) -> None:
     """Which answers are right, by video, for paired comparison."""
     from avcap.judge.metrics.answers import is_right
 
@@ -152,7 +154,7 @@ def write_right(selection: Selection, folder: Path) -> None:
     for line in (folder / HELD_OUT / "answers.jsonl").read_text().splitlines():
         answer = json.loads(line)
         texts[answer["sample_id"]] = answer["text"]
-    lines = [json.dumps([q.video, is_right(texts[q.question_id], q)]) for q in selection.questions]
+    lines = [json.dumps([q.video, is_right(texts[q.question_id], q)]) for q in held_out.questions]
     (folder / "right.jsonl").write_text("\n".join(lines) + "\n")
 
 

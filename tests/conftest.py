@@ -69,7 +69,7 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from avcap.infer.settings import CaptionerSettings, Prompts, write_settings
-    from avcap.stages.train import new_tiny_model
+    from avcap.runs.recipe import new_tiny_model
 
     folder = tmp_path_factory.mktemp("model") / "random"
     model, tokenizer = new_tiny_model(seed=0)

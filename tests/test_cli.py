@@ -6,6 +6,7 @@ else goes by `run`: the same entry point in this process.
 """
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -397,3 +398,10 @@ def test_help_names_every_form_of_a_model():
     for key, text in found.items():
         assert (WEIGHTS if key in needs_weights else ANY_MODEL) in text, key
         assert ("openai:" in text) == (key not in needs_weights), key
+
+
+def test_a_process_that_runs_commands_one_after_the_other_says_a_warning_once(run, capsys):
+    for _ in range(3):
+        assert run("--version")[0] == 0
+    logging.getLogger("avcap").warning("said once")
+    assert capsys.readouterr().err.count("said once") == 1

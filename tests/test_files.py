@@ -432,7 +432,7 @@ class Score:
 
 
 def test_an_arrow_is_computed_once(tmp_path):
-    from avcap.stages.parts.run_folder import record, records
+    from avcap.run_folder import record, records
 
     calls: list[str] = []
 

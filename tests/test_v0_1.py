@@ -16,6 +16,7 @@ from avcap.config import flatten, override, parse_assignments, to_dict
 from avcap.curriculum import feature_tracks
 from avcap.errors import UserError
 from avcap.evaluation.evaluate import read_evaluation
+from avcap.evaluation.held_out import read_round_metrics
 from avcap.infer.settings import read_settings
 from avcap.infer.world_fit import fit_world_check
 from avcap.judge.calibration.calibrate import Calibration
@@ -24,7 +25,6 @@ from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
 from avcap.recipes import RECIPES
 from avcap.records import Caption, PreferencePair, from_json, read_jsonl
 from avcap.stages import train
-from avcap.stages.parts.selection import read_round_metrics
 
 ROOT = Path(__file__).parent.parent
 OLD = Path("tests/data/v0_1")  # as the runs there know it: they began in the root of a checkout

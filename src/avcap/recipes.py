@@ -7,19 +7,18 @@ tiny_base -> tiny_align -> tiny_sft make the embedded model from nothing. A vari
 from avcap.curriculum.examples import ExampleMix, QuestionMix
 from avcap.curriculum.source import WorldFinetuneConfig
 from avcap.model.lora import BLOCK_OF, LoraConfig
+from avcap.preference.round_data import WorldConfig
+from avcap.runs.dpo_from_file import DpoFromFileConfig
 from avcap.stages.align import AlignConfig
 from avcap.stages.base import BaseConfig
-from avcap.stages.dpo_from_file import DpoFromFileConfig
-from avcap.stages.parts.dpo_steps import DpoConfig
-from avcap.stages.parts.finetune import CorpusFinetuneConfig
-from avcap.stages.parts.round_data import WorldConfig
-from avcap.stages.perceive import PerceiveConfig
+from avcap.stages.pretrain_encoders import PretrainConfig
 from avcap.stages.rebirth import RebirthConfig, RebirthMix
 from avcap.stages.rounds import RoundsConfig, SamplingConfig
 from avcap.stages.sft import SftConfig
-from avcap.train.corpus import CorpusConfig
+from avcap.train.corpus import CorpusConfig, CorpusFinetuneConfig
 from avcap.train.loop import LoopConfig
 from avcap.train.optim import OptimConfig
+from avcap.train.preference_steps import DpoConfig
 
 MIX = ExampleMix(seconds=0.22, visual=0.14, audio=0.1, interval=0.2, questions=0.34)
 SECOND_PHASE = ExampleMix(seconds=0.15, visual=0.05, audio=0.05, interval=0.1, questions=0.65)
@@ -30,10 +29,10 @@ IMPERFECT = ExampleMix(captions=0.5, imperfect_intervals=0.15, questions=0.25, v
 def tiny_base() -> BaseConfig:
     """Encoders from rendered seconds, then language from clean examples of seconds and modalities."""
     return BaseConfig(
-        vision=PerceiveConfig(
+        vision=PretrainConfig(
             loop=LoopConfig(num_steps=1200, evaluate_every=200, num_workers=0), optim=OptimConfig(lr=2e-3, muon_lr=0.01)
         ),
-        audio=PerceiveConfig(
+        audio=PretrainConfig(
             loop=LoopConfig(num_steps=1200, evaluate_every=200, num_workers=0), optim=OptimConfig(lr=3e-3, muon_lr=0.01)
         ),
         finetune=WorldFinetuneConfig(

@@ -4,7 +4,7 @@ import pytest
 from support.tiny_world import drawn_feature_tracks
 
 from avcap.curriculum.feature_tracks import FeatureTracks
-from avcap.stages.train import new_tiny_model
+from avcap.runs.recipe import new_tiny_model
 
 
 @pytest.fixture(scope="session")

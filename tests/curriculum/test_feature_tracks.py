@@ -21,7 +21,7 @@ from avcap.curriculum.feature_tracks import (
     mel_chunks,
 )
 from avcap.model.encoder_hash import encoder_hash
-from avcap.stages.train import new_tiny_model
+from avcap.runs.recipe import new_tiny_model
 
 CONFIG = FeatureTrackConfig(num_tracks=2, num_held_out=1, difficulty="easy", num_processes=1)
 

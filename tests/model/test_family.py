@@ -16,17 +16,18 @@ from avcap.infer.captioner import Captioner
 from avcap.infer.plan import plan
 from avcap.infer.question_answering import Answerer
 from avcap.model import family as registry
+from avcap.model.checkpoint.layouts import all_layouts, runnable
 from avcap.model.checkpoint.load import load
 from avcap.model.family import families, family_of, family_of_type, register_family
 from avcap.model.lora import LoraConfig
 from avcap.records import PreferencePair, read_jsonl
-from avcap.stages.dpo_from_file import DpoFromFileConfig, run_dpo_from_file
-from avcap.stages.parts.dpo_steps import DpoConfig
-from avcap.stages.parts.finetune import CorpusFinetuneConfig, Run
+from avcap.runs.dpo_from_file import DpoFromFileConfig, run_dpo_from_file
+from avcap.stages.parts.finetune import Run
 from avcap.stages.sft import SftConfig, train_sft
-from avcap.train.corpus import CorpusConfig
+from avcap.train.corpus import CorpusConfig, CorpusFinetuneConfig
 from avcap.train.loop import LoopConfig
 from avcap.train.optim import OptimConfig
+from avcap.train.preference_steps import DpoConfig
 
 SOURCE = Path(avcap.__file__).parent
 OWN_ROOMS = ("model/salmonn2/", "model/salmonn2_plus/")
@@ -55,6 +56,16 @@ def test_a_config_and_a_type_name_their_family():
     assert family_of_type("qwen2_5_vl") is plus  # as its releases call it
     assert family_of_type("video_salmonn_2") is families()["avcap_salmonn2"]
     assert family_of_type("llama") is None and family_of_type(None) is None
+
+
+def test_layouts_are_called_with_their_article():
+    assert [layout.one.split()[0] for layout in all_layouts()] == ["an", *["a"] * (len(all_layouts()) - 1)]
+    assert all_layouts()[0].one == "an avcap model folder" and str(all_layouts()[0]) == "avcap model folder"
+    assert [layout.title for layout in runnable()] == [
+        "avcap model folder",
+        "released video-SALMONN 2 folder",
+        "released video-SALMONN 2+ folder",
+    ]
 
 
 def test_a_third_family_captions_and_answers_through_the_public_doors(third, videos):

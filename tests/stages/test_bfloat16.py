@@ -20,9 +20,9 @@ from support.toy_stages import (
 
 from avcap.config import override
 from avcap.recipes import RECIPES
+from avcap.runs.recipe import run_recipe
 from avcap.stages.rebirth import rebirth
 from avcap.stages.rounds import run_rounds
-from avcap.stages.train import run_recipe
 
 
 @pytest.fixture(scope="module")

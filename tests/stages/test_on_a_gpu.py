@@ -29,10 +29,10 @@ from avcap.config import override
 from avcap.infer.captioner import Captioner
 from avcap.recipes import RECIPES
 from avcap.records import PreferencePair, read_jsonl
-from avcap.stages.dpo_from_file import run_dpo_from_file
+from avcap.runs.dpo_from_file import run_dpo_from_file
+from avcap.runs.recipe import run_recipe
 from avcap.stages.rebirth import rebirth
 from avcap.stages.rounds import run_rounds
-from avcap.stages.train import run_recipe
 from avcap.train import loop
 
 

@@ -13,6 +13,7 @@ from avcap.infer.captioner import Captioner
 from avcap.infer.settings import CaptionerSettings, write_settings
 from avcap.model.checkpoint.load import load
 from avcap.model.lora import LoraConfig
+from avcap.preference.round_data import RoundData
 from avcap.preference.select import PairConfig
 from avcap.records import (
     Caption,
@@ -25,17 +26,16 @@ from avcap.records import (
     read_jsonl,
 )
 from avcap.stages.dpo import dpo
-from avcap.stages.parts.dpo_steps import DpoConfig, ReplayConfig
-from avcap.stages.parts.finetune import CorpusFinetuneConfig, Run
-from avcap.stages.parts.round_data import RoundData
+from avcap.stages.parts.finetune import Run
 from avcap.stages.rebirth import RebirthConfig, RebirthMix, rebirth
 from avcap.stages.rounds import RoundsConfig, SamplingConfig, run_rounds
 from avcap.stages.sft import SftConfig, train_sft
 from avcap.train.answer_loss import answer_loss
-from avcap.train.corpus import Corpus, CorpusConfig
+from avcap.train.corpus import Corpus, CorpusConfig, CorpusFinetuneConfig
 from avcap.train.loop import LoopConfig
 from avcap.train.losses import PreferenceConfig
 from avcap.train.optim import OptimConfig
+from avcap.train.preference_steps import DpoConfig, ReplayConfig
 
 LABELS = {"a": "a red cat sits", "b": "two dogs bark", "silent": "the sea"}
 PREFERRED = {"a": "a blue cat", "b": "one dog", "silent": "the sand"}

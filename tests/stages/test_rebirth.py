@@ -8,17 +8,17 @@ import pytest
 from safetensors.torch import load_file
 
 from avcap.errors import UserError
+from avcap.evaluation.held_out import RoundMetrics
 from avcap.infer.captioner import Captioner
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.judge.inputs.ingest import read_truth
 from avcap.judge.oracle import OracleJudge
 from avcap.model.average import average_checkpoints, read_weights
+from avcap.preference.round_data import RoundData
 from avcap.records import Caption, read_jsonl
 from avcap.stages import rebirth as stage
-from avcap.stages.parts.round_data import RoundData
-from avcap.stages.parts.selection import RoundMetrics
-from avcap.stages.rebirth import RebirthConfig, RebirthExamples, RebirthMix, rebirth
-from avcap.train.examples import Example
+from avcap.stages.rebirth import RebirthConfig, rebirth
+from avcap.train import mixture
 from avcap.train.loop import LoopConfig
 from avcap.train.optim import OptimConfig
 
@@ -104,9 +104,9 @@ def test_a_stopped_run_ends_with_the_same_weights(whole, round_data, tmp_path, m
 
         return wrapped
 
-    for place, round_number in (("keep_good", 0), ("answer_loss", 3)):
+    for module, place, round_number in ((stage, "keep_good", 0), (mixture, "answer_loss", 3)):
         with monkeypatch.context() as patch:
-            patch.setattr(stage, place, stop_after(round_number, getattr(stage, place)))
+            patch.setattr(module, place, stop_after(round_number, getattr(module, place)))
             with pytest.raises(Stopped):
                 go(round_data, tmp_path)
     go(round_data, tmp_path)
@@ -125,24 +125,6 @@ def test_bad_captions_are_counted_and_not_learned_from(whole):
 def test_questions_have_to_be_there_or_left_out(round_data, tmp_path):
     with pytest.raises(UserError, match=r"no questions.*mix\.questions=0"):
         go(replace(round_data, questions=()), tmp_path)
-
-
-def test_kinds_are_drawn_by_their_shares():
-    def example(name: str) -> Example:
-        return Example(media=lambda: None, turns=(("q", "a"),), name=name)  # drawn, and never read
-
-    source = RebirthExamples(
-        model=None,
-        tokenizer=None,
-        mix=RebirthMix(captions=0.75, questions=0.25, modalities=0.5),
-        batch_size=4000,
-        seed=0,
-        examples={"captions": [example("c")], "questions": [example("q")], "modalities": []},
-    )
-    drawn = [one.name for one in source.draw(0)]
-    # no example of one modality: the other shares are 3 to 1; three standard errors of 4000 draws are 0.02
-    assert drawn.count("c") / 4000 == pytest.approx(0.75, abs=0.021) and drawn.count("q") == 4000 - drawn.count("c")
-    assert source.draw(0) == source.draw(0) != source.draw(1)
 
 
 def test_an_average_is_the_mean_of_weights_and_says_so(tmp_path):

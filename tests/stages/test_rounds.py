@@ -12,6 +12,9 @@ from safetensors.torch import load_file
 from avcap.data.feature_cache import FeatureCache
 from avcap.data.qa_files import VideoQuestion
 from avcap.errors import UserError
+from avcap.evaluation import held_out as measuring
+from avcap.evaluation.collect import ModelOpener
+from avcap.evaluation.held_out import RoundMetrics
 from avcap.infer.captioner import Captioner
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.judge.inputs.ingest import read_truth
@@ -19,6 +22,7 @@ from avcap.judge.metrics.answers import is_right
 from avcap.judge.oracle import OracleJudge
 from avcap.model.average import read_weights
 from avcap.model.lora import BLOCK_OF, LoraConfig
+from avcap.preference.round_data import RoundData
 from avcap.preference.select import PairConfig
 from avcap.records import (
     Caption,
@@ -33,15 +37,14 @@ from avcap.records import (
     to_json,
     write_jsonl,
 )
+from avcap.run_folder import measured_model, set_aside
 from avcap.stages import rounds
-from avcap.stages.parts import selection
-from avcap.stages.parts.dpo_examples import PairBatches
-from avcap.stages.parts.dpo_steps import DpoConfig, ReplayConfig
-from avcap.stages.parts.round_data import RoundData
-from avcap.stages.parts.run_folder import measured_model, set_aside
-from avcap.stages.parts.selection import RoundMetrics, StopConfig, decide
-from avcap.stages.rounds import RoundsConfig, SamplingConfig, draw_prompts, run_rounds
+from avcap.stages.parts.drawing import SamplingConfig
+from avcap.stages.parts.selection import StopConfig, decide
+from avcap.stages.rounds import RoundsConfig, run_rounds
 from avcap.train.optim import OptimConfig
+from avcap.train.pair_examples import PairBatches
+from avcap.train.preference_steps import DpoConfig, ReplayConfig
 from avcap.train.weight_regularizer import WeightRegularizerConfig
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "truth.jsonl"
@@ -205,17 +208,17 @@ def _stop(where: str, patch) -> None:
         real = OracleJudge.judge
         patch.setattr(OracleJudge, "judge", lambda self, cases: stop_after(9, real(self, cases)))
     elif where == "training":
-        from avcap.stages.parts import dpo_steps
+        from avcap.train import preference_steps as steps
 
-        real_loss = dpo_steps.preference_loss
+        real_loss = steps.preference_loss
         calls = iter(range(100))
-        patch.setattr(dpo_steps, "preference_loss", lambda *a, **k: real_loss(*a, **k) if next(calls) < 3 else _raise())
+        patch.setattr(steps, "preference_loss", lambda *a, **k: real_loss(*a, **k) if next(calls) < 3 else _raise())
     elif where == "merging":
         patch.setattr(rounds._Round, "_save", lambda *a, **k: _raise())
     else:
-        real_evaluate = selection.evaluate
+        real_evaluate = measuring.evaluate
         patch.setattr(
-            selection, "evaluate", lambda *a, **k: _raise() if k["captioner"] == "round 1" else real_evaluate(*a, **k)
+            measuring, "evaluate", lambda *a, **k: _raise() if k["captioner"] == "round 1" else real_evaluate(*a, **k)
         )
 
 
@@ -404,9 +407,8 @@ JUDGE = OracleJudge([])
 
 
 def test_dials_by_round_end_with_one_that_holds_on():
-    config = RoundsConfig(guidance=(0.0, 0.1, 0.3), sampling=SamplingConfig(num_questions=(0, 40)))
+    config = RoundsConfig(guidance=(0.0, 0.1, 0.3))
     assert [config.guidance_of(round_number) for round_number in (1, 2, 3, 4, 9)] == [0.0, 0.1, 0.3, 0.3, 0.3]
-    assert [config.questions_of(round_number) for round_number in (1, 2, 3, 9)] == [0, 40, 40, 40]
 
 
 @pytest.mark.parametrize(
@@ -416,32 +418,6 @@ def test_dials_by_round_end_with_one_that_holds_on():
 def test_dials_by_round_need_a_number(fields, name):
     with pytest.raises(UserError, match=f"{name}: got an empty list"):
         RoundsConfig(**fields)
-
-
-def num_drawn(samples: list[Sample], **sampling) -> tuple[int, int]:
-    """-> global and local prompts of a round."""
-    prompts = draw_prompts(samples, config=RoundsConfig(sampling=SamplingConfig(**sampling)), round_number=1)
-    assert len({sample.sample_id for sample in prompts}) == len(prompts)
-    num_local = sum(sample.interval_s is not None for sample in prompts)
-    return len(prompts) - num_local, num_local
-
-
-def test_a_round_has_its_share_of_local_prompts_as_far_as_there_are_some():
-    both = [*WHOLE, *LOCAL]
-    assert num_drawn(both, num_prompts=11, local_share=0.25) == (8, 3)  # 11 x 0.25 = 2.75
-    assert num_drawn(both, num_prompts=24, local_share=0.5) == (14, 10)  # 12 wanted, but there are 10
-    assert num_drawn(both, num_prompts=400, local_share=0.25) == (20, 10)  # no more than there are
-    assert num_drawn(WHOLE, num_prompts=8, local_share=0.25) == (8, 0)
-    assert num_drawn(both, num_prompts=8, local_share=0.0) == (8, 0)
-
-
-def test_prompts_are_drawn_anew_for_each_round_and_seed_and_always_the_same_for_one():
-    def names(round_number: int, seed: int) -> list[str]:
-        config = RoundsConfig(seed=seed, sampling=SamplingConfig(num_prompts=12))
-        return [sample.sample_id for sample in draw_prompts([*WHOLE, *LOCAL], config=config, round_number=round_number)]
-
-    drawn = [names(round_number, seed) for round_number in (1, 2) for seed in (0, 1)]
-    assert len({tuple(sorted(one)) for one in drawn}) == 4 and names(1, 0) == drawn[0]
 
 
 @pytest.mark.parametrize(
@@ -559,21 +535,9 @@ def round_of(round_number: int, folder: Path, *, questions=(), **fields) -> roun
         config=replace(CONFIG, **fields),
         round_data=RoundData(samples=WHOLE, held_out=HELD_OUT, questions=questions),
         judge=JUDGE,
-        features=FeatureCache(folder / "features"),
+        models=ModelOpener(features=FeatureCache(folder / "features")),
         say=lambda line: None,
     )
-
-
-def test_no_answer_of_any_round_has_the_seed_of_another(captioner, tmp_path):
-    sampling = SamplingConfig(captions_per_prompt=6, temperature=0.9, top_p=0.8)
-    seeds = []
-    for seed in (0, 1):
-        for round_number in (1, 2, 3):
-            decoding = round_of(round_number, tmp_path, seed=seed, sampling=sampling)._request(captioner).decoding
-            seeds += range(decoding.seed, decoding.seed + 6)  # answer k draws from seed + k
-            assert (decoding.temperature, decoding.top_p) == (0.9, 0.8)
-            assert decoding.max_new_tokens == captioner.settings.max_new_tokens
-    assert len(set(seeds)) == 2 * 3 * 6
 
 
 def test_of_the_answers_to_a_question_a_right_one_is_chosen_and_the_most_frequent_wrong_one_rejected(

@@ -13,15 +13,16 @@ from support.pretended_device import pretended_gpu
 from torch import Tensor
 
 from avcap.config import override
-from avcap.curriculum import feature_tracks, source
+from avcap.curriculum import feature_tracks, perception, source
 from avcap.errors import UserError
 from avcap.infer.captioner import Captioner
 from avcap.infer.world_fit import fit_world_check
 from avcap.model.checkpoint.load import load
 from avcap.recipes import RECIPES
 from avcap.records import Lineage, Sample, from_json, write_jsonl
-from avcap.stages import base, perceive, train
-from avcap.stages.train import run_recipe
+from avcap.runs import recipe as running
+from avcap.runs.recipe import run_recipe
+from avcap.stages import base
 from avcap.train import corpus as corpus_module
 from avcap.train.corpus import Corpus, CorpusConfig
 
@@ -44,7 +45,7 @@ BASE = (
     }
     | {"second_phase.batch_size": 2}
 )
-FROZEN = ("vision_tower.", "audio_encoder.", "audio_aligner.qformer.")  # once perceive has trained them
+FROZEN = ("vision_tower.", "audio_encoder.", "audio_aligner.qformer.")  # once pretrain_encoders has trained them
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,9 +56,9 @@ def small():
         patch.setattr(feature_tracks, "end_with_parent", lambda: None)
         patch.setattr(feature_tracks, "ProcessPoolExecutor", HereAndNow)
         patch.setattr(base, "ProcessPoolExecutor", HereAndNow)
-        patch.setattr(perceive, "NUM_HELD_OUT_BATCHES", 1)
+        patch.setattr(perception, "NUM_HELD_OUT_BATCHES", 1)
         patch.setattr(source, "NUM_HELD_OUT_EXAMPLES", 2)
-        patch.setattr(train, "fit_world_check", functools.partial(fit_world_check, num_scenes=12))
+        patch.setattr(running, "fit_world_check", functools.partial(fit_world_check, num_scenes=12))
         yield
 
 
@@ -109,14 +110,14 @@ def test_tiny_base_trained_its_parts(tiny_base):
     for part in ("vision_tower.", "audio_encoder.", "vision_aligner.", "audio_aligner.", "language_model."):
         names = [name for name in fresh if name.startswith(part)]
         assert any(not torch.equal(fresh[name], trained[name]) for name in names), part
-    encoders = weights(tiny_base.parent / "encoders")  # what perceive ended with: frozen from then on
+    encoders = weights(tiny_base.parent / "encoders")  # what pretrain_encoders ended with: frozen from then on
     frozen = [name for name in encoders if name.startswith(FROZEN)]
     assert frozen and all(torch.equal(encoders[name], trained[name]) for name in frozen)
 
 
 @pytest.mark.slow
 def test_stopped_while_seeing_and_while_learning_words_it_ends_the_same(tiny_base, tmp_path, monkeypatch):
-    for module, name, call in ((perceive, "attribute_loss", 2), (source, "example_loss", 3)):
+    for module, name, call in ((perception, "attribute_loss", 2), (source, "example_loss", 3)):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             stop_at(module, name, call=call, monkeypatch=patch)
             run("tiny_base", BASE, tmp_path / "base")
@@ -247,7 +248,7 @@ def test_the_world_is_learned_on_a_gpu_as_on_a_cpu(tiny_base, tmp_path):
     on_cpu = weights(run("tiny_sft", values, tmp_path / "cpu", parent=tiny_base))
     with pretended_gpu():
         on_gpu = weights(run("tiny_sft", values, tmp_path / "gpu", parent=tiny_base))  # device: the GPU that is there
-        run("tiny_base", BASE, tmp_path / "base")  # perceive included
+        run("tiny_base", BASE, tmp_path / "base")  # pretrain_encoders included
     for name, value in on_cpu.items():
         # Muon and AdamW take steps of about their rates, 1e-3 and 3e-3, also where a gradient is nearly nothing
         assert torch.allclose(value, on_gpu[name], rtol=0, atol=2e-2), name

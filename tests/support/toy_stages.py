@@ -13,18 +13,18 @@ from avcap.infer.settings import read_settings, write_settings
 from avcap.model.checkpoint.load import load
 from avcap.model.lora import LoraConfig
 from avcap.preference.caption_filter import QualityConfig
+from avcap.preference.round_data import RoundData
 from avcap.preference.select import PairConfig
 from avcap.records import Event, EventVerdict, Sample, Verdict, write_jsonl
-from avcap.stages.dpo_from_file import DpoFromFileConfig
-from avcap.stages.parts.dpo_steps import DpoConfig, ReplayConfig
+from avcap.runs.dpo_from_file import DpoFromFileConfig
 from avcap.stages.parts.finetune import freeze_encoders
-from avcap.stages.parts.round_data import RoundData
 from avcap.stages.rebirth import RebirthConfig
 from avcap.stages.rounds import RoundsConfig, SamplingConfig
 from avcap.train.answer_loss import answer_loss
 from avcap.train.corpus import Corpus, CorpusConfig
 from avcap.train.loop import LoopConfig
 from avcap.train.optim import OptimConfig
+from avcap.train.preference_steps import DpoConfig, ReplayConfig
 
 LABELS = {"a": "a red circle appears", "b": "a bell rings twice", "silent": "a blue square moves"}
 EVENTS = tuple(Event(event_id=str(i), text=f"letter {letter}", modality="visual") for i, letter in enumerate("aeiou"))

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from avcap.errors import UserError
-from avcap.train.losses import PreferenceConfig, StepSize, check_fresh_start, preference_loss
+from avcap.train.losses import PreferenceConfig, StepSize, preference_loss
 from avcap.train.packing import AnswerLogprobs, ExampleLogprobs
+from avcap.train.preference_steps import check_fresh_start
 
 
 def answer(total: float, num_tokens: int = 10) -> AnswerLogprobs:

@@ -10,8 +10,9 @@ from support.tiny_plus import tiny_plus_model
 
 from avcap.errors import UserError
 from avcap.model.lora import LoraConfig, attach_lora, merge_lora
-from avcap.train.losses import PreferenceConfig, check_fresh_start, preference_loss
+from avcap.train.losses import PreferenceConfig, preference_loss
 from avcap.train.packing import AnswerLogprobs, ExampleLogprobs, PairExample, pack, response_logprobs
+from avcap.train.preference_steps import check_fresh_start
 from avcap.train.ref_logprobs import (
     RefLogprobStore,
     ref_logprobs,

@@ -92,8 +92,7 @@ def main() -> None:
     """Runs the command line. Exit codes: 0 all well, 1 some files failed, 2 bad input, 128 + a signal that ended it."""
     _end_by_exceptions()
     logger = logging.getLogger("avcap")
-    if not any(isinstance(handler, _Lines) for handler in logger.handlers):
-        logger.addHandler(_Lines())
+    logger.addHandler(_LINES)
     logger.setLevel(logging.INFO)
     _silence_libraries()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -201,6 +200,9 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         say(record.getMessage())
+
+
+_LINES = _Lines()  # one, so that a process that calls `main` again says everything once
 
 
 def _print_version(is_expected: bool) -> None:

@@ -202,7 +202,7 @@ def learn(
     ]
     make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
 
-    from avcap.stages.dpo_from_file import DpoFromFileConfig, run_dpo_from_file
+    from avcap.runs.dpo_from_file import DpoFromFileConfig, run_dpo_from_file
 
     resolved = override(make_config(), values)
     if not isinstance(resolved, DpoFromFileConfig):

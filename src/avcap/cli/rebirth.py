@@ -62,7 +62,7 @@ def rebirth(
     out_dir = out or Path("out") / recipe
     make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
 
-    from avcap.stages.parts.round_data import RoundData
+    from avcap.preference.round_data import RoundData
     from avcap.stages.rebirth import RebirthConfig
     from avcap.stages.rebirth import rebirth as run
 

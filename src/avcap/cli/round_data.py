@@ -21,7 +21,7 @@ from avcap.records import Sample
 from avcap.world.describe import Annotator, imperfect_caption
 
 if TYPE_CHECKING:
-    from avcap.stages.parts.round_data import WorldConfig
+    from avcap.preference.round_data import WorldConfig
 
 BEFORE = ("world", "features", "replies.sqlite*", "round-*", "set-aside")
 """What may stand in a folder before the claim: the world that was rendered for it, and what --from-round left."""

@@ -99,8 +99,8 @@ def run(
     parent, out_dir = find_checkpoint(model, weights=False), out or Path("out") / recipe
     make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
 
-    from avcap.stages.parts.round_data import RoundData
-    from avcap.stages.parts.run_folder import set_aside
+    from avcap.preference.round_data import RoundData
+    from avcap.run_folder import set_aside
     from avcap.stages.rounds import RoundsConfig, run_rounds
 
     resolved = override(make_config(), values)
@@ -172,7 +172,7 @@ def status(
     """Print the state of the rounds: the metrics of each, and which is best and why."""
     if plot is not None:
         check_text(plot, sign=DRAWN_BY, expected="a plot of avcap")
-    from avcap.stages.parts.selection import describe, read_round_metrics
+    from avcap.evaluation.held_out import describe, read_round_metrics
 
     all_metrics = read_round_metrics(folder)
     for round_metrics in all_metrics:

@@ -33,7 +33,7 @@ def train(
     make_config = find_recipe(recipe)  # here torch comes in, and not before the arguments have been read
 
     from avcap.config import override, to_dict
-    from avcap.stages.train import run_recipe
+    from avcap.runs.recipe import run_recipe
 
     resolved = override(make_config(), values)
     if not dry_run:

@@ -4,7 +4,7 @@ B seconds or frames  T frames  C cells of the stage  M mel bins  F mel frames  D
 A released model takes its encoders from large public ones instead; a model from scratch has to grow its own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcap.media.mel import log_mel
+from avcap.model.captioning import CaptioningModel
+from avcap.train.compute import device_of
 from avcap.train.loop import LossOutput
 from avcap.world.render import render_frames
 from avcap.world.scene import (
@@ -30,6 +32,8 @@ from avcap.world.scene import (
 )
 from avcap.world.sounds import render_audio
 
+HELD_OUT = 1  # stream of scenes that no step of training draws
+NUM_HELD_OUT_BATCHES = 6
 IGNORE = -100
 SOUND_KINDS = ("silence", *PLAIN_SOUNDS, *COUNTED_SOUNDS, "voice")
 VISUAL_ATTRIBUTES = {"present": 2, "colour": len(COLOURS), "shape": len(SHAPES), "size": len(SIZES)}
@@ -168,3 +172,74 @@ def attribute_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Los
         terms.append(total / kept.sum().clamp(min=1))
         metrics[name] = (logits_NC.argmax(-1)[kept] == target_N[kept]).float().mean().item()
     return LossOutput(loss=sum(terms[1:], terms[0]), metrics=metrics, num_tokens=next(iter(targets.values())).numel())
+
+
+class VisionPerception(nn.Module):
+    """The vision tower with heads that name colour, shape and size of what stands in each cell."""
+
+    def __init__(self, model: CaptioningModel):
+        super().__init__()
+        self.tower = model.vision_tower
+        self.heads = AttributeHeads(model.config.vision_config.hidden_size, VISUAL_ATTRIBUTES)
+        self._model = [model]  # in a list: not a submodule, so that only the tower trains
+
+    def batches(self, *, seed: int) -> "FrameBatches":
+        """-> what it learns from."""
+        return FrameBatches(seed=seed, image_size=self._model[0].config.vision_config.image_size)
+
+    def loss(self, batch: AttributeBatch) -> LossOutput:
+        features_TNV = self._model[0].encode_video(batch.inputs, with_grad=True)
+        return attribute_loss(self.heads(features_TNV), batch.targets)
+
+
+class AudioPerception(nn.Module):
+    """The sound encoder and the Q-Former with heads that name the sound, its count and the two words of each second."""
+
+    def __init__(self, model: CaptioningModel):
+        super().__init__()
+        config = model.config
+        self.encoder = model.audio_encoder
+        self.aligner = nn.ModuleList([model.audio_aligner.input_norm, model.audio_aligner.qformer])
+        self.queries = nn.ParameterList([model.audio_aligner.query_tokens])
+        self.tokens_per_chunk = config.audio_tokens_per_chunk
+        self.heads = AttributeHeads(self.tokens_per_chunk * config.qformer_config.hidden_size, AUDIO_ATTRIBUTES)
+        self._model = [model]
+
+    def batches(self, *, seed: int) -> "AudioBatches":
+        """-> what it learns from."""
+        return AudioBatches(seed=seed, num_mel_bins=self._model[0].config.audio_config.num_mel_bins)
+
+    def loss(self, batch: AttributeBatch) -> LossOutput:
+        model = self._model[0]
+        queries_UQ = model.qform_audio(model.encode_audio(batch.inputs, with_grad=True))
+        chunks_KD = queries_UQ.unflatten(0, (-1, self.tokens_per_chunk)).flatten(1)
+        return attribute_loss(self.heads(chunks_KD), batch.targets)
+
+
+PERCEPTION: dict[str, type[VisionPerception] | type[AudioPerception]] = {
+    "vision": VisionPerception,
+    "audio": AudioPerception,
+}
+
+
+def held_out_batches(batches: FrameBatches | AudioBatches) -> dict[str, list[AttributeBatch]]:
+    """Scenes never trained on; for audio also voices and pitches never trained on."""
+    streams = {"held_out": replace(batches, stream=HELD_OUT)}
+    if isinstance(batches, AudioBatches):
+        streams["unseen_voices"] = replace(batches, stream=HELD_OUT, domain="unseen")
+    steps = range(NUM_HELD_OUT_BATCHES)
+    return {name: [batch for step in steps for batch in stream(step)] for name, stream in streams.items()}
+
+
+@torch.no_grad()
+def accuracy(
+    trained: VisionPerception | AudioPerception, held_out: dict[str, list[AttributeBatch]]
+) -> dict[str, float]:
+    """An encoder with its heads and batches by name -> its figures on them."""
+    trained.eval()
+    result: dict[str, float] = {}
+    for name, batches in held_out.items():
+        outputs = [trained.loss(batch.to(device_of(trained))).metrics for batch in batches]
+        result |= {f"{name}/{key}": sum(out[key] for out in outputs) / len(outputs) for key in outputs[0]}
+    trained.train()
+    return result

@@ -74,6 +74,23 @@ def merge_lora(model: CaptioningModel) -> None:
     remove_lora(model)
 
 
+def lora_tensors(model: CaptioningModel) -> dict[str, torch.Tensor]:
+    """Model -> the weights of its LoRA, by name, to be kept."""
+    return {name: param.detach().contiguous() for name, param in model.named_parameters() if is_of_lora(name)}
+
+
+@torch.no_grad()
+def load_lora(model: CaptioningModel, tensors: Path) -> None:
+    """Puts weights that `lora_tensors` gave, kept in a file, into the LoRA that is attached."""
+    for name, tensor in load_file(tensors).items():
+        model.get_parameter(name).copy_(tensor)
+
+
+def is_of_lora(name: str) -> bool:
+    """Name of a parameter -> whether it is of a LoRA."""
+    return "lora_" in name
+
+
 def write_adapter(folder: Path, tensors: Path, *, config: LoraConfig, base: Path) -> None:
     """A trained LoRA -> a folder in PEFT's layout: adapter_config.json and adapter_model.safetensors.
 

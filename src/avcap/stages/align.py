@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from avcap.curriculum.source import WorldFinetuneConfig
-from avcap.stages.parts.finetune import CorpusFinetuneConfig, Run, finetune
+from avcap.stages.parts.finetune import Run, finetune
+from avcap.train.corpus import CorpusFinetuneConfig
 
 
 @dataclass(frozen=True, kw_only=True)

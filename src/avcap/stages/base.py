@@ -1,7 +1,8 @@
 """Stage 1: a model that sees, hears and knows the grammar, from clean examples of single seconds and single modalities.
 
-Encoders learn first (perceive.py), then everything else learns to put what they give into words. It never meets a clean
-caption of a whole audio-visual clip: in life nobody has those, and what comes later is to be learned from less.
+Encoders learn first (pretrain_encoders.py), then everything else learns to put what they give into words. It never
+meets a clean caption of a whole audio-visual clip: in life nobody has those, and what comes later is to be learned from
+less.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -19,14 +20,14 @@ from avcap.model.captioning import CaptioningModel
 from avcap.model.checkpoint.load import silence_progress_bars
 from avcap.processes import end_with_parent
 from avcap.stages.parts.finetune import Run, finetune, freeze_encoders
-from avcap.stages.perceive import PerceiveConfig, load_perceived, perceive
+from avcap.stages.pretrain_encoders import PretrainConfig, load_pretrained, pretrain_encoder
 from avcap.train.compute import choose_device
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseConfig:
-    vision: PerceiveConfig
-    audio: PerceiveConfig
+    vision: PretrainConfig
+    audio: PretrainConfig
     finetune: WorldFinetuneConfig
     second_phase: WorldFinetuneConfig
     """Goes on from `finetune`: questions need far more examples of each kind than captions do."""
@@ -53,22 +54,22 @@ def train_base(run: Run, config: BaseConfig) -> None:
 
 
 def train_encoders(model: CaptioningModel, *, config: BaseConfig, out_dir: Path) -> None:
-    """Eyes and ears of `model`, in place; they share nothing, so each learns in a process of its own."""
+    """Both encoders of `model`, in place; they share nothing, so each learns in a process of its own."""
     start = out_dir / "start"
     model.save_pretrained(start)
     parts = {"vision": config.vision, "audio": config.audio}
     with ProcessPoolExecutor(len(parts), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         jobs = [
-            pool.submit(_perceive_alone, start, part, replace(stage, seed=config.seed), out_dir / part)
+            pool.submit(_pretrain_alone, start, part, replace(stage, seed=config.seed), out_dir / part)
             for part, stage in parts.items()
         ]
         for job in jobs:
             job.result()
     for part in parts:
-        load_perceived(model, part, out_dir=out_dir / part)
+        load_pretrained(model, part, out_dir=out_dir / part)
 
 
-def _perceive_alone(start: Path, part: str, config: PerceiveConfig, out_dir: Path) -> None:
+def _pretrain_alone(start: Path, part: str, config: PretrainConfig, out_dir: Path) -> None:
     torch.set_num_threads(1)
     silence_progress_bars()
-    perceive(AutoModelForCausalLM.from_pretrained(start), part, config=config, out_dir=out_dir)
+    pretrain_encoder(AutoModelForCausalLM.from_pretrained(start), part, config=config, out_dir=out_dir)

@@ -13,19 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 
-from avcap.errors import UserError
 from avcap.files.write import replacing
 from avcap.model.captioning import CaptioningModel
-from avcap.model.lora import attach_lora, merge_lora
+from avcap.model.lora import attach_lora, load_lora, lora_tensors, merge_lora
 from avcap.records import PreferencePair
-from avcap.stages.parts.dpo_examples import MediaOf, PairBatches, PairEncoder, ReplayItem
-from avcap.stages.parts.dpo_steps import DpoConfig, DpoLearner, make_weight_regularizer, store_ref_logprobs
 from avcap.train.compute import checkpoint_activations, keep_trained_in_float32, round_trained
 from avcap.train.loop import LoopConfig, run_loop
+from avcap.train.pair_examples import MediaOf, PairBatches, PairEncoder, ReplayItem
+from avcap.train.preference_steps import DpoConfig, DpoLearner, make_weight_regularizer, store_ref_logprobs
 from avcap.train.ref_logprobs import RefLogprobStore, ref_policy
 
 ADAPTER = "adapter.safetensors"
@@ -49,7 +47,7 @@ def dpo(
     `adapter`: a LoRA to go on with instead of a fresh one; its reference is `model` without it. OUT/adapter.safetensors
     is this round's.
     """
-    _check(config, replay=replay)
+    config.check(has_questions=bool(replay))
     dtype = model.dtype
     out_dir.mkdir(parents=True, exist_ok=True)
     store = RefLogprobStore(out_dir / "ref_logprobs.jsonl", policy=ref_policy(model))
@@ -85,23 +83,9 @@ def dpo(
     )
     if not config.full:
         with replacing(out_dir / ADAPTER) as aside:
-            save_file(_lora_tensors(model), aside)
+            save_file(lora_tensors(model), aside)
         merge_lora(model)
     round_trained(model, dtype=dtype)
-
-
-def _check(config: DpoConfig, *, replay: Sequence[ReplayItem]) -> None:
-    """UserError where fields that are good each do not go together."""
-    regularizer = config.weight_regularizer
-    if regularizer.kind != "none" and not (config.full and regularizer.weight > 0):
-        raise UserError(
-            f"got the weight regularizer {regularizer.kind} with weight {regularizer.weight} and "
-            f"full={config.full}, expected a weight above 0 and full=true"
-        )
-    if (config.replay.weight or config.weight_regularizer.kind == "ewc") and not replay:
-        raise UserError(
-            "got replay.weight above 0, or the weight regularizer ewc, and no questions; expected some with answers"
-        )
 
 
 def _choose_what_learns(model: CaptioningModel, config: DpoConfig, *, seed: int, adapter: Path | None) -> None:
@@ -113,9 +97,7 @@ def _choose_what_learns(model: CaptioningModel, config: DpoConfig, *, seed: int,
     else:
         attach_lora(model, config.lora)
     if adapter is not None:
-        with torch.no_grad():
-            for name, tensor in load_file(adapter).items():
-                model.get_parameter(name).copy_(tensor)
+        load_lora(model, adapter)
     if config.train_aligners:
         for aligner in (model.vision_aligner, model.audio_aligner):
             aligner.requires_grad_(True)
@@ -124,10 +106,3 @@ def _choose_what_learns(model: CaptioningModel, config: DpoConfig, *, seed: int,
     model.eval()
     if config.checkpoint_activations:
         checkpoint_activations(model)
-
-
-def _lora_tensors(model: CaptioningModel) -> dict[str, Tensor]:
-    return {name: param.detach().contiguous() for name, param in model.named_parameters() if "lora_" in name}
-
-
-# --- steps ------------------------------------------------------------------------------------------------------------

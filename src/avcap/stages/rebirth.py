@@ -12,35 +12,29 @@ beside the captions that keep the answers: without them the reborn model forgets
 Stopped at any moment and run again, it ends with the same weights.
 """
 
-import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
 
 from avcap.data.feature_cache import FeatureCache
 from avcap.data.request import Request
 from avcap.errors import UserError
+from avcap.evaluation.collect import ModelOpener, collect_captions, encoded
+from avcap.evaluation.held_out import HeldOut
+from avcap.evaluation.questions import ask_as_it_can, ask_together
 from avcap.files.write import write_json
 from avcap.infer.captioner import Captioner
 from avcap.judge.types import EventJudge
-from avcap.model.captioning import CaptioningModel
 from avcap.model.checkpoint.load import silence_progress_bars
 from avcap.model.lora import LoraConfig
 from avcap.preference.caption_filter import QualityConfig, keep_good
-from avcap.preference.clauses import ReadClauses
-from avcap.records import Caption, Decoding, Lineage, Sample, write_jsonl
-from avcap.stages.parts.collect import collect_captions, encoded
+from avcap.preference.round_data import RoundData, WorldConfig
+from avcap.records import Caption, Decoding, Sample, write_jsonl
+from avcap.run_folder import CHECKPOINT, TRAIN, checkpoint_title, data_hash, lineage_of, save_checkpoint
 from avcap.stages.parts.finetune import finetune, freeze_encoders
-from avcap.stages.parts.questions import ask_as_it_can
-from avcap.stages.parts.round_data import RoundData, WorldConfig
-from avcap.stages.parts.run_folder import CHECKPOINT, TRAIN, checkpoint_title, code_commit, data_hash, save_checkpoint
-from avcap.stages.parts.selection import RoundMetrics, Selection, describe
-from avcap.train.answer_loss import answer_loss
-from avcap.train.compute import choose_device, choose_dtype
-from avcap.train.examples import AnswerBatch, Example, ExampleEncoder
-from avcap.train.loop import LoopConfig, LossOutput
+from avcap.train.examples import Example
+from avcap.train.loop import LoopConfig
+from avcap.train.mixture import Mixture
 from avcap.train.optim import OptimConfig
 
 POOL, KEPT, QUALITY = "pool.jsonl", "kept.jsonl", "quality.json"
@@ -78,40 +72,6 @@ class RebirthConfig:
     """Room for encoded videos on disk."""
 
 
-@dataclass(kw_only=True)
-class RebirthExamples:
-    """An ExampleSource (train.examples): kinds are drawn by their shares, and examples of a kind at random."""
-
-    model: CaptioningModel
-    tokenizer: PreTrainedTokenizerBase
-    examples: Mapping[str, Sequence[Example]]
-    mix: RebirthMix
-    batch_size: int
-    seed: int
-    max_tokens: int | None = None
-
-    def batches(self) -> Callable[[int], list[AnswerBatch]]:
-        encoder = ExampleEncoder(model=self.model, tokenizer=self.tokenizer)
-        return lambda step: encoder.batches(self.draw(step), max_tokens=self.max_tokens)
-
-    def draw(self, step: int) -> list[Example]:
-        """Step -> its examples, the same ones every time."""
-        rng = random.Random(f"rebirth/{self.seed}/{step}")
-        shares = {kind: getattr(self.mix, kind) for kind, found in self.examples.items() if found}
-        kinds = rng.choices(list(shares), weights=list(shares.values()), k=self.batch_size)
-        return [rng.choice(self.examples[kind]) for kind in kinds]
-
-    def loss(self, batch: AnswerBatch) -> LossOutput:
-        return answer_loss(self.model, batch)
-
-    def held_out(self) -> dict[str, float]:
-        """Nothing: the whole model is measured afterwards."""
-        return {}
-
-    def leave(self, folder: Path) -> None:
-        """Nothing: what is learned stands in files of the run."""
-
-
 def rebirth(
     student: Path,
     teacher: Path,
@@ -124,7 +84,7 @@ def rebirth(
 ) -> Path:
     """The model before the rounds and the final one -> the reborn checkpoint.
 
-    material.samples are the pool (events and reference captions are not read). `judge` None, or no held-out samples:
+    round_data.samples are the pool (events and reference captions are not read). `judge` None, or no held-out samples:
     nothing is measured. UserError where no caption is good enough, or where questions are wanted and there are none.
     """
     silence_progress_bars()
@@ -133,84 +93,47 @@ def rebirth(
             "got no questions with answers, expected some (--questions); to do without them: --set mix.questions=0"
         )
     out_dir.mkdir(parents=True, exist_ok=True)
+    loop = config.loop
     features = FeatureCache(out_dir / "features", max_bytes=config.feature_bytes)
-    pool = round_data.samples
-    kept = _learned_captions(
-        teacher, config=config, pool=pool, read=round_data.read_clauses, out_dir=out_dir, features=features, say=say
-    )
-    captioner = _open(student, config, features)
-    examples = {"captions": _caption_examples(captioner, kept, pool, _request(captioner))}
+    models = ModelOpener(features=features, batch_size=config.caption_batch, device=loop.device, dtype=loop.dtype)
+    kept = _learned_captions(models.open(teacher), round_data, config=config, out_dir=out_dir, say=say)
+    captioner = models.open(student)
+    examples = {"captions": _caption_examples(captioner, kept, round_data.samples, _request(captioner))}
     if config.mix.modalities:
-        examples["modalities"] = _kept_modalities(captioner, pool, out_dir=out_dir)
+        examples["modalities"] = _kept_modalities(captioner, round_data.samples, out_dir=out_dir)
     if config.mix.questions:
         examples["questions"] = _asked(captioner, round_data, config=config)
     if not (out_dir / CHECKPOINT).exists():
         _learn(captioner, examples, config=config, out_dir=out_dir)
-        lineage = Lineage(
-            stage="rebirth",
+        lineage = lineage_of(
+            "rebirth",
             parent=f"{checkpoint_title(student)} on captions of {checkpoint_title(teacher)}",
-            recipe="rebirth",
             data_hash=data_hash(out_dir / KEPT),
             seed=config.seed,
-            commit=code_commit(),
         )
         save_checkpoint(out_dir / CHECKPOINT, captioner.model, captioner.tokenizer, lineage=lineage, parent=student)
     if judge is not None and round_data.held_out:
-        selection = Selection(
+        held_out = HeldOut(
             start=student,
             samples=round_data.held_out,
             questions=round_data.held_out_questions,
             judge=judge,
-            features=features,
-            batch_size=config.caption_batch,
-            device=config.loop.device,
-            dtype=config.loop.dtype,
+            models=models,
         )
-        compare_models(selection, student, teacher, out_dir=out_dir, say=say)
+        compared = {"student": student, "teacher": teacher, "reborn": out_dir / CHECKPOINT}
+        held_out.compare(compared, out_dir=out_dir, say=say)
     return out_dir / CHECKPOINT
-
-
-def compare_models(
-    selection: Selection, student: Path, teacher: Path, *, out_dir: Path, say: Callable[[str], None]
-) -> list[RoundMetrics]:
-    """Measures the three models and says how they stand."""
-    all_metrics: list[RoundMetrics] = []
-    for name, model in (("student", student), ("teacher", teacher), ("reborn", out_dir / CHECKPOINT)):
-        round_metrics = selection.measure(model, round_number=len(all_metrics), folder=out_dir / name)
-        say(describe(round_metrics).replace(f"round {round_metrics.round_number}", name))
-        all_metrics.append(round_metrics)
-    return all_metrics
 
 
 # --- examples ---------------------------------------------------------------------------------------------------------
 
 
-def _open(model: Path, config: RebirthConfig, features: FeatureCache) -> Captioner:
-    """A captioner on the device and in the dtype of the run."""
-    device = choose_device(config.loop.device)
-    return Captioner(
-        model,
-        device=device,
-        dtype=choose_dtype(config.loop.dtype, device=device),
-        batch_size=config.caption_batch,
-        feature_cache=features,
-    )
-
-
 def _learned_captions(
-    teacher: Path,
-    *,
-    config: RebirthConfig,
-    pool: Sequence[Sample],
-    read: ReadClauses,
-    out_dir: Path,
-    features: FeatureCache,
-    say: Callable[[str], None],
+    captioner: Captioner, round_data: RoundData, *, config: RebirthConfig, out_dir: Path, say: Callable[[str], None]
 ) -> Sequence[Caption]:
     """The teacher's good captions of the pool."""
-    captioner = _open(teacher, config, features)
-    captions = collect_captions(captioner, pool, _request(captioner), path=out_dir / POOL)
-    kept = keep_good(captions, config.quality, read=read)
+    captions = collect_captions(captioner, round_data.samples, _request(captioner), path=out_dir / POOL)
+    kept = keep_good(captions, config.quality, read=round_data.read_clauses)
     write_jsonl(out_dir / KEPT, kept.captions)
     write_json(out_dir / QUALITY, {"asked": kept.num_asked, "kept": len(kept.captions), "dropped": kept.dropped})
     say(f"captions of the pool: {len(kept.captions)} of {kept.num_asked} are good enough; dropped: {kept.dropped}")
@@ -248,16 +171,9 @@ def _example(captioner: Captioner, sample: Sample, request: Request, *, turns: t
 
 def _asked(captioner: Captioner, round_data: RoundData, *, config: RebirthConfig) -> list[Example]:
     """Questions, some about one video together, each with its right answer."""
-    by_video: dict[tuple[str, tuple[float, float] | None], list[tuple[Sample, str]]] = {}
-    for one in ask_as_it_can(captioner, round_data.questions):
-        by_video.setdefault((one.sample.video, one.sample.interval_s), []).append((one.sample, one.answer))
-    request, examples = _request(captioner), []
-    for found in by_video.values():
-        for first in range(0, len(found), config.questions_per_example):
-            some = found[first : first + config.questions_per_example]
-            turns = tuple((sample.prompt, answer) for sample, answer in some)
-            examples.append(_example(captioner, some[0][0], request, turns=turns))
-    return examples
+    request, asked = _request(captioner), ask_as_it_can(captioner, round_data.questions)
+    together = ask_together(asked, most=config.questions_per_example)
+    return [_example(captioner, one.sample, request, turns=one.turns) for one in together]
 
 
 def _request(captioner: Captioner, *, use_audio: bool = True, use_video: bool = True) -> Request:
@@ -275,11 +191,11 @@ def _learn(captioner: Captioner, examples: dict[str, list[Example]], *, config: 
         freeze_encoders(model)
     else:
         model.requires_grad_(False)
-    source = RebirthExamples(
+    source = Mixture(
         model=model,
         tokenizer=captioner.tokenizer,
         examples=examples,
-        mix=config.mix,
+        shares=asdict(config.mix),
         batch_size=config.batch_size,
         seed=config.seed,
         max_tokens=config.loop.max_tokens,

@@ -19,8 +19,6 @@
 Every file is whole or is gone on with: stopped at any moment and run again, the rounds end with the same weights.
 """
 
-import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +27,10 @@ from typing import Literal
 from avcap.data.feature_cache import FeatureCache
 from avcap.data.request import Request
 from avcap.errors import UserError
+from avcap.evaluation.collect import ModelOpener, collect_captions, collect_verdicts, encoded
+from avcap.evaluation.held_out import HeldOut, describe
+from avcap.evaluation.questions import answer_questions, ask_as_it_can
+from avcap.evaluation.same_weights import Sampler, check_same_weights
 from avcap.files.write import write_json, write_text
 from avcap.infer.captioner import Captioner
 from avcap.judge.types import EventJudge
@@ -36,23 +38,11 @@ from avcap.model.average import average_checkpoints
 from avcap.model.captioning import CaptioningModel
 from avcap.model.checkpoint.load import load, silence_progress_bars
 from avcap.model.lora import write_adapter
+from avcap.preference.from_questions import pair_from_replies
+from avcap.preference.round_data import RoundData, WorldConfig
 from avcap.preference.select import PairConfig, report_text, select_pairs
-from avcap.records import (
-    Caption,
-    Decoding,
-    Lineage,
-    PreferencePair,
-    Sample,
-    Unscored,
-    Verdict,
-)
-from avcap.stages.dpo import ADAPTER, dpo
-from avcap.stages.parts.collect import collect_captions, collect_verdicts, encoded
-from avcap.stages.parts.dpo_examples import ReplayItem
-from avcap.stages.parts.dpo_steps import DpoConfig, with_guidance
-from avcap.stages.parts.questions import answer_questions, ask_as_it_can
-from avcap.stages.parts.round_data import RoundData, WorldConfig
-from avcap.stages.parts.run_folder import (
+from avcap.records import Caption, PreferencePair, Sample, Unscored, Verdict
+from avcap.run_folder import (
     ANSWERS,
     AVERAGE,
     CAPTIONS,
@@ -64,30 +54,17 @@ from avcap.stages.parts.run_folder import (
     SELECTION,
     TRAIN,
     VERDICTS,
-    code_commit,
     data_hash,
+    lineage_of,
     measured_model,
     records,
     save_checkpoint,
 )
-from avcap.stages.parts.sampler import Sampler, check_same_weights
-from avcap.stages.parts.selection import Selection, StopConfig, decide, describe
-from avcap.train.compute import choose_device, choose_dtype
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """What the model is asked for in a round."""
-
-    num_prompts: int = 400
-    """Prompts of a round, drawn anew for each."""
-    local_share: float = 0.25
-    """Share of them that ask about an interval."""
-    captions_per_prompt: int = 8
-    temperature: float = 0.7
-    top_p: float = 1.0
-    num_questions: tuple[int, ...] = (0,)
-    """Questions to learn by preference, round by round; the last number holds for all rounds after it."""
+from avcap.stages.dpo import ADAPTER, dpo
+from avcap.stages.parts.drawing import SamplingConfig
+from avcap.stages.parts.selection import StopConfig, decide
+from avcap.train.pair_examples import ReplayItem
+from avcap.train.preference_steps import DpoConfig, with_guidance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +103,6 @@ class RoundsConfig:
         """Round, from 1 -> its guidance weight."""
         return self.guidance[min(round_number, len(self.guidance)) - 1]
 
-    def questions_of(self, round_number: int) -> int:
-        """Round, from 1 -> how many questions it learns by preference."""
-        counts = self.sampling.num_questions
-        return counts[min(round_number, len(counts)) - 1]
-
 
 def run_rounds(
     parent: Path,
@@ -150,37 +122,32 @@ def run_rounds(
     on (no pairs, judge down); what is there stays, and the same call goes on from it.
     """
     silence_progress_bars()
-    _check_round_data(round_data, config=config, say=say)
+    round_data.check()
+    if any(config.guidance) and (unguided := round_data.describe_unguided()):
+        say(unguided)
     features = FeatureCache(out_dir / "features", max_bytes=config.feature_bytes)
-    selection = Selection(
-        start=parent,
-        samples=round_data.held_out,
-        questions=round_data.held_out_questions,
-        judge=judge,
-        features=features,
-        batch_size=config.batch_size,
-        device=config.device,
-        dtype=config.dtype,
+    models = ModelOpener(features=features, batch_size=config.batch_size, device=config.device, dtype=config.dtype)
+    held_out = HeldOut(
+        start=parent, samples=round_data.held_out, questions=round_data.held_out_questions, judge=judge, models=models
     )
-    models, all_metrics = [parent], [selection.measure(parent, round_number=0, folder=out_dir / "round-0")]
+    before, all_metrics = parent, [held_out.measure(parent, round_number=0, folder=out_dir / "round-0")]
     say(describe(all_metrics[0]))
     for round_number in range(1, config.num_rounds + 1):
-        folder = out_dir / f"round-{round_number}"
         one = _Round(
             round_number=round_number,
             start=parent,
-            before=models[-1],
-            folder=folder,
+            before=before,
+            folder=out_dir / f"round-{round_number}",
             config=config,
             round_data=round_data,
             judge=judge,
-            features=features,
+            models=models,
             say=say,
             sampler=sampler,
         )
         one.run()
-        models.append(folder / CHECKPOINT)
-        all_metrics.append(selection.measure(one.measured, round_number=round_number, folder=folder))
+        before = one.folder / CHECKPOINT
+        all_metrics.append(held_out.measure(one.measured, round_number=round_number, folder=one.folder))
         say(describe(all_metrics[-1]))
         decision = decide(all_metrics, config.stop)
         write_json(out_dir / DECISION, asdict(decision))
@@ -204,7 +171,7 @@ class _Round:
     config: RoundsConfig
     round_data: RoundData
     judge: EventJudge
-    features: FeatureCache
+    models: ModelOpener
     say: Callable[[str], None]
     sampler: Sampler | None = None
 
@@ -216,121 +183,84 @@ class _Round:
         if (self.folder / DONE).exists():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        device = choose_device(self.config.device)
-        captioner = Captioner(
-            self.before,
-            device=device,
-            dtype=choose_dtype(self.config.dtype, device=device),
-            batch_size=self.config.batch_size,
-            feature_cache=self.features,
+        config, folder = self.config, self.folder
+        captioner = self.models.open(self.before)
+        prompts = config.sampling.draw_prompts(
+            self.round_data.samples, seed=config.seed, round_number=self.round_number
         )
-        prompts = draw_prompts(self.round_data.samples, config=self.config, round_number=self.round_number)
         captions = self._sample(captioner, prompts)
         verdicts = collect_verdicts(
-            captions, prompts, judge=self.judge, path=self.folder / VERDICTS, max_unscored=self.config.max_unscored
+            captions, prompts, judge=self.judge, path=folder / VERDICTS, max_unscored=config.max_unscored
         )
         pairs = records(
-            self.folder / PAIRS, PreferencePair, lambda: self._choose_pairs(captioner, captions, verdicts, prompts)
+            folder / PAIRS,
+            PreferencePair,
+            lambda: self._choose_pairs(captions, verdicts, prompts) + self._question_pairs(captioner),
         )
         self.say(f"round {self.round_number}: {len(captions)} captions of {len(prompts)} prompts, {len(pairs)} pairs")
-        if not (self.folder / CHECKPOINT).exists():
+        if not (folder / CHECKPOINT).exists():
             self._learn(captioner, pairs)
-        self._keep_adapter(captioner)
-        if self.config.average and not (self.folder / AVERAGE).exists():
-            average_checkpoints([self.before, self.folder / CHECKPOINT], out=self.folder / AVERAGE)
-        write_json(
-            self.folder / DONE, {"round": self.round_number, "num_captions": len(captions), "num_pairs": len(pairs)}
-        )
+        self._keep_adapter()
+        if config.average and not (folder / AVERAGE).exists():
+            average_checkpoints([self.before, folder / CHECKPOINT], out=folder / AVERAGE)
+        write_json(folder / DONE, {"round": self.round_number, "num_captions": len(captions), "num_pairs": len(pairs)})
 
     def _sample(self, captioner: Captioner, prompts: Sequence[Sample]) -> list[Caption]:
         """Prompts -> captions of each, by this model, or by an engine that serves it."""
         path, request = self.folder / CAPTIONS, self._request(captioner)
-        round_number = self.config.sampling.captions_per_prompt
+        num_answers = self.config.sampling.captions_per_prompt
         if self.sampler is None or (self.folder / PAIRS).exists():
-            return collect_captions(captioner, prompts, request, path=path, num_answers=round_number)
+            return collect_captions(captioner, prompts, request, path=path, num_answers=num_answers)
         with self.sampler(captioner.settings) as engine:
             probes = check_same_weights(engine, captioner, prompts, folder=str(self.before))
             self.say(f"round {self.round_number}: {engine.checkpoint} serves {self.before} ({len(probes)} probes)")
-            return collect_captions(engine, prompts, request, path=path, num_answers=round_number)
+            return collect_captions(engine, prompts, request, path=path, num_answers=num_answers)
 
-    def _keep_adapter(self, captioner: Captioner) -> None:
+    def _keep_adapter(self) -> None:
         """The round's LoRA, unmerged, in PEFT's layout, for an engine that serves the model with it."""
         trained = self.folder / TRAIN / ADAPTER
         if not trained.exists() or (self.folder / PEFT_FOLDER).exists():
             return
-        base = self.start if not self.config.reset_lora else self.before
         if self.config.dpo.train_aligners:
             self.say(f"round {self.round_number}: no adapter is kept, as the aligners learn, too; serve {CHECKPOINT}")
             return
+        base = self.before if self.config.reset_lora else self.start
         write_adapter(self.folder / PEFT_FOLDER, trained, config=self.config.dpo.lora, base=base)
 
     def _request(self, captioner: Captioner) -> Request:
-        sampling = self.config.sampling
-        seed = (
-            self.config.seed * 1000 + self.round_number
-        ) * sampling.captions_per_prompt  # answer k draws from seed + k
-        return Request(
-            decoding=Decoding(
-                max_new_tokens=captioner.settings.max_new_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                seed=seed,
-            )
-        )
+        num_new = captioner.settings.max_new_tokens
+        sampling, seed = self.config.sampling, self.config.seed
+        return sampling.request(max_new_tokens=num_new, seed=seed, round_number=self.round_number)
 
     def _choose_pairs(
-        self,
-        captioner: Captioner,
-        captions: Sequence[Caption],
-        verdicts: Sequence[Verdict | Unscored],
-        prompts: Sequence[Sample],
+        self, captions: Sequence[Caption], verdicts: Sequence[Verdict | Unscored], prompts: Sequence[Sample]
     ) -> list[PreferencePair]:
-        pairs: list[PreferencePair] = []
-        if prompts:
-            selection = select_pairs(
-                captions,
-                verdicts=verdicts,
-                samples=prompts,
-                config=self.config.pairs,
-                read=self.round_data.read_clauses,
-            )
-            write_text(self.folder / SELECTION, report_text(selection.report) + "\n")
-            pairs += selection.pairs
-        return pairs + self._question_pairs(captioner)
+        """Captions and their verdicts -> pairs; what was not taken, and why, is in selection.txt."""
+        if not prompts:
+            return []
+        read = self.round_data.read_clauses
+        found = select_pairs(captions, verdicts=verdicts, samples=prompts, config=self.config.pairs, read=read)
+        write_text(self.folder / SELECTION, report_text(found.report) + "\n")
+        return list(found.pairs)
 
     def _question_pairs(self, captioner: Captioner) -> list[PreferencePair]:
-        """Questions that the model answers wrong at least once: a right answer against its most frequent wrong one."""
-        rng = random.Random(f"questions/{self.config.seed}/{self.round_number}")
-        num_questions = min(self.config.questions_of(self.round_number), len(self.round_data.questions))
-        asked = ask_as_it_can(captioner, rng.sample(list(self.round_data.questions), num_questions))
-        num_answers = self.config.sampling.captions_per_prompt
-        answers = iter(
-            answer_questions(
-                captioner,
-                [one.question for one in asked],
-                path=self.folder / ANSWERS,
-                request=self._request(captioner),
-                num_answers=num_answers,
-            )
+        """Questions that the model answers wrong at least once -> pairs of replies."""
+        sampling, seed = self.config.sampling, self.config.seed
+        questions = sampling.draw_questions(self.round_data.questions, seed=seed, round_number=self.round_number)
+        answered = answer_questions(
+            captioner,
+            questions,
+            path=self.folder / ANSWERS,
+            request=self._request(captioner),
+            num_answers=sampling.captions_per_prompt,
         )
-        pairs = []
-        for one in asked:
-            found = [next(answers) for _ in range(num_answers)]
-            wrong = Counter(text for text, right in found if not right and text)
-            if wrong:
-                right_text = next((text for text, right in found if right), one.answer)
-                pairs.append(
-                    PreferencePair(
-                        sample_id=one.sample.sample_id,
-                        video=one.sample.video,
-                        prompt=one.sample.prompt,
-                        chosen=right_text,
-                        rejected=wrong.most_common(1)[0][0],
-                        interval_s=one.sample.interval_s,
-                        checkpoint=captioner.checkpoint,
-                    )
-                )
-        return pairs
+        found = (
+            pair_from_replies(
+                one.asked.sample, answer=one.asked.answer, replies=one.replies, checkpoint=captioner.checkpoint
+            )
+            for one in answered
+        )
+        return [pair for pair in found if pair is not None]
 
     def _learn(self, captioner: Captioner, pairs: Sequence[PreferencePair]) -> None:
         """Pairs -> folder/checkpoint. A kept LoRA goes on from the first model, a fresh one from the model before."""
@@ -367,41 +297,11 @@ class _Round:
         self._save(captioner, model)
 
     def _save(self, captioner: Captioner, model: CaptioningModel) -> None:
-        lineage = Lineage(
-            stage="rounds",
+        lineage = lineage_of(
+            "rounds",
             round=self.round_number,
             parent=captioner.checkpoint,
-            recipe="rounds",
             data_hash=data_hash(self.folder / PAIRS),
             seed=self.config.seed,
-            commit=code_commit(),
         )
         save_checkpoint(self.folder / CHECKPOINT, model, captioner.tokenizer, lineage=lineage, parent=self.before)
-
-
-def draw_prompts(samples: Sequence[Sample], *, config: RoundsConfig, round_number: int) -> list[Sample]:
-    """All samples -> those of a round: other ones in each round, about `local_share` of them intervals."""
-    rng = random.Random(f"prompts/{config.seed}/{round_number}")
-    by_kind = {
-        local: [sample for sample in samples if (sample.interval_s is not None) == local] for local in (False, True)
-    }
-    num_local = min(round(config.sampling.num_prompts * config.sampling.local_share), len(by_kind[True]))
-    num_global = min(config.sampling.num_prompts - num_local, len(by_kind[False]))
-    return rng.sample(by_kind[False], num_global) + rng.sample(by_kind[True], num_local)
-
-
-def _check_round_data(round_data: RoundData, *, config: RoundsConfig, say: Callable[[str], None]) -> None:
-    """UserError for samples that cannot be judged, or that are learned and measured on both."""
-    samples, held_out = round_data.samples, round_data.held_out
-    if not samples or not held_out:
-        raise UserError(f"got {len(samples)} samples to learn on, {len(held_out)} to measure on, expected some of each")
-    without = [sample.sample_id for sample in (*samples, *held_out) if not sample.events]
-    if without:
-        raise UserError(f"{len(without)} samples have no events, the first is {without[0]}; see avcap events extract")
-    learned = {sample.video for sample in samples} | {question.video for question in round_data.questions}
-    measured = {sample.video for sample in held_out} | {question.video for question in round_data.held_out_questions}
-    if both := learned & measured:
-        raise UserError(f"{len(both)} videos are learned and measured on, the first is {min(both)}; keep them apart")
-    num_guided = sum(bool(sample.reference_caption) for sample in samples)
-    if num_guided < len(samples) and any(config.guidance):
-        say(f"{len(samples) - num_guided} of {len(samples)} samples have no reference caption: no guidance from them")

@@ -11,7 +11,8 @@ from typing import ClassVar
 from avcap.curriculum.source import WorldFinetuneConfig
 from avcap.errors import UserError
 from avcap.model.captioning import CaptioningModel
-from avcap.stages.parts.finetune import CorpusFinetuneConfig, Run, finetune, freeze_encoders
+from avcap.stages.parts.finetune import Run, finetune, freeze_encoders
+from avcap.train.corpus import CorpusFinetuneConfig
 
 
 @dataclass(frozen=True, kw_only=True)

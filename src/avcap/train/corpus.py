@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from rich.console import Console
@@ -15,11 +16,13 @@ from avcap.data.encode import clip_request, encode_clip
 from avcap.errors import MediaError, UserError
 from avcap.media.pool import decode
 from avcap.model.captioning import CaptioningModel
+from avcap.model.lora import LoraConfig
 from avcap.records import Sample
 from avcap.train.answer_loss import answer_loss
 from avcap.train.compute import device_of, mixed_precision
 from avcap.train.examples import AnswerBatch, Example, ExampleEncoder
-from avcap.train.loop import LossOutput
+from avcap.train.loop import LoopConfig, LossOutput
+from avcap.train.optim import OptimConfig
 
 DEADLINE_S = 120.0  # for decoding one video
 
@@ -137,6 +140,36 @@ class Corpus:
         # off the device until its microbatch is read: features of a whole step may be larger than its memory
         media = encode_clip(self.model, clip, tokenizer=self.tokenizer).to("cpu")
         return Example(media=media, turns=((sample.prompt, sample.reference_caption),), name=sample.sample_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusFinetuneConfig:
+    """How a stage learns from a corpus of videos with captions."""
+
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    seed: int = 0
+    batch_size: int = 8
+    """Samples a step."""
+    lora: LoraConfig | None = None
+    """LoRA on the language model; None: it is frozen and only the aligners train."""
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(num_steps=1000, num_workers=0))
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-5, muon_lr=None, warmup_steps=30))
+
+    knows_world: ClassVar[bool] = False
+
+    def source(
+        self, model: CaptioningModel, tokenizer: PreTrainedTokenizerBase, *, encoders: Path, shared_dir: Path
+    ) -> Corpus:
+        """-> the samples of the files, for this model."""
+        del encoders, shared_dir  # features are computed as they are needed, with the model itself
+        return Corpus(
+            model=model,
+            tokenizer=tokenizer,
+            config=self.corpus,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            max_tokens=self.loop.max_tokens,
+        )
 
 
 def _with_paths(path: Path) -> list[Sample]:

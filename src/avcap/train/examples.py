@@ -17,7 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from avcap.data.prompt import ChatStyle, encode_branches
 from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaFeatures
-from avcap.train.loop import LossOutput, MakeBatch
+from avcap.model.lora import LoraConfig
+from avcap.train.loop import LoopConfig, LossOutput, MakeBatch
+from avcap.train.optim import OptimConfig
 from avcap.train.packing import Branch, EncodedExample, PackedBatch, pack
 
 Turn = tuple[str, str]
@@ -47,6 +49,19 @@ class AnswerBatch:
     def to(self, device: torch.device) -> "AnswerBatch":
         media = tuple(one.to(device) for one in self.media)
         return replace(self, packed=self.packed.to(device), media=media)
+
+
+class FinetuneConfig(Protocol):
+    """What learning from examples needs: how, and from which source."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def lora(self) -> LoraConfig | None: ...
+    @property
+    def loop(self) -> LoopConfig: ...
+    @property
+    def optim(self) -> OptimConfig: ...
 
 
 class ExampleSource(Protocol):

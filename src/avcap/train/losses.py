@@ -9,7 +9,6 @@
 P pairs of a batch
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -145,22 +144,3 @@ def _dpo(margin_P: Tensor, config: PreferenceConfig) -> Tensor:
 
 def _ipo(margin_P: Tensor, config: PreferenceConfig) -> Tensor:
     return (margin_P / config.beta - 1 / (2 * config.beta)) ** 2
-
-
-def check_fresh_start(output: LossOutput, config: PreferenceConfig, *, tolerance: float = 1e-3) -> None:
-    """The loss of a round's first step; raises UserError unless policy and reference policy are still one and the same.
-
-    Then every margin is 0: dpo is ln 2, ipo is 1 / (2 beta)^2. Anything else: stale reference log-probs, dropout, or a
-    LoRA that was not fresh. `tolerance` is in nats of reward; bfloat16 needs more.
-    """
-    if config.loss == "sft" or "preference" not in output.metrics:
-        return
-    expected = math.log(2) if config.loss == "dpo" else (1 / (2 * config.beta)) ** 2
-    names = ("rewards/chosen", "rewards/rejected")
-    if any(not abs(output.metrics[name]) <= tolerance for name in names):
-        rewards = ", ".join(f"{name} {output.metrics[name]:.4g}" for name in names)
-        raise UserError(
-            f"first step of the round: preference loss {output.metrics['preference']:.4f}, {rewards}; expected "
-            f"{expected:.4f} and rewards of 0, since nothing is learned yet: the reference log-probs are not this "
-            "model's, or dropout is on"
-        )

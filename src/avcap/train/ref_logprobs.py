@@ -19,7 +19,7 @@ from avcap.errors import UserError
 from avcap.files.hashes import hash_tensors
 from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaTokens
-from avcap.model.lora import adapter_off
+from avcap.model.lora import adapter_off, is_of_lora
 from avcap.records import journal
 from avcap.train.compute import mixed_precision
 from avcap.train.packing import (
@@ -65,7 +65,7 @@ def ref_policy(model: CaptioningModel) -> RefPolicy:
 def weights_hash(model: nn.Module) -> str:
     """Model -> hash of names and bytes of its parameters; those of a LoRA, and where it was put in, do not count."""
     named = sorted((name.replace(".base_layer.", "."), param) for name, param in model.named_parameters())
-    labelled = ((f"{name} {param.dtype} {tuple(param.shape)}", param) for name, param in named if "lora_" not in name)
+    labelled = ((f"{name} {param.dtype} {tuple(param.shape)}", param) for name, param in named if not is_of_lora(name))
     return hash_tensors(labelled, digest=hashlib.blake2b(digest_size=16))
 
 

@@ -13,8 +13,8 @@ from avcap.judge.metrics.bootstrap import Rate
 from avcap.judge.metrics.error_rates import GroupMetrics, Metrics
 
 if TYPE_CHECKING:
+    from avcap.evaluation.held_out import RoundMetrics
     from avcap.infer.official.audit import Fed
-    from avcap.stages.parts.selection import RoundMetrics
 
 RATES = {
     "missing": "missing_rate",

@@ -1,124 +1,11 @@
-"""What the gate measures besides error rates."""
+"""The rule that stops the rounds and picks the best of them."""
 
-import json
-import math
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
-import torch
 
-from avcap.data.feature_cache import FeatureCache
-from avcap.data.request import Request
-from avcap.errors import UserError
-from avcap.infer.captioner import Captioner
-from avcap.infer.find_checkpoint import find_checkpoint
-from avcap.judge.metrics.error_rates import Scored, compute_metrics
-from avcap.judge.oracle import OracleJudge
-from avcap.judge.types import Case
-from avcap.records import Caption, Decoding, Event, EventVerdict, Sample, Verdict
-from avcap.stages.parts.selection import (
-    RoundMetrics,
-    Selection,
-    StopConfig,
-    caption_logprobs,
-    decide,
-    distinct_ngrams,
-    read_round_metrics,
-    rejection_reason,
-    round_metrics_of,
-)
-
-EXAMPLES = Path(__file__).parents[3] / "examples"
-
-
-def test_distinct_ngrams_by_hand():
-    # "a b a b a b" has the 2-grams ab ba ab ba ab: 2 of 5 are distinct
-    assert distinct_ngrams(["a b a b a b"], length=2) == pytest.approx(2 / 5)
-    # each alone is all distinct, together the second adds nothing: 2 of 4
-    assert distinct_ngrams(["a b c", "A b c"], length=2) == pytest.approx(2 / 4)
-    assert distinct_ngrams(["a"], length=2) == 1.0 and distinct_ngrams([], length=2) == 1.0
-
-
-@pytest.fixture(scope="module")
-def captioner() -> Captioner:
-    return Captioner("tiny-sft")
-
-
-@pytest.fixture(scope="module")
-def described(captioner) -> tuple[list[Sample], list[Caption]]:
-    """Two example videos and what the model says of them in 60 tokens."""
-    samples = [Sample(sample_id=p.name, video=str(p), prompt="") for p in sorted(EXAMPLES.glob("*.mp4"))[:2]]
-    return samples, list(captioner.stream(samples, Request(decoding=Decoding(max_new_tokens=60))))
-
-
-def test_log_probs_of_captions_are_those_of_one_by_one(captioner, described):
-    samples, captions = described
-    together = caption_logprobs(captioner, samples, captions)
-    alone = [caption_logprobs(captioner, [s], [c])[0] for s, c in zip(samples, captions, strict=True)]
-    for (both, n_both), (one, n_one) in zip(together, alone, strict=True):
-        assert both == pytest.approx(one, rel=1e-4) and n_both == n_one
-    # what the model itself says greedily is likely, the words backwards are not
-    backwards = [type(c)(**{**vars(c), "text": " ".join(reversed(c.text.split()))}) for c in captions]
-    likely = sum(total for total, _ in together) / sum(round_number for _, round_number in together)
-    unlikely = caption_logprobs(captioner, samples, backwards)
-    assert math.exp(-likely) < 2 < 10 < math.exp(-sum(t for t, _ in unlikely) / sum(n for _, n in unlikely))
-    assert torch.is_grad_enabled()
-
-
-def test_perplexity_is_per_token_over_all_captions(captioner, described, tmp_path):
-    samples, (whole, other) = described
-    captions = [whole, replace(other, text=" ".join(other.text.split()[:20]))]
-    selection = Selection(
-        start=find_checkpoint("tiny-sft"),
-        samples=samples,
-        judge=OracleJudge([]),
-        batch_size=1,
-        features=FeatureCache(tmp_path),
-    )
-    (first, n_first), (second, n_second) = caption_logprobs(captioner, samples, captions)
-    assert n_first != n_second
-    # not the mean of two perplexities, and not per caption
-    assert selection._perplexity(captions) == pytest.approx(
-        math.exp(-(first + second) / (n_first + n_second)), rel=1e-4
-    )
-
-
-# --- standings and the rule -------------------------------------------------------------------------------------------
-
-
-def scored(text: str, labels: str, *, interval_s: tuple[float, float] | None = None) -> Scored:
-    """A caption of video "v" whose events are labelled c(orrect), m(issing) or i(ncorrect), one letter each."""
-    names = {"c": "correct", "m": "missing", "i": "incorrect"}
-    events = tuple(Event(event_id=str(i), text="", modality="visual") for i in range(len(labels)))
-    sample = Sample(sample_id=f"v{interval_s}", video="v", prompt="", interval_s=interval_s, events=events)
-    verdict = Verdict(
-        caption_id="c", events=tuple(EventVerdict(event_id=str(i), label=names[one]) for i, one in enumerate(labels))
-    )
-    return Scored(case=Case(caption_id="c", sample=sample, text=text, finished=interval_s is not None), verdict=verdict)
-
-
-def test_a_round_metrics_averages_errors_of_both_kinds_and_takes_the_rest_from_global_captions():
-    whole = scored("a b c d e a b c d e", "cmmi")  # 5 of 10 words repeated; 2 of 4 missing, 1 incorrect; never ends
-    local = scored("one two", "cm", interval_s=(0.0, 2.0))  # none of 2 words repeated; 1 of 2 missing; ends
-    right = [("who", True), ("when", False), ("who", True), ("who", False)]
-    round_metrics = round_metrics_of(3, compute_metrics([whole, local]), right=right)
-    assert round_metrics == RoundMetrics(
-        round_number=3,
-        total_error=(3 / 4 + 1 / 2) / 2,
-        global_error=3 / 4,
-        local_error=1 / 2,
-        missing=(2 / 4 + 1 / 2) / 2,
-        hallucination=(1 / 4 + 0) / 2,
-        repetition=5 / 10,
-        truncated=1.0,
-        words=10.0,
-        questions=2 / 4,
-        questions_by_kind={"when": 0.0, "who": 2 / 3},
-    )
-    alone = round_metrics_of(3, compute_metrics([local]))
-    assert (alone.total_error, alone.global_error, alone.words, alone.questions) == (1 / 2, None, 2.0, None)
-
+from avcap.evaluation.held_out import RoundMetrics
+from avcap.stages.parts.selection import StopConfig, decide, rejection_reason
 
 START = RoundMetrics(
     round_number=0,
@@ -189,14 +76,3 @@ def test_a_gain_of_exactly_min_gain_is_a_new_best_and_patience_counts_from_it():
     ]
     decisions = [decide([START, *rounds[:round_number]], config) for round_number in (1, 2, 3)]
     assert [(decision.best, decision.stopped) for decision in decisions] == [(1, False), (1, False), (1, True)]
-
-
-def test_round_metrics_are_read_in_the_order_of_their_rounds(tmp_path):
-    for round_number in (10, 2, 0):
-        folder = tmp_path / f"round-{round_number}"
-        folder.mkdir()
-        (folder / "round_metrics.json").write_text(json.dumps(asdict(replace(START, round_number=round_number))))
-    (tmp_path / "round-11").mkdir()  # not measured yet
-    assert [round_metrics.round_number for round_metrics in read_round_metrics(tmp_path)] == [0, 2, 10]
-    with pytest.raises(UserError, match="got no measured round"):
-        read_round_metrics(tmp_path / "round-0")

@@ -55,6 +55,14 @@ class AnswerError:
 # --- reading a reply in words; letters.py reads letters ---------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True)
+class GradedReply:
+    """A reply to a question, and whether it is right."""
+
+    text: str
+    is_right: bool
+
+
 def is_right(reply: str, question: VideoQuestion) -> bool:
     """A short answer in words -> is it the right one? Case, punctuation, articles and digits make no difference."""
     return _says(reply, question, question.answer)

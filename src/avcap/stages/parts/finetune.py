@@ -1,19 +1,16 @@
 """What the language stages share: a model learns from a source of examples, with a LoRA or without."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Protocol
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from avcap.model.captioning import CaptioningModel
-from avcap.model.lora import LoraConfig, attach_lora, merge_lora
+from avcap.model.lora import attach_lora, merge_lora
 from avcap.train.compute import checkpoint_activations, keep_trained_in_float32, round_trained
-from avcap.train.corpus import Corpus, CorpusConfig
-from avcap.train.examples import ExampleSource
-from avcap.train.loop import LoopConfig, run_loop
-from avcap.train.optim import OptimConfig
+from avcap.train.examples import ExampleSource, FinetuneConfig
+from avcap.train.loop import run_loop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,49 +22,6 @@ class Run:
     out_dir: Path
     parent: Path | None = None
     """The checkpoint folder that the model comes from; None: it is new."""
-
-
-class FinetuneConfig(Protocol):
-    """What learning from examples needs: how, and from which source."""
-
-    @property
-    def seed(self) -> int: ...
-    @property
-    def lora(self) -> LoraConfig | None: ...
-    @property
-    def loop(self) -> LoopConfig: ...
-    @property
-    def optim(self) -> OptimConfig: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorpusFinetuneConfig:
-    """How a stage learns from a corpus of videos with captions."""
-
-    corpus: CorpusConfig = field(default_factory=CorpusConfig)
-    seed: int = 0
-    batch_size: int = 8
-    """Samples a step."""
-    lora: LoraConfig | None = None
-    """LoRA on the language model; None: it is frozen and only the aligners train."""
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(num_steps=1000, num_workers=0))
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-5, muon_lr=None, warmup_steps=30))
-
-    knows_world: ClassVar[bool] = False
-
-    def source(
-        self, model: CaptioningModel, tokenizer: PreTrainedTokenizerFast, *, encoders: Path, shared_dir: Path
-    ) -> Corpus:
-        """-> the samples of the files, for this model."""
-        del encoders, shared_dir  # features are computed as they are needed, with the model itself
-        return Corpus(
-            model=model,
-            tokenizer=tokenizer,
-            config=self.corpus,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            max_tokens=self.loop.max_tokens,
-        )
 
 
 def finetune(
@@ -101,7 +55,7 @@ def finetune(
 
 
 def freeze_encoders(model: CaptioningModel) -> None:
-    """What `perceive` trained stays as it is: tower, sound encoder, Q-Former."""
+    """What `pretrain_encoders` trained stays as it is: tower, sound encoder, Q-Former."""
     model.requires_grad_(True)
     for part in (model.vision_tower, model.audio_encoder, model.audio_aligner.qformer):
         part.requires_grad_(False)

@@ -78,6 +78,30 @@ def save_checkpoint(
     return folder
 
 
+def lineage_of(
+    stage: str, *, parent: str | None, data_hash: str, seed: int, recipe: str = "", round: int | None = None
+) -> Lineage:
+    """What a stage learned from -> where its checkpoint comes from, by the code that runs.
+
+    Args:
+        stage: Its name, which is that of the recipe, too, unless `recipe` is given.
+        parent: The checkpoint that it went on from, as records name it; None: nothing.
+        data_hash: Of its data (`data_hash`) or of the configuration that draws them (`config_hash`).
+        seed: Of the run.
+        recipe: Its name.
+        round: From 1, of a preference round.
+    """
+    return Lineage(
+        stage=stage,
+        round=round,
+        parent=parent,
+        recipe=recipe or stage,
+        data_hash=data_hash,
+        seed=seed,
+        commit=code_commit(),
+    )
+
+
 def checkpoint_title(checkpoint: Path) -> str:
     """Checkpoint folder -> its name on the hub, in avcap.json, or its own: a path says nothing on another machine."""
     title = folder_title(checkpoint)

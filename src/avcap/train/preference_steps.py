@@ -1,5 +1,6 @@
 """A step of guided DPO: its packed parts, the loss of each, and the log-probs of the reference policy."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -12,12 +13,12 @@ from avcap.model.captioning import CaptioningModel
 from avcap.model.features import MediaFeatures
 from avcap.model.lora import LoraConfig
 from avcap.records import PreferencePair
-from avcap.stages.parts.dpo_examples import PairBatches, PairEncoder, ReplayItem
 from avcap.train.compute import mixed_precision
 from avcap.train.loop import LossOutput
-from avcap.train.losses import PreferenceConfig, StepSize, check_fresh_start, preference_loss
+from avcap.train.losses import PreferenceConfig, StepSize, preference_loss
 from avcap.train.optim import OptimConfig
 from avcap.train.packing import PackedBatch, pack, response_logprobs
+from avcap.train.pair_examples import PairBatches, PairEncoder, ReplayItem
 from avcap.train.ref_logprobs import RefLogprobStore, ref_logprobs
 from avcap.train.weight_regularizer import WeightRegularizer, WeightRegularizerConfig
 
@@ -67,6 +68,19 @@ class DpoConfig:
             raise UserError(f"max_tokens: got {self.max_tokens}, expected 1 or more, or null for whole steps at once")
         if self.epochs < 1 or self.batch_size < 1:
             raise UserError(f"got epochs={self.epochs} and batch_size={self.batch_size}, expected at least 1 of each")
+
+    def check(self, *, has_questions: bool) -> None:
+        """Raises UserError where fields that are good each do not go together, or need questions to be replayed."""
+        regularizer = self.weight_regularizer
+        if regularizer.kind != "none" and not (self.full and regularizer.weight > 0):
+            raise UserError(
+                f"got the weight regularizer {regularizer.kind} with weight {regularizer.weight} and "
+                f"full={self.full}, expected a weight above 0 and full=true"
+            )
+        if (self.replay.weight or self.weight_regularizer.kind == "ewc") and not has_questions:
+            raise UserError(
+                "got replay.weight above 0, or the weight regularizer ewc, and no questions; expected some with answers"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,3 +215,22 @@ def store_ref_logprobs(
 def with_guidance(config: DpoConfig, weight: float) -> DpoConfig:
     """The same with this weight of the cross-entropy on reference captions."""
     return replace(config, loss=replace(config.loss, guidance_weight=weight))
+
+
+def check_fresh_start(output: LossOutput, config: PreferenceConfig, *, tolerance: float = 1e-3) -> None:
+    """The loss of a round's first step; raises UserError unless policy and reference policy are still one and the same.
+
+    Then every margin is 0: dpo is ln 2, ipo is 1 / (2 beta)^2. Anything else: stale reference log-probs, dropout, or a
+    LoRA that was not fresh. `tolerance` is in nats of reward; bfloat16 needs more.
+    """
+    if config.loss == "sft" or "preference" not in output.metrics:
+        return
+    expected = math.log(2) if config.loss == "dpo" else (1 / (2 * config.beta)) ** 2
+    names = ("rewards/chosen", "rewards/rejected")
+    if any(not abs(output.metrics[name]) <= tolerance for name in names):
+        rewards = ", ".join(f"{name} {output.metrics[name]:.4g}" for name in names)
+        raise UserError(
+            f"first step of the round: preference loss {output.metrics['preference']:.4f}, {rewards}; expected "
+            f"{expected:.4f} and rewards of 0, since nothing is learned yet: the reference log-probs are not this "
+            "model's, or dropout is on"
+        )

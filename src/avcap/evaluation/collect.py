@@ -5,8 +5,10 @@ A line is whole or it does not count: what a killed process left of its last one
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from avcap.data.feature_cache import FeatureCache
 from avcap.data.request import Request
 from avcap.engines.captioner import EngineCaptioner
 from avcap.errors import UserError
@@ -16,6 +18,7 @@ from avcap.infer.captioner import Captioner
 from avcap.judge.types import Case, EventJudge
 from avcap.model.features import MediaFeatures
 from avcap.records import Caption, CaptionError, Sample, Unscored, Verdict, journal
+from avcap.train.compute import choose_device, choose_dtype
 
 
 def collect_captions(
@@ -85,6 +88,30 @@ def collect_verdicts(
             f"often: {reasons.most_common(1)[0][0]}; {len(captions) - len(unscored)} verdicts are kept, run it again"
         )
     return [answers[caption.caption_id] for caption in captions]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOpener:
+    """How the models of a run are opened: all with the same features on disk."""
+
+    features: FeatureCache
+    batch_size: int = 8
+    """Videos captioned side by side."""
+    device: str | None = None
+    """cpu, cuda or cuda:N; None: a GPU if there is one."""
+    dtype: str | None = None
+    """float32 or bfloat16; None: what suits the device."""
+
+    def open(self, model: Path) -> Captioner:
+        """Checkpoint folder -> its captioner."""
+        device = choose_device(self.device)
+        return Captioner(
+            model,
+            device=device,
+            dtype=choose_dtype(self.dtype, device=device),
+            batch_size=self.batch_size,
+            feature_cache=self.features,
+        )
 
 
 def encoded(captioner: Captioner, sample: Sample, request: Request) -> MediaFeatures:

@@ -16,6 +16,7 @@ from avcap.data.request import Request
 from avcap.engines.engine import EngineOptions
 from avcap.engines.spec import read_engine_spec
 from avcap.errors import UserError
+from avcap.evaluation.same_weights import Probe, check_same_weights
 from avcap.infer.captioner import Captioner
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.infer.question_answering import Answerer
@@ -26,15 +27,14 @@ from avcap.media.load import read_clip
 from avcap.model.average import read_weights
 from avcap.model.checkpoint.convert import plan_conversion, write_conversion
 from avcap.model.lora import LoraConfig
+from avcap.preference.round_data import RoundData
 from avcap.preference.select import PairConfig
 from avcap.records import Caption, Decoding, Sample, read_jsonl
-from avcap.stages.parts.dpo_steps import DpoConfig
-from avcap.stages.parts.round_data import RoundData
-from avcap.stages.parts.sampler import Probe, check_same_weights
 from avcap.stages.rounds import RoundsConfig, SamplingConfig, run_rounds
 from avcap.train.optim import OptimConfig
+from avcap.train.preference_steps import DpoConfig
 
-EXAMPLES = Path(__file__).parents[3] / "examples" / "truth.jsonl"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "truth.jsonl"
 LORA = LoraConfig(rank=4, alpha=8, dropout=0.0)
 CONFIG = RoundsConfig(
     num_rounds=1,

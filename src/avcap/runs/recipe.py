@@ -25,11 +25,10 @@ from avcap.model.checkpoint.load import load, silence_progress_bars
 from avcap.model.checkpoint.placement import DevicePlacement
 from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
 from avcap.model.salmonn2.tiny import tiny_config
-from avcap.records import Lineage
+from avcap.run_folder import checkpoint_title, config_hash, lineage_of, save_checkpoint
 from avcap.stages.align import AlignConfig, train_align
 from avcap.stages.base import BaseConfig, train_base
 from avcap.stages.parts.finetune import Run
-from avcap.stages.parts.run_folder import checkpoint_title, code_commit, config_hash, save_checkpoint
 from avcap.stages.sft import SftConfig, train_sft
 from avcap.train.compute import choose_device, choose_dtype
 from avcap.world import describe
@@ -90,13 +89,12 @@ def _save(
             write_settings(folder, world_settings(out_dir.name))
             fit_world_check(frame_size=model.config.vision_config.image_size).save(folder)
 
-    lineage = Lineage(
-        stage=config.stage,
+    lineage = lineage_of(
+        config.stage,
         parent=checkpoint_title(parent) if parent else None,
         recipe=name,
         data_hash=config_hash(config),
         seed=config.seed,
-        commit=code_commit(),
     )
     return save_checkpoint(out_dir / "checkpoint", model, tokenizer, lineage=lineage, parent=parent, more=tell_world)
 

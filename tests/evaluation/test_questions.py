@@ -7,12 +7,12 @@ import pytest
 
 from avcap.cli.round_data import questions_of
 from avcap.data.qa_files import VideoQuestion
+from avcap.evaluation.questions import answer_questions, ask_as_it_can, ask_together
 from avcap.infer.captioner import Captioner
 from avcap.infer.question_answering import Answerer
 from avcap.judge.inputs.ingest import read_truth
-from avcap.stages.parts.questions import answer_questions, ask_as_it_can
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,9 @@ def test_questions_are_answered_in_order_and_kept(captioner, tmp_path):
     questions = questions_of(read_truth(EXAMPLES / "truth.jsonl"), None)
     path = tmp_path / "answers.jsonl"
     found = answer_questions(captioner, questions, path=path)
-    assert len(found) == len(questions) and sum(right for _, right in found) / len(found) > 0.6
+    replies = [reply for one in found for reply in one.replies]
+    assert [one.asked.question for one in found] == questions and len(replies) == len(questions)
+    assert sum(reply.is_right for reply in replies) / len(replies) > 0.6
     before = path.read_bytes()
     assert answer_questions(captioner, questions, path=path) == found and path.read_bytes() == before
     assert answer_questions(captioner, [], path=path) == []
@@ -51,3 +53,13 @@ def test_a_model_that_knows_letters_is_shown_options_and_learns_the_letter(capti
     plain, shown = ask_as_it_can(captioner, [replace(question, options=(), answer_index=None), question])
     assert (plain.sample.prompt, plain.answer, plain.is_right("a bell")) == ("What rings?", "a bell", True)
     assert shown.by_letter and not plain.by_letter
+
+
+def test_questions_about_one_video_are_asked_together_as_many_as_may_be(captioner):
+    def question(name: str, video: str) -> VideoQuestion:
+        return VideoQuestion(question_id=name, video=video, kind="k", text=f"{name}?", answer=name.upper())
+
+    asked = ask_as_it_can(captioner, [question(name, name[0]) for name in ("a1", "b1", "a2", "a3")])
+    together = ask_together(asked, most=2)
+    assert [one.turns for one in together] == [(("a1?", "A1"), ("a2?", "A2")), (("a3?", "A3"),), (("b1?", "B1"),)]
+    assert [one.sample.video for one in together] == ["a", "a", "b"]

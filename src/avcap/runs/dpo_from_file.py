@@ -3,7 +3,6 @@
 pairs -> reference log-probs -> guided DPO on a fresh LoRA -> merged: OUT/checkpoint
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Literal
 from avcap.data.feature_cache import FeatureCache
 from avcap.data.request import Request
 from avcap.errors import UserError
-from avcap.infer.captioner import Captioner
+from avcap.evaluation.collect import ModelOpener, encoded
 from avcap.model.checkpoint.load import silence_progress_bars
-from avcap.records import Decoding, Lineage, PreferencePair, Sample
+from avcap.preference.check_pairs import check_pairs
+from avcap.records import Decoding, PreferencePair, Sample
+from avcap.run_folder import CHECKPOINT, PAIRS, TRAIN, data_hash, lineage_of, records, save_checkpoint
 from avcap.stages.dpo import dpo
-from avcap.stages.parts.collect import encoded
-from avcap.stages.parts.dpo_steps import DpoConfig
-from avcap.stages.parts.run_folder import CHECKPOINT, PAIRS, TRAIN, code_commit, data_hash, records, save_checkpoint
-from avcap.train.compute import choose_device, choose_dtype
+from avcap.train.preference_steps import DpoConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +48,9 @@ def run_dpo_from_file(
     """
     silence_progress_bars()
     features = FeatureCache(out_dir / "features", max_bytes=config.feature_bytes)
-    device = choose_device(config.device)
-    dtype = choose_dtype(config.dtype, device=device)
-    captioner = Captioner(parent, device=device, dtype=dtype, feature_cache=features)
-    _check(pairs, checkpoint=captioner.checkpoint, allow_others=allow_others)
+    models = ModelOpener(features=features, device=config.device, dtype=config.dtype)
+    captioner = models.open(parent)
+    check_pairs(pairs, checkpoint=captioner.checkpoint, allow_others=allow_others)
     num_guided = sum(bool(pair.reference_caption) for pair in pairs)
     if num_guided < len(pairs) and config.dpo.loss.guidance_weight:
         say(f"{len(pairs) - num_guided} of {len(pairs)} pairs have no reference caption: no guidance from them")
@@ -72,35 +69,11 @@ def run_dpo_from_file(
             media_of=lambda index: encoded(captioner, _sample(named[index]), request),
             config=config.dpo,
         )
-        lineage = Lineage(
-            stage="dpo",
-            parent=captioner.checkpoint,
-            recipe="dpo",
-            data_hash=data_hash(out_dir / PAIRS),
-            seed=config.seed,
-            commit=code_commit(),
-        )
+        learned = data_hash(out_dir / PAIRS)
+        lineage = lineage_of("dpo", parent=captioner.checkpoint, data_hash=learned, seed=config.seed)
         save_checkpoint(out_dir / CHECKPOINT, captioner.model, captioner.tokenizer, lineage=lineage, parent=parent)
     return out_dir / CHECKPOINT
 
 
 def _sample(pair: PreferencePair) -> Sample:
     return Sample(sample_id=pair.sample_id, video=pair.video, prompt=pair.prompt, interval_s=pair.interval_s)
-
-
-def _check(pairs: Sequence[PreferencePair], *, checkpoint: str, allow_others: bool) -> None:
-    if not pairs:
-        raise UserError("got no pairs, expected at least one")
-    empty = [pair.sample_id for pair in pairs if not pair.chosen.strip() or not pair.rejected.strip()]
-    if empty:
-        raise UserError(f"{len(empty)} pairs have an empty caption, the first is of {empty[0]}; leave them out")
-    equal = [pair.sample_id for pair in pairs if pair.chosen == pair.rejected]
-    if equal:
-        raise UserError(f"{len(equal)} pairs have the same caption twice, the first is of {equal[0]}; leave them out")
-    others = Counter(pair.checkpoint for pair in pairs if pair.checkpoint not in ("", checkpoint))
-    if others and not allow_others:
-        name, _ = others.most_common(1)[0]
-        raise UserError(
-            f"{others.total()} of {len(pairs)} pairs were written by another model ({name}), expected pairs of "
-            f"{checkpoint}; sample anew from it, or learn them all the same: --off-policy"
-        )

@@ -1,0 +1,1 @@
+"""What commands run: a stage, from the checkpoint before it to the checkpoint after it."""
