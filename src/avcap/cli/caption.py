@@ -34,18 +34,10 @@ from avcap.cli.cutting import (
     opened_summarizer,
 )
 from avcap.cli.engines import (
-    CONCURRENCY,
-    TIMEOUT_S,
-    AllowDroppedAudio,
-    EngineBudget,
-    EngineCache,
-    EngineConcurrency,
     EngineFlags,
-    EnginePrices,
-    EngineTimeout,
-    budget_of,
     opened_engine,
     refuse_weight_options,
+    with_engine_options,
 )
 from avcap.cli.folders import (
     Every,
@@ -113,6 +105,7 @@ QuantizeOption = Annotated[
 
 
 @app.command("caption", no_args_is_help=True)
+@with_engine_options
 def caption(
     inputs: Annotated[
         list[str],
@@ -173,12 +166,8 @@ def caption(
     official: Annotated[
         bool, typer.Option("--official", help="Reproduce the official code exactly, including its mistakes.")
     ] = False,
-    cache: EngineCache = None,
-    budget: EngineBudget = None,
-    prices: EnginePrices = None,
-    concurrency: EngineConcurrency = CONCURRENCY,
-    timeout: EngineTimeout = TIMEOUT_S,
-    allow_dropped_audio: AllowDroppedAudio = False,
+    *,
+    flags: EngineFlags,
 ) -> int:
     """Caption videos from picture and sound: as text; with --out as files for trainers and players, or as records."""
     folder_flags = FolderFlags(
@@ -244,14 +233,6 @@ def caption(
         say(found.not_taken.describe())
     items = found.items
 
-    flags = EngineFlags(
-        cache=cache,
-        budget=budget_of(budget),
-        prices=prices,
-        concurrency=concurrency,
-        timeout_s=timeout,
-        allow_dropped_audio=allow_dropped_audio,
-    )
     weights: dict[str, Any] = {
         "batch_size": batch_size,
         "device": device,
@@ -292,9 +273,7 @@ def caption(
             return _print_captions(_rows(items, request, opened), request, names=names)
         root = root_of(inputs, items, lists=found.lists, relative_to=relative_to)
         if to_folder:
-            summarizer = stack.enter_context(
-                opened_summarizer(cutting, cache=cache, prices=prices, budget=flags.budget, timeout_s=timeout)
-            )
+            summarizer = stack.enter_context(opened_summarizer(cutting, flags))
             job = folder_job(
                 out,
                 root,

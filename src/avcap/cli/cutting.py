@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,12 +13,12 @@ from avcap.bulk.forms import read_forms
 from avcap.bulk.long.summary import Summarizer
 from avcap.bulk.long.windowing import Windowing, default_overlap
 from avcap.captioners import Source
+from avcap.cli.engines import EngineFlags
 from avcap.cli.folders import PANEL
 from avcap.cli.judges import JudgeOptions, check_spec, open_language_model
 from avcap.data.request import Prompts, Request
 from avcap.errors import UserError
 from avcap.infer.settings import read_settings
-from avcap.llm.budget import Budget
 from avcap.records import Caption
 
 AUTO = "auto"
@@ -166,14 +165,18 @@ def made_for_s(source: Source) -> float:
 
 
 @contextmanager
-def opened_summarizer(
-    flags: CuttingFlags, *, cache: Path | None, prices: Path | None, budget: Budget | None, timeout_s: float
-) -> Iterator[Summarizer | None]:
+def opened_summarizer(cutting: CuttingFlags, flags: EngineFlags) -> Iterator[Summarizer | None]:
     """--summary -> the language model, closed behind it; None: it was not given."""
-    if flags.summary is None:
+    if cutting.summary is None:
         yield None
         return
-    options = JudgeOptions(spec=flags.summary, cache=cache, prices=prices, budget=budget, timeout_s=timeout_s)
+    options = JudgeOptions(
+        spec=cutting.summary,
+        cache=flags.cache,
+        prices=flags.prices,
+        budget=flags.budget,
+        timeout_s=flags.timeout_s,
+    )
     with open_language_model(options) as chat:
         yield Summarizer(chat=chat)
 

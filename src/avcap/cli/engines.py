@@ -1,11 +1,13 @@
 """The options of a model behind an engine, and what opens it. Only here is its key read from the environment."""
 
+import functools
+import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -75,6 +77,42 @@ class EngineFlags:
     concurrency: int = CONCURRENCY
     timeout_s: float = TIMEOUT_S
     allow_dropped_audio: bool = False
+
+
+def with_engine_options(command: Callable[..., int]) -> Callable[..., int]:
+    """A command whose last parameter is `flags: EngineFlags` -> the same with the six options that make them."""
+    signature = inspect.signature(command)
+    *own, flags = signature.parameters.values()
+    assert flags.name == "flags", f"{command.__name__}: its last parameter is {flags.name}, expected flags"
+    block = list(inspect.signature(_engine_flags).parameters.values())
+
+    @functools.wraps(command)
+    def run(**options: Any) -> int:
+        given = {parameter.name: options.pop(parameter.name) for parameter in block}
+        return command(**options, flags=_engine_flags(**given))
+
+    parameters = [*own, *block]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": int}
+    return run
+
+
+def _engine_flags(
+    cache: EngineCache = None,
+    budget: EngineBudget = None,
+    prices: EnginePrices = None,
+    concurrency: EngineConcurrency = CONCURRENCY,
+    timeout: EngineTimeout = TIMEOUT_S,
+    allow_dropped_audio: AllowDroppedAudio = False,
+) -> EngineFlags:
+    return EngineFlags(
+        cache=cache,
+        budget=budget_of(budget),
+        prices=prices,
+        concurrency=concurrency,
+        timeout_s=timeout,
+        allow_dropped_audio=allow_dropped_audio,
+    )
 
 
 @contextmanager

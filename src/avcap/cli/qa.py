@@ -15,16 +15,8 @@ from avcap.captioners import find_source
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr, tell
 from avcap.cli.caption import started, tell_not_taken
 from avcap.cli.engines import (
-    CONCURRENCY,
-    TIMEOUT_S,
-    AllowDroppedAudio,
-    EngineBudget,
-    EngineCache,
-    EngineConcurrency,
     EngineFlags,
-    EnginePrices,
-    EngineTimeout,
-    budget_of,
+    with_engine_options,
 )
 from avcap.cli.model_help import ANY_MODEL
 from avcap.data.qa_files import read_questions
@@ -50,6 +42,7 @@ class MethodChoice(StrEnum):
 
 
 @app.command("evaluate-qa", no_args_is_help=True)
+@with_engine_options
 def evaluate_questions(
     data: Annotated[Path, typer.Option(metavar="FILE|DIR", help="Questions of a world or of a benchmark.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of answers and figures. The same command resumes.")],
@@ -71,26 +64,14 @@ def evaluate_questions(
     deadline: Annotated[
         float, typer.Option(metavar="S", help="Time limit for decoding and encoding one file, in seconds.")
     ] = 600.0,
-    cache: EngineCache = None,
-    budget: EngineBudget = None,
-    prices: EnginePrices = None,
-    concurrency: EngineConcurrency = CONCURRENCY,
-    timeout: EngineTimeout = TIMEOUT_S,
-    allow_dropped_audio: AllowDroppedAudio = False,
+    *,
+    flags: EngineFlags,
 ) -> int:
     """Evaluate video question answering: accuracy by kind, with intervals over videos and chance level."""
     if no_audio and no_video:
         raise UserError("got --no-audio and --no-video, expected at least one of picture and sound")
     source = find_source(model)
     questions = read_questions(data, format=format, videos=videos)
-    flags = EngineFlags(
-        cache=cache,
-        budget=budget_of(budget),
-        prices=prices,
-        concurrency=concurrency,
-        timeout_s=timeout,
-        allow_dropped_audio=allow_dropped_audio,
-    )
     columns = [TextColumn("questions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with ExitStack() as stack:
         captioner = stack.enter_context(started(source, flags, batch_size=1, deadline_s=deadline))
@@ -180,6 +161,7 @@ def _name_unanswered(metrics: "QaMetrics", *, out: Path) -> None:
 
 
 @app.command("audit-audio", no_args_is_help=True)
+@with_engine_options
 def audit_audio(
     data: Annotated[Path, typer.Option(metavar="DIR", help="A world with its truth, or any folder of videos.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of texts and figures.")],
@@ -188,26 +170,14 @@ def audit_audio(
     deadline: Annotated[
         float, typer.Option(metavar="S", help="Time limit for decoding and encoding one file, in seconds.")
     ] = 600.0,
-    cache: EngineCache = None,
-    budget: EngineBudget = None,
-    prices: EnginePrices = None,
-    concurrency: EngineConcurrency = CONCURRENCY,
-    timeout: EngineTimeout = TIMEOUT_S,
-    allow_dropped_audio: AllowDroppedAudio = False,
+    *,
+    flags: EngineFlags,
 ) -> int:
     """Test whether a model uses the audio: clips as they are, muted, with another clip's audio, without video."""
     if clips is not None and clips < 2:
         raise UserError(f"got --clips {clips}, expected at least 2: sounds are swapped between clips")
     source = find_source(model)
     found = _audit_clips(data)[:clips]
-    flags = EngineFlags(
-        cache=cache,
-        budget=budget_of(budget),
-        prices=prices,
-        concurrency=concurrency,
-        timeout_s=timeout,
-        allow_dropped_audio=allow_dropped_audio,
-    )
     columns = [TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with ExitStack() as stack:
         captioner = stack.enter_context(started(source, flags, batch_size=1, deadline_s=deadline))

@@ -14,16 +14,8 @@ from avcap.captioners import Source, find_source
 from avcap.cli.app import EXIT_SOME_FAILED, app, say, stderr
 from avcap.cli.caption import started, tell_not_taken
 from avcap.cli.engines import (
-    CONCURRENCY,
-    TIMEOUT_S,
-    AllowDroppedAudio,
-    EngineBudget,
-    EngineCache,
-    EngineConcurrency,
     EngineFlags,
-    EnginePrices,
-    EngineTimeout,
-    budget_of,
+    with_engine_options,
 )
 from avcap.cli.model_help import ANY_MODEL
 from avcap.data.request import Request
@@ -38,6 +30,7 @@ NUM_CAPTIONS, TEMPERATURE = 8, 0.7
 
 
 @app.command("sample", no_args_is_help=True)
+@with_engine_options
 def sample(
     inputs: Annotated[
         list[str],
@@ -53,12 +46,8 @@ def sample(
     seed: Annotated[int, typer.Option(help="Caption k uses seed + k.")] = 0,
     prompt: Annotated[str | None, typer.Option(help="Use this prompt instead of the model's own.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Maximum length of a caption, in tokens.")] = None,
-    cache: EngineCache = None,
-    budget: EngineBudget = None,
-    prices: EnginePrices = None,
-    concurrency: EngineConcurrency = CONCURRENCY,
-    timeout: EngineTimeout = TIMEOUT_S,
-    allow_dropped_audio: AllowDroppedAudio = False,
+    *,
+    flags: EngineFlags,
 ) -> int:
     """Sample several captions of each video, for avcap pairs build."""
     source = find_source(model)
@@ -67,14 +56,6 @@ def sample(
     )
     found = find_media(inputs)
     tell_not_taken(found)
-    flags = EngineFlags(
-        cache=cache,
-        budget=budget_of(budget),
-        prices=prices,
-        concurrency=concurrency,
-        timeout_s=timeout,
-        allow_dropped_audio=allow_dropped_audio,
-    )
     samples = [request.sample(path) for path in found.paths]
     return sample_to_file(source, flags, samples, request, out=out, num=num)
 

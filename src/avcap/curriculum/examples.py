@@ -63,7 +63,7 @@ def only(kind: str) -> QuestionMix:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
+class CutTracks:
     """A picture track and a sound track, cut to [start_s, end_s), either of them possibly left out."""
 
     scene: Scene
@@ -81,14 +81,18 @@ class WorldExample:
     scene: Scene
 
 
-def draw_clip(feature_tracks: FeatureTracks, *, track_s: int, rng: random.Random, length_s: int | None = None) -> Clip:
+def draw_clip(
+    feature_tracks: FeatureTracks, *, track_s: int, rng: random.Random, length_s: int | None = None
+) -> CutTracks:
     """Any picture with any sound track of `track_s`: from second 0 to a random end, or `length_s` seconds of it."""
     end_s = rng.randint(length_s or MIN_CLIP_S, track_s)
     video, audio = rng.choice(feature_tracks.video[track_s]), rng.choice(feature_tracks.audio[track_s])
     return pair_feature_tracks(video, audio, start_s=end_s - length_s if length_s else 0, end_s=end_s)
 
 
-def pair_feature_tracks(video: FeatureTrack | None, audio: FeatureTrack | None, *, start_s: int, end_s: int) -> Clip:
+def pair_feature_tracks(
+    video: FeatureTrack | None, audio: FeatureTrack | None, *, start_s: int, end_s: int
+) -> CutTracks:
     """Two tracks (or one) -> the clip of the seconds [start_s, end_s) and all that is true of it."""
     base = video or audio
     assert base is not None, "a clip needs a picture track or a sound track"
@@ -106,7 +110,7 @@ def pair_feature_tracks(video: FeatureTrack | None, audio: FeatureTrack | None, 
         audio_seconds=float(end_s - start_s) if audio else 0.0,
         start_s=float(start_s),
     )
-    return Clip(scene=scene, media=media, start_s=start_s, end_s=end_s)
+    return CutTracks(scene=scene, media=media, start_s=start_s, end_s=end_s)
 
 
 def _until(atoms: tuple, end_s: int) -> tuple:

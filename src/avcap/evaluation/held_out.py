@@ -166,7 +166,7 @@ def round_metrics_of(
 
     def mean(name: str) -> float:
         values = [getattr(group, name).value for group in groups]
-        known = [value for value in values if value is not None]
+        known = [float(value) for value in values if value is not None]
         return sum(known) / len(known)
 
     kinds = {kind: [hit for of, hit in right if of == kind] for kind in sorted({kind for kind, _ in right})}

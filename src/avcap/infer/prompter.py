@@ -119,7 +119,7 @@ class Prompter:
 
     def answer_ids(self, answer: str) -> list[int]:
         """An answer -> its ids, with the one that ends it."""
-        ids = self.tokenizer(answer + self.chat.answer_suffix, add_special_tokens=False)["input_ids"]
+        ids: list[int] = self.tokenizer(answer + self.chat.answer_suffix, add_special_tokens=False)["input_ids"]
         end = next(index for index, token in enumerate(ids) if token in self.end_ids)
         return ids[: end + 1]
 
@@ -129,7 +129,7 @@ class Prompter:
 
     def text_of(self, answer_ids: list[int]) -> str:
         """What the model wrote -> as a person reads it."""
-        return self.tokenizer.decode(answer_ids, skip_special_tokens=True).strip()
+        return str(self.tokenizer.decode(answer_ids, skip_special_tokens=True)).strip()
 
     def _warn_of_another_world(self, path: str, *, score: float | None) -> None:
         """Says where the model finds a video unlike its world. `score` None: a model of any video."""

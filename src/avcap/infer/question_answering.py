@@ -118,7 +118,7 @@ class Answerer:
         return first - second
 
     def _letter_id(self, letter: str) -> int:
-        return self.tokenizer(letter, add_special_tokens=False)["input_ids"][0]
+        return int(self.tokenizer(letter, add_special_tokens=False)["input_ids"][0])
 
     def _text(self, answer: Generated) -> Reply:
         return Reply(text=self.prompter.text_of(answer.ids), finished=answer.finished)
