@@ -25,7 +25,7 @@ from avcap.cli.engines import (
     budget_of,
 )
 from avcap.cli.engines import TIMEOUT_S as ENGINE_TIMEOUT_S
-from avcap.cli.judges import TIMEOUT_S, JudgeOptions, open_judge, read_calibration
+from avcap.cli.judges import TIMEOUT_S, JudgeOptions, JudgeProtocol, open_judge, protocol_of, read_calibration
 from avcap.cli.model_help import ANY_MODEL
 from avcap.cli.outputs import check_text
 from avcap.data.request import Request
@@ -47,8 +47,8 @@ from avcap.judge.inputs.events import extraction, read_corrections
 from avcap.judge.inputs.ingest import Intake, Problem, Truth, match, read_captions, read_truth
 from avcap.judge.metrics.compare import compare, comparison_to_dict
 from avcap.judge.metrics.error_rates import compute_metrics
-from avcap.judge.protocols.avcap1 import Avcap1
 from avcap.judge.protocols.protocol import opening_requests
+from avcap.judge.protocols.registry import AVCAP_1, VerdictProtocol, check_judge_protocol
 from avcap.judge.tables import TABLES, closing_line, comparison_table, corrected_line
 from avcap.llm.chat import OpenAIChat
 from avcap.llm.dialogue import first_requests
@@ -81,6 +81,7 @@ def evaluate_captions(
         typer.Option(metavar="MODEL", help=f"Caption the videos of the truth first, with this: {ANY_MODEL}."),
     ] = None,
     judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
+    judge_protocol: JudgeProtocol = AVCAP_1,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report. The same command resumes.")] = OUT,
     modality: Annotated[str, typer.Option(help="Events that count: both, visual or audio.")] = "both",
     table: Annotated[str, typer.Option(help="Format of the table: terminal, markdown or latex.")] = "terminal",
@@ -113,12 +114,15 @@ def evaluate_captions(
 ) -> int:
     """Evaluate captions by atomic events: error rates with intervals, and a report."""
     _check(captions, model=model, modality=modality, table=table, max_unscored=max_unscored, dry_run=dry_run)
+    check_judge_protocol(judge_protocol)
     truth_file = truth / TRUTH_FILE if truth.is_dir() else truth
     known = read_truth(truth_file)
     asked = _modality(modality, known)
     replies = cache or out / CACHE
     options = JudgeOptions(
         spec=judge,
+        protocol=judge_protocol,
+        calibration=calibration,
         cache=replies if replies.exists() or not dry_run else None,
         budget=budget_of(budget),
         prices=prices,
@@ -130,7 +134,7 @@ def evaluate_captions(
         files = list(captions or [])
         captioner = ", ".join(path.name for path in files)
         if model is not None:
-            claim_evaluation(out, setting_of(opened.judge, modality=asked))
+            claim_evaluation(out, setting_of(opened.judge, modality=asked, judge_protocol=judge_protocol))
             files = [out / CAPTIONS]
             flags = EngineFlags(
                 cache=cache,
@@ -144,13 +148,14 @@ def evaluate_captions(
         intake = match(read_captions(files, text_field=caption_field), known)
         intake = replace(intake, problems=(*intake.problems, *opened.remarks(intake)))
         if dry_run:
-            tell(_describe_cost(intake, opened.chat))
+            tell(_describe_cost(intake, opened.chat, protocol=protocol_of(options)))
             return 0
         evaluation = evaluate(
             intake,
             judge=opened.judge,
             out_dir=out,
             modality=asked,
+            judge_protocol=judge_protocol,
             captioner=captioner,
             files=[*files, truth_file],
             extractor=opened.chat,
@@ -230,12 +235,12 @@ def _modality(name: str, truth: Truth) -> Modality:
     return next(modality for modality in get_args(Modality) if modality == name)
 
 
-def _describe_cost(intake: Intake, chat: OpenAIChat | LocalChat | None) -> str:
+def _describe_cost(intake: Intake, chat: OpenAIChat | LocalChat | None, *, protocol: VerdictProtocol) -> str:
     """What judging will cost, before anything is asked."""
     if chat is None:
         return f"{len(intake.cases)} captions to judge; the oracle costs nothing"
     told = [case for case in intake.cases if case.sample not in intake.needs_events]
-    lines = [f"{len(told)} captions to judge: {chat.estimate(opening_requests(Avcap1(), told))}"]
+    lines = [f"{len(told)} captions to judge: {chat.estimate(opening_requests(protocol, told))}"]
     if intake.needs_events:
         extracting = chat.estimate(first_requests(extraction(sample) for sample in intake.needs_events))
         lines.append(f"{len(intake.needs_events)} reference captions to take events from: {extracting}")

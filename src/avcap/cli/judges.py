@@ -16,6 +16,8 @@ from avcap.judge.calibration.noisy_oracle import NoisyJudge
 from avcap.judge.inputs.ingest import Intake, Problem, Truth
 from avcap.judge.oracle import OracleJudge
 from avcap.judge.protocols.avcap1 import LLMJudge, omissions_of
+from avcap.judge.protocols.avcap_yesno1 import Thresholds
+from avcap.judge.protocols.registry import AVCAP_1, JUDGE_PROTOCOLS, VerdictProtocol, judge_protocol
 from avcap.judge.types import EventJudge
 from avcap.llm.budget import PRICES, Budget, read_prices
 from avcap.llm.cache import ReplyCache
@@ -31,12 +33,25 @@ Timeout = Annotated[
     float, typer.Option("--timeout", metavar="S", help="Time limit of one call to an LLM judge's server, in seconds.")
 ]
 
+JudgeProtocol = Annotated[
+    str,
+    typer.Option(
+        "--judge-protocol",
+        metavar="NAME",
+        help=f"How a language model is asked: {' or '.join(JUDGE_PROTOCOLS)} (for small models).",
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeOptions:
     """What the command line says about the judge."""
 
     spec: str
+    protocol: str = AVCAP_1
+    """How a language model is asked."""
+    calibration: Path | None = None
+    """Where the thresholds of avcap-yesno-1 come from."""
     cache: Path | None = None
     """File of the replies, made if it is not there; None: none is kept."""
     budget_usd: float | None = None
@@ -74,8 +89,17 @@ def open_judge(options: JudgeOptions, *, truth: Truth) -> Iterator[OpenedJudge]:
     if options.spec.startswith(NOISY):
         yield OpenedJudge(judge=NoisyJudge(_oracle(truth), share=noisy_share(options.spec)))
         return
+    protocol = protocol_of(options)
     with open_language_model(options) as chat:
-        yield OpenedJudge(judge=LLMJudge(chat), chat=chat)
+        yield OpenedJudge(judge=LLMJudge(chat, protocol=protocol), chat=chat)
+
+
+def protocol_of(options: JudgeOptions) -> VerdictProtocol:
+    """Options -> how a language model is asked, with the thresholds of the calibration."""
+    thresholds = Thresholds()
+    if options.calibration is not None:
+        thresholds = _read_calibration(options.calibration).thresholds or thresholds
+    return judge_protocol(options.protocol, thresholds=thresholds)
 
 
 @contextmanager
@@ -145,7 +169,7 @@ def _oracle(truth: Truth) -> OracleJudge:
 
 def read_calibration(path: Path, *, judge: EventJudge) -> Calibration:
     """File of `avcap judge calibrate` -> the calibration. UserError if it is of another judge, or asked otherwise."""
-    calibration = read_record(path, Calibration, expected="a file of avcap judge calibrate")
+    calibration = _read_calibration(path)
     got = f"{calibration.judge} {calibration.prompt_version}".strip()
     expected = f"{judge.name} {judge.prompt_version}".strip()
     if got != expected:
@@ -153,3 +177,7 @@ def read_calibration(path: Path, *, judge: EventJudge) -> Calibration:
             f"{path}: got the calibration of {got}, expected that of {expected}; calibrate the judge in use"
         )
     return calibration
+
+
+def _read_calibration(path: Path) -> Calibration:
+    return read_record(path, Calibration, expected="a file of avcap judge calibrate")

@@ -29,7 +29,7 @@ from avcap.judge.inputs.events import Correction, ExtractionError, apply_correct
 from avcap.judge.inputs.ingest import Intake, Problem
 from avcap.judge.metrics.compare import Setting
 from avcap.judge.metrics.error_rates import Metrics, Scored, compute_metrics, metrics_to_dict
-from avcap.judge.protocols.avcap1 import Avcap1
+from avcap.judge.protocols.registry import AVCAP_1
 from avcap.judge.types import Case, EventJudge
 from avcap.llm.types import Chat
 from avcap.records import (
@@ -46,7 +46,7 @@ from avcap.records import (
 )
 from avcap.texts.json_text import read_json
 
-PROTOCOL = Avcap1().card.name
+PROTOCOL = AVCAP_1
 CASES, VERDICTS, UNSCORED = "cases.jsonl", "verdicts.jsonl", "unscored.jsonl"
 METRICS, EVALUATION, SETTING = "metrics.json", "evaluation.json", "setting.json"
 BEFORE = ("captions.jsonl", "answers.jsonl", "replies.sqlite*")
@@ -79,6 +79,7 @@ def evaluate(
     judge: EventJudge,
     out_dir: str | Path,
     modality: Modality = "both",
+    judge_protocol: str = PROTOCOL,
     captioner: str = "",
     files: Iterable[str | Path] = (),
     extractor: Chat | None = None,
@@ -91,7 +92,7 @@ def evaluate(
     `watch`: wraps the verdicts that are asked for, with their number, for a progress bar.
     """
     out_dir = Path(out_dir)
-    setting = setting_of(judge, modality=modality)
+    setting = setting_of(judge, modality=modality, judge_protocol=judge_protocol)
     intake = _corrected(_with_events(intake, extractor=extractor), corrections)
     with lock_folder(out_dir):
         claim_evaluation(out_dir, setting)
@@ -117,9 +118,9 @@ def evaluate(
     return evaluation
 
 
-def setting_of(judge: EventJudge, *, modality: Modality) -> Setting:
+def setting_of(judge: EventJudge, *, modality: Modality, judge_protocol: str = PROTOCOL) -> Setting:
     """What a folder of evaluations is made by."""
-    return Setting(protocol=PROTOCOL, judge=judge.name, prompt_version=judge.prompt_version, modality=modality)
+    return Setting(protocol=judge_protocol, judge=judge.name, prompt_version=judge.prompt_version, modality=modality)
 
 
 def describe(evaluation: Evaluation) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from avcap.judge.protocols import prompts
-from avcap.judge.protocols.protocol import Card, ErrorRates, error_rates
+from avcap.judge.protocols.protocol import CaptionProtocol, Card, ErrorRates, error_rates
 from avcap.judge.types import Case
 from avcap.llm import json_reply
 from avcap.llm.dialogue import MAX_TRIES, RETRY_TEMPERATURE, Dialogue, Failed, ask_until_valid, converse
@@ -78,20 +78,25 @@ class Avcap1:
         return found
 
     def summarise(self, scores: Sequence[Verdict], /) -> ErrorRates:
-        labels = [event.label for verdict in scores for event in verdict.events]
-        return error_rates(
-            num_captions=len(scores),
-            num_events=len(labels),
-            missing=labels.count("missing"),
-            incorrect=labels.count("incorrect"),
-            invented=sum(len(verdict.invented) for verdict in scores),
-        )
+        return summarise_verdicts(scores)
+
+
+def summarise_verdicts(verdicts: Sequence[Verdict]) -> ErrorRates:
+    """Verdicts of a set of captions -> rates: sums before dividing."""
+    labels = [event.label for verdict in verdicts for event in verdict.events]
+    return error_rates(
+        num_captions=len(verdicts),
+        num_events=len(labels),
+        missing=labels.count("missing"),
+        incorrect=labels.count("incorrect"),
+        invented=sum(len(verdict.invented) for verdict in verdicts),
+    )
 
 
 class LLMJudge:
-    """A language model as a judge of atomic events (base.EventJudge), by the protocol avcap-1."""
+    """A language model as a judge of atomic events (types.EventJudge), by avcap-1 or another protocol of verdicts."""
 
-    def __init__(self, chat: Chat, *, protocol: Avcap1 | None = None):
+    def __init__(self, chat: Chat, *, protocol: CaptionProtocol[Case, Verdict, ErrorRates] | None = None):
         self.protocol = protocol or Avcap1()
         self._chat = chat
 
@@ -105,10 +110,17 @@ class LLMJudge:
 
     def judge(self, cases: Sequence[Case]) -> Iterator[Verdict | Unscored]:
         """Cases -> one answer for each, in order."""
-        prompt_version = self.prompt_version
+        card = self.protocol.card
         for result in converse((self.protocol.dialogue(case) for case in cases), chat=self._chat):
             if isinstance(result, Verdict):
-                yield replace(result, judge=self.name, prompt_version=prompt_version, dropped=self._chat.dropped)
+                dropped = tuple(dict.fromkeys((*self._chat.dropped, *result.dropped)))
+                yield replace(
+                    result,
+                    judge=self.name,
+                    prompt_version=card.prompt_version,
+                    judge_protocol=card.name,
+                    dropped=dropped,
+                )
             else:
                 yield result
 
