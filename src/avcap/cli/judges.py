@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,7 @@ from avcap.judge.oracle import OracleJudge
 from avcap.judge.protocols.avcap1 import LLMJudge, omissions_of
 from avcap.judge.protocols.avcap_yesno1 import Thresholds
 from avcap.judge.protocols.registry import AVCAP_1, JUDGE_PROTOCOLS, VerdictProtocol, judge_protocol
+from avcap.judge.protocols.wording import Wordings
 from avcap.judge.types import EventJudge
 from avcap.llm.budget import PRICES, Budget, read_prices
 from avcap.llm.cache import ReplyCache
@@ -52,6 +53,8 @@ class JudgeOptions:
     """How a language model is asked."""
     calibration: Path | None = None
     """Where the thresholds of avcap-yesno-1 come from."""
+    wordings: Wordings = field(default_factory=dict)
+    """Prompts that are not ours."""
     cache: Path | None = None
     """File of the replies, made if it is not there; None: none is kept."""
     budget_usd: float | None = None
@@ -96,10 +99,13 @@ def open_judge(options: JudgeOptions, *, truth: Truth) -> Iterator[OpenedJudge]:
 
 def protocol_of(options: JudgeOptions) -> VerdictProtocol:
     """Options -> how a language model is asked, with the thresholds of the calibration."""
-    thresholds = Thresholds()
-    if options.calibration is not None:
-        thresholds = _read_calibration(options.calibration).thresholds or thresholds
-    return judge_protocol(options.protocol, thresholds=thresholds)
+    return judge_protocol(options.protocol, thresholds=thresholds_of(options), wordings=options.wordings)
+
+
+def thresholds_of(options: JudgeOptions) -> Thresholds:
+    """Options -> the thresholds of the calibration, 0 without one."""
+    found = None if options.calibration is None else _read_calibration(options.calibration).thresholds
+    return found or Thresholds()
 
 
 @contextmanager

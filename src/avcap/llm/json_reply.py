@@ -40,6 +40,14 @@ def parse_object(text: str, *, schema: Mapping[str, Any] | None = None) -> dict[
     return found[0]
 
 
+def parse_object_or_python(text: str, *, schema: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The same, of {'visual': 4} too: published prompts ask for that, and nothing is run to read it."""
+    try:
+        return parse_object(text, schema=schema)
+    except BadReply:
+        return parse_object(text.replace("'", '"'), schema=schema)
+
+
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,
     "array": list,

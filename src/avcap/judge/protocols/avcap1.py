@@ -5,11 +5,12 @@ in the caption. Otherwise the same is asked again; after the last try the captio
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from avcap.judge.protocols import prompts
 from avcap.judge.protocols.protocol import CaptionProtocol, Card, ErrorRates, error_rates
+from avcap.judge.protocols.wording import Wordings, worded
 from avcap.judge.types import Case
 from avcap.llm import json_reply
 from avcap.llm.dialogue import MAX_TRIES, RETRY_TEMPERATURE, Dialogue, Failed, ask_until_valid, converse
@@ -45,13 +46,14 @@ class Avcap1:
     """The protocol avcap-1: one call for a caption, however many events it has. `max_tries` calls at most."""
 
     max_tries: int = MAX_TRIES
+    wordings: Wordings = field(default_factory=dict)
 
     @property
     def card(self) -> Card:
         return Card(
             name="avcap-1",
             version=1,
-            prompt_version=prompts.fingerprint(*_example()),
+            prompt_version=prompts.fingerprint(*_example(self.wordings)),
             decoding=f"temperature 0; up to {self.max_tries} tries, the later ones at {RETRY_TEMPERATURE}",
             aggregation="sums over captions before dividing by the sum of events",
         )
@@ -69,7 +71,7 @@ class Avcap1:
             missed = tuple(EventVerdict(event_id=event.event_id, label="missing") for event in events)
             return Verdict(caption_id=case.caption_id, events=missed)
         found = yield from ask_until_valid(
-            judge_request(case, block=block),
+            judge_request(case, block=block, wordings=self.wordings),
             read=lambda text: read_verdict(text, case=case, block=block),
             max_tries=self.max_tries,
         )
@@ -130,13 +132,13 @@ def omissions_of(case: Case) -> tuple[str, ...]:
     return delimit(case.text, name="caption").omissions
 
 
-def judge_request(case: Case, *, block: Block) -> ChatRequest:
+def judge_request(case: Case, *, block: Block, wordings: Wordings) -> ChatRequest:
     """A case and its delimited caption -> what is asked."""
-    return prompts.request(
+    parts = {"events": event_list(case.sample), "about": what_is_captioned(case.sample), "caption": block.text}
+    return worded(
         prompts.JUDGE,
-        event_list(case.sample),
-        what_is_captioned(case.sample),
-        block.text,
+        parts,
+        wording=wordings.get("judge"),
         max_tokens=TOKENS_BESIDE_EVENTS + TOKENS_PER_EVENT * len(case.sample.events),
         schema=SCHEMA,
     )
@@ -216,10 +218,10 @@ def _read_invented(item: Any, *, block: Block, where: str) -> InventedClaim:
     return claim
 
 
-def _example() -> Iterator[ChatRequest]:
+def _example(wordings: Wordings) -> Iterator[ChatRequest]:
     """Requests that show all that avcap-1 can ask."""
     event = Event(event_id="1", text="a man waves", modality="visual", start_s=1.0, end_s=2.0)
     for interval_s in (None, (1.0, 2.0)):
         sample = Sample(sample_id="1", video="1.mp4", prompt="", interval_s=interval_s, events=(event,))
         case = Case(caption_id="1", sample=sample, text="A man waves.")
-        yield judge_request(case, block=delimit(case.text, name="caption"))
+        yield judge_request(case, block=delimit(case.text, name="caption"), wordings=wordings)

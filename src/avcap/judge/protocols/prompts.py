@@ -142,6 +142,35 @@ same; other words for it are fine.
 Reply with one JSON object and nothing else: {{"correct": "yes", "score": 4}}
 "correct" is "yes" or "no"; "score" is a whole number from 0 (nothing right) to 5 (the same meaning)."""
 
+CLOZE = f"""\
+You are given the caption of a video, and a passage about the same video with numbered blanks. Fill in every blank \
+from the caption alone. Take one of the options A to D if the caption says so, or if what it says leaves no other. \
+Take E if it does not say: do not guess.
+
+{QUOTED}
+
+Reply with one JSON object and nothing else, with every number: {{"1": "A", "2": "E", "3": "D"}}"""
+
+UGC_SCORES = f"""\
+You compare the caption of a video with a reference that is known to be good. Give 1 to 5 points for each of three:
+"visual": scene, people, objects, actions and visible text.
+"audio": voices, music and sounds, and the mood of them.
+"details": completeness, purpose and coherence, and how seeing and hearing are brought together.
+1: most is missing or wrong. 2: one or two things are right. 3: most is right, but general or incomplete. 4: nearly \
+all is right and told clearly. 5: everything is there, exact and fine.
+
+{QUOTED}
+
+Reply with one JSON object of three whole numbers and nothing else: {{"visual": 3, "audio": 2, "details": 3}}"""
+
+CAPTION_QA = f"""\
+You answer a multiple-choice question about a video of which you know only a caption. Use nothing but the caption. If \
+it does not say enough, the answer is N/A.
+
+{QUOTED}
+
+Reply with the letter of the option alone, or with N/A."""
+
 _MODALITY_WORDS = {"visual": "seen", "audio": "heard", "both": "seen and heard"}
 
 
