@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from avcap.cli.app import say
 from avcap.errors import UserError
 from avcap.infer.find_checkpoint import find_chat_model
 from avcap.judge.calibration.calibrate import Calibration
@@ -123,7 +124,9 @@ def open_language_model(options: JudgeOptions) -> Iterator[OpenAIChat | LocalCha
 
             yield LocalChat(LocalLLM(find_chat_model(place)), cache=cache)
         else:
-            yield stack.enter_context(_open_server(options, cache))
+            chat = stack.enter_context(_open_server(options, cache))
+            stack.callback(lambda: say(chat.advice) if chat.advice else None)
+            yield chat
 
 
 def check_spec(spec: str) -> None:
