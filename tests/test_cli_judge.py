@@ -36,6 +36,13 @@ def test_a_judge_that_never_errs_has_no_noise(tmp_path, run):
     assert "accuracy 100.0 %" in out
 
 
+def test_captions_in_other_words_have_the_same_truth(tmp_path, run):
+    words = ("judge", "calibrate", "--judge", "oracle", "--videos", 6, "--style", "mixed")
+    code, out, _ = run(*words, "--out", tmp_path / "c.json")
+    assert code == 0 and "planted errors (mixed)" in out and "accuracy 100.0 %" in out
+    assert calibrated(tmp_path / "c.json").style == "mixed"
+
+
 @pytest.mark.slow
 def test_the_noise_that_is_planted_is_the_noise_that_is_found(tmp_path, run):
     run("judge", "calibrate", "--judge", "noisy:0.2", "--videos", 60, "--out", tmp_path / "c.json")
@@ -64,6 +71,7 @@ def test_a_person_is_compared_with_the_judge(tmp_path, run):
         (("--judge", "oracle", "--videos", 0), "at least 1"),
         (("--judge", "somebody", "--videos", 2), "openai:MODEL@URL"),
         (("--judge", "oracle", "--judge-protocol", "mine"), "expected avcap-1 or avcap-yesno-1"),
+        (("--judge", "oracle", "--style", "poetic"), "expected one of plain, vocabulary"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, run, words, expected):

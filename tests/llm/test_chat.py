@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support import scripted_server as play
-from support.scripted_server import Body, ScriptedServer, first, hang
+from support.scripted_server import Body, ScriptedServer
 
 from avcap.errors import UserError
 from avcap.llm import chat as chat_module
@@ -513,7 +513,7 @@ def test_the_obeying_server_obeys_only_what_it_sees():
 
 
 def test_replies_that_come_slower_than_asked_are_told_with_what_to_do():
-    with ScriptedServer(answer=echo, script=first(hang)) as server:
+    with ScriptedServer(answer=echo, script=play.first(play.hang)) as server:
         with open_for(server, timeout_s=0.3, concurrency=4, max_retries=0) as chat:
             list(chat.ask(requests(2)))
             assert "2 of 2 calls took more than half of the limit of 0.3 s with 4 at the same time" in chat.advice

@@ -36,6 +36,7 @@ from avcap.judge.types import Case, EventJudge
 from avcap.llm.types import Chat, ChatRequest, NoReply, Reply
 from avcap.records import Verdict, read_jsonl, to_json
 from avcap.world.oracle import JUDGE_NAME
+from avcap.world.paraphrase import PLAIN, STYLES
 
 SECOND_ATTEMPT = 1000  # far from the tries that a bad reply costs: those of the first attempt end below it
 
@@ -52,6 +53,7 @@ def calibrate_judge(
     protocol: JudgeProtocol = AVCAP_1,
     videos: Annotated[int, typer.Option(metavar="N", help="Number of scenes whose captions get planted errors.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the scenes and the errors.")] = 0,
+    style: Annotated[str, typer.Option(help=f"How the captions are worded: {', '.join(STYLES)}.")] = PLAIN,
     person: Annotated[
         Path | None, typer.Option(metavar="FILE.jsonl", help="A person's verdicts to compare with; needs --of.")
     ] = None,
@@ -73,8 +75,10 @@ def calibrate_judge(
         raise UserError(f"got --videos {videos}, expected at least 1")
     check_spec(judge)
     check_judge_protocol(protocol)
+    if style not in STYLES:
+        raise UserError(f"got --style {style}, expected one of {', '.join(STYLES)}")
     check_record(out, Calibration)
-    cases = make_calibration_cases(num_videos=videos, seed=seed)
+    cases = make_calibration_cases(num_videos=videos, seed=seed, style=style)
     labelled_by_person = _person_labels(person, of)
     shuffled = shuffled_cases(cases)
     known = [*cases, *shuffled, *labelled_by_person]
@@ -94,6 +98,7 @@ def calibrate_judge(
             person=labelled_by_person,
             shuffled=shuffled,
             judge_protocol=protocol,
+            style=style,
             thresholds=thresholds,
             seed=seed,
         )

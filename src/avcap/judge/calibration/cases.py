@@ -9,6 +9,7 @@ from avcap.judge.types import Case
 from avcap.records import Sample, Verdict
 from avcap.world import describe
 from avcap.world.oracle import PlantedError, corrupt, judge_caption
+from avcap.world.paraphrase import PLAIN, paraphrase
 from avcap.world.scene import DIFFICULTIES, Scene, make_scene
 
 MAX_ERRORS = 5
@@ -28,11 +29,12 @@ class Labelled:
 
 
 def make_calibration_cases(
-    *, num_videos: int = 200, seed: int = 0, max_errors: int = MAX_ERRORS
+    *, num_videos: int = 200, seed: int = 0, max_errors: int = MAX_ERRORS, style: str = PLAIN
 ) -> tuple[Labelled, ...]:
     """Captions of scenes of every difficulty, long ones and those of an interval, with 0 to `max_errors` errors.
 
-    Two captions of each video where possible, with different errors and the same true total error.
+    Two captions of each video where possible, with different errors and the same true total error. `style`: how they
+    are worded (world/paraphrase.py); scenes and errors are those of the plain captions.
     """
     rng = random.Random(f"calibrate/{seed}")
     difficulties = sorted(DIFFICULTIES)
@@ -40,7 +42,18 @@ def make_calibration_cases(
     for i in range(num_videos):
         scene = make_scene(rng.randrange(10**9), difficulty=difficulties[i % len(difficulties)])
         labelled += _plant_twice(scene, video=f"planted-{i}", rng=rng, max_errors=max_errors)
-    return tuple(labelled)
+    return tuple(_worded(one, style=style) for one in labelled)
+
+
+def _worded(one: Labelled, *, style: str) -> Labelled:
+    """A caption with planted errors -> the same in a style; what the oracle says of it is asked anew."""
+    if style == PLAIN:
+        return one
+    assert one.scene is not None
+    case = replace(one.case, text=paraphrase(one.case.text, style=style, rng=random.Random(one.case.caption_id)))
+    truth = judge_caption(case.text, truth=one.scene, interval_s=case.sample.interval_s, caption_id=case.caption_id)
+    assert truth.events == one.truth.events, f"the oracle judges {case.text!r} otherwise than the plain caption"
+    return replace(one, case=case, truth=truth)
 
 
 def _plant_twice(scene: Scene, *, video: str, rng: random.Random, max_errors: int) -> list[Labelled]:
