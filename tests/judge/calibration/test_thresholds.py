@@ -68,6 +68,8 @@ def test_invented_statements_are_as_many_as_there_truly_are():
 def test_nothing_to_tell_apart_leaves_0_and_the_unscored_count_nowhere():
     assert fit_thresholds([labelled("ccc")], {"c": said([1.0, 2.0, 3.0])}) == Thresholds()
     assert fit_thresholds([labelled("cm")], {"c": Unscored(caption_id="c", reason="x")}) == Thresholds()
+    # the wrong ones are doubted alike, missing or not: the word decides, which is No for both
+    assert fit_thresholds([labelled("cmi")], {"c": said([-1.0, 3.0, 3.0])}).told_at_all == 0.0
 
 
 def test_auc_is_how_often_the_wrong_is_doubted_more():

@@ -76,7 +76,7 @@ def auc(labelled: Iterable[Labelled], doubts: Doubts) -> float | None:
 
 
 def _best_split(scored: Sequence[tuple[float, bool]]) -> float:
-    """(doubt, is it wrong) -> the threshold with the largest sum of both shares; 0 without both kinds."""
+    """(doubt, is it wrong) -> the threshold with the largest sum of both shares; 0 where none tells the two apart."""
     doubts_N = np.array([doubt for doubt, _ in scored], dtype=float)
     wrong_N = np.array([is_wrong for _, is_wrong in scored], dtype=bool)
     if not wrong_N.any() or wrong_N.all():
@@ -85,7 +85,10 @@ def _best_split(scored: Sequence[tuple[float, bool]]) -> float:
     wrong, right = np.sort(doubts_N[wrong_N]), np.sort(doubts_N[~wrong_N])
     found_T = 1 - np.searchsorted(wrong, candidates_T, side="right") / len(wrong)
     spared_T = np.searchsorted(right, candidates_T, side="right") / len(right)
-    return _middle_of_best(found_T + spared_T, candidates_T)
+    both_T = found_T + spared_T
+    if both_T.max() <= 1 + 1e-9:  # no better than chance: then the model's own word is as good as any
+        return 0.0
+    return _middle_of_best(both_T, candidates_T)
 
 
 def _nearest_counts(statements: Sequence[Sequence[float]], num_invented: Sequence[int]) -> float:
