@@ -118,7 +118,7 @@ def main() -> None:
     for style in ("plain", "mixed"):
         begun_s = time.process_time()
         cases = make_calibration_cases(num_videos=num_videos, seed=0, style=style)
-        videos = {name: number for number, name in enumerate(dict.fromkeys(one.case.sample.video for one in cases))}
+        videos = {name: index for index, name in enumerate(dict.fromkeys(one.case.sample.video for one in cases))}
         true_E = np.array([LABELS.index(event.label) for one in cases for event in one.truth.events])
         video_E = np.array([videos[one.case.sample.video] for one in cases for _ in one.truth.events])
         print(f"{style}: {len(cases)} captions of {len(videos)} videos, {len(true_E)} events, {num_runs} runs")

@@ -15,8 +15,8 @@ TEXT = "At 3s the red circle grows while a bell rings once. At 5s the red circle
 
 @pytest.mark.parametrize("style", STYLES)
 def test_what_is_told_and_what_is_wrong_stays_the_same(style):
-    for number, one in enumerate(CASES):
-        text = paraphrase(one.case.text, style=style, rng=random.Random(number))
+    for index, one in enumerate(CASES):
+        text = paraphrase(one.case.text, style=style, rng=random.Random(index))
         found = judge_caption(text, truth=one.scene, interval_s=one.case.sample.interval_s)
         assert found.events == one.truth.events, (one.case.text, text)
         numbers = [(len(verdict.invented), len(verdict.repeated)) for verdict in (found, one.truth)]
