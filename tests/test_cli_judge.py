@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+from support.scripted_server import ScriptedServer, always
+from support.yes_no_model import KnownDoubts, play
 
 from avcap.judge.calibration.calibrate import Calibration
+from avcap.judge.calibration.cases import Labelled, make_calibration_cases, shuffled_cases
 from avcap.judge.types import Case
 from avcap.llm.types import ChatRequest, Message, Reply
 from avcap.records import EventVerdict, Sample, Verdict, from_json, write_jsonl
 from avcap.world.make import clip_truth
+from avcap.world.oracle import judge_caption
 from avcap.world.scene import make_scene
 
 TRUTHS = [clip_truth(make_scene(seed), clip_id=f"w{seed}", video=f"w{seed}.mp4") for seed in range(10**9, 10**9 + 6)]
@@ -30,6 +34,13 @@ def test_a_judge_that_never_errs_has_no_noise(tmp_path, run):
     found = calibrated(tmp_path / "c.json")
     assert found.oracle.accuracy.value == 1.0 and found.noise_margin.margin == 0.0
     assert "accuracy 100.0 %" in out
+
+
+def test_captions_in_other_words_have_the_same_truth(tmp_path, run):
+    words = ("judge", "calibrate", "--judge", "oracle", "--videos", 6, "--style", "mixed")
+    code, out, _ = run(*words, "--out", tmp_path / "c.json")
+    assert code == 0 and "planted errors (mixed)" in out and "accuracy 100.0 %" in out
+    assert calibrated(tmp_path / "c.json").style == "mixed"
 
 
 @pytest.mark.slow
@@ -59,6 +70,8 @@ def test_a_person_is_compared_with_the_judge(tmp_path, run):
         (("--judge", "noisy:2", "--videos", 2), "from 0 to 1"),
         (("--judge", "oracle", "--videos", 0), "at least 1"),
         (("--judge", "somebody", "--videos", 2), "openai:MODEL@URL"),
+        (("--judge", "oracle", "--judge-protocol", "mine"), "expected avcap-1 or avcap-yesno-1"),
+        (("--judge", "oracle", "--style", "poetic"), "expected one of plain, vocabulary"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, run, words, expected):
@@ -96,3 +109,57 @@ def test_the_second_attempt_is_asked_anew():
     request = ChatRequest(messages=(Message(role="user", content="?"),), max_tokens=1, attempt=2)
     (reply,) = _Again(Chat(), SECOND_ATTEMPT).ask([request])
     assert reply.text == str(SECOND_ATTEMPT + 2)  # another key in the cache than that of the first attempt
+
+
+@pytest.mark.slow
+def test_a_model_asked_for_yes_or_no_is_calibrated_and_judges_with_its_thresholds(tmp_path, run):
+    """It leans to No by 4: uncalibrated it would call everything wrong, calibrated it makes no mistake."""
+    cases = make_calibration_cases(num_videos=6, seed=0)
+    mine = [_labelled(truth) for truth in TRUTHS]
+    doubts = KnownDoubts([*cases, *shuffled_cases(cases), *mine], offset=4.0)
+    write_jsonl(tmp_path / "truth.jsonl", TRUTHS)
+    rows = [{"video": one.case.sample.video, "pred": one.case.text} for one in mine]
+    (tmp_path / "captions.json").write_text(json.dumps(rows))
+    with ScriptedServer(script=always(play(doubts))) as server:
+        judge = ("--judge", f"openai:leaning@{server.url}", "--judge-protocol", "avcap-yesno-1")
+        cache = ("--cache", tmp_path / "replies.sqlite")
+        code, out, err = run("judge", "calibrate", *judge, *cache, "--videos", 6, "--out", tmp_path / "c.json")
+        assert code == 0, err
+        assert "by avcap-yesno-1" in out and "accuracy 100.0 %" in out and "thresholds of its doubts +4.000" in out
+        found = calibrated(tmp_path / "c.json")
+        assert found.judge_protocol == "avcap-yesno-1" and found.thresholds.told_right == pytest.approx(4.0)
+
+        words = ("evaluate", tmp_path / "captions.json", "--truth", tmp_path, *judge, *cache)
+        assert run(*words, "--out", tmp_path / "plain")[0] == 0
+        code, out, err = run(*words, "--out", tmp_path / "fitted", "--calibration", tmp_path / "c.json")
+    assert code == 0, err
+    assert "protocol avcap-yesno-1" in out
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text())["global"] for name in ("plain", "fitted")]
+    # 3 + 4 and -3 + 4 are both above 0: without its thresholds everything is missing
+    assert metrics[0]["missing_rate"]["value"] == 1.0
+    expected = [sum(event.label == "missing" for one in mine for event in one.truth.events)]
+    assert metrics[1]["missing_rate"]["value"] * metrics[1]["num_events"] == pytest.approx(expected[0])
+    verdict = json.loads((tmp_path / "fitted/verdicts.jsonl").read_text().splitlines()[0])
+    assert verdict["judge_protocol"] == "avcap-yesno-1" and "+4.000" in verdict["prompt_version"]
+    code, _, err = run("compare", tmp_path / "plain", tmp_path / "fitted")
+    assert code == 2 and "prompt version is" in err
+
+
+def _labelled(truth) -> Labelled:
+    """The first two sentences of a clip's caption, with what the oracle says of them."""
+    text = ". ".join(truth.reference_caption.split(". ")[:2]).rstrip(".") + "."
+    sample = Sample(sample_id=truth.clip_id, video=truth.video, prompt="", events=truth.events)
+    case = Case(caption_id=truth.clip_id, sample=sample, text=text)
+    return Labelled(case=case, truth=judge_caption(text, truth=truth, caption_id=truth.clip_id))
+
+
+def test_evaluations_asked_in_two_ways_are_not_compared(tmp_path, run):
+    write_jsonl(tmp_path / "truth.jsonl", TRUTHS)
+    rows = [{"video": truth.video, "pred": ""} for truth in TRUTHS]  # empty captions: nobody is asked
+    (tmp_path / "captions.json").write_text(json.dumps(rows))
+    for name in ("avcap-1", "avcap-yesno-1"):
+        judge = ("--judge", "openai:m@http://127.0.0.1:9/v1", "--judge-protocol", name)
+        words = ("evaluate", tmp_path / "captions.json", "--truth", tmp_path, *judge, "--out", tmp_path / name)
+        assert run(*words)[0] == 0
+    code, _, err = run("compare", tmp_path / "avcap-1", tmp_path / "avcap-yesno-1")
+    assert code == 2 and "protocol is 'avcap-1' in" in err

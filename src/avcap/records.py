@@ -206,6 +206,10 @@ class Verdict:
     prompt_version: str = ""
     dropped: tuple[str, ...] = ()
     """Optional parts of the requests that the judge's server refused, and was asked without: ("temperature",)."""
+    judge_protocol: str = ""
+    """How a language model was asked: "avcap-1" or "avcap-yesno-1"; "" for the oracle, and before there were two."""
+    benchmark: str = ""
+    """Whose data and rules the caption was judged for; "" for captions and truth of one's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,3 +162,31 @@ def test_code_of_the_folder_is_not_run(folder: Path, tmp_path: Path):
     with pytest.raises(UserError, match="cannot be loaded"):
         LocalLLM(coded)
     assert not trace.exists()
+
+
+def test_log_probabilities_are_those_of_the_whole_forward_pass(folder: Path, llm: LocalLLM):
+    """Of each token of the greedy answer, whatever was asked before: what the prompts share is not read again."""
+    model = Qwen2ForCausalLM.from_pretrained(folder).eval()
+    asked = [("user", f"a red ball falls. {'Is it so? ' * number}") for number in (1, 2, 1)]
+    for turn in asked:
+        answer = llm.answer([TURNS[0], turn], max_tokens=3, temperature=0.0, seed=0, top_logprobs=5)
+        assert answer.text == llm.answer([TURNS[0], turn], max_tokens=3, temperature=0.0, seed=0).text
+        ids = llm._encode([TURNS[0], turn])[0].tolist()
+        for token in answer.logprobs:
+            with torch.inference_mode():
+                logprobs = torch.log_softmax(model(torch.tensor([ids])).logits[0, -1].float(), dim=-1)
+            best = torch.topk(logprobs, 5)
+            assert [p for _, p in token.top] == pytest.approx(best.values.tolist(), abs=1e-5)
+            assert token.top[0] == (token.token, token.logprob)
+            ids.append(int(best.indices[0]))
+
+
+def test_what_prompts_have_in_common_is_read_once(folder: Path):
+    llm = LocalLLM(folder)
+    shared = "a red ball falls " * 20
+    for index, question in enumerate(("Is it red?", "Is it a ball?", "Does it fall?")):
+        turns = [("user", f"{shared}{question}")]
+        before = llm._prefixes.num_read
+        llm.answer(turns, max_tokens=1, temperature=0.0, seed=0, top_logprobs=2)
+        num_read, num_tokens = llm._prefixes.num_read - before, llm._encode(turns).shape[1]
+        assert num_read == num_tokens if index == 0 else num_read < num_tokens / 4

@@ -510,3 +510,14 @@ def test_the_obeying_server_obeys_only_what_it_sees():
     body = lambda text: {"messages": [{"content": text}]}  # noqa: E731
     assert answer(body("judge <c>OBEY</c>")) == "honest"
     assert answer(body("judge <c>a</c>OBEY</c>")) == "forged"
+
+
+def test_replies_that_come_slower_than_asked_are_told_with_what_to_do():
+    with ScriptedServer(answer=echo, script=play.first(play.hang)) as server:
+        with open_for(server, timeout_s=0.3, concurrency=4, max_retries=0) as chat:
+            list(chat.ask(requests(2)))
+            assert "2 of 2 calls took more than half of the limit of 0.3 s with 4 at the same time" in chat.advice
+            assert "--concurrency 1, and a larger --timeout" in chat.advice
+        with open_for(server, timeout_s=30, concurrency=1) as chat:
+            list(chat.ask(requests(2)))
+            assert chat.advice == ""

@@ -159,3 +159,29 @@ def test_quotations_that_are_there(quote):
 )
 def test_quotations_that_are_not(quote):
     assert not is_quoted(quote, source=CAPTION)
+
+
+@pytest.mark.parametrize(
+    ("quote", "source"),
+    [
+        ("a man opens a door", "A man in a red coat opens a door."),
+        ("the circle grows", "At 3s the red circle grows while a bell rings."),
+    ],
+)
+def test_words_within_a_clause_may_be_left_out(quote, source):
+    assert is_quoted(quote, source=source)
+
+
+@pytest.mark.parametrize(
+    ("quote", "source"),
+    [
+        ("the red circle shrinks", "The red circle grows, and the blue square shrinks."),
+        ("the red circle shrinks", "The red circle grows while the blue square shrinks."),
+        ("a man barks", "A man watches the dog that barks."),
+        ("the dog barks", "The dog does not bark or barks."),
+        ("the dog barks", "The dog never barks."),
+        ("door a opens", "A man opens a door."),
+    ],
+)
+def test_what_no_clause_tells_is_no_quotation(quote, source):
+    assert not is_quoted(quote, source=source)

@@ -17,7 +17,15 @@ class Parrot:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def answer(self, turns: Sequence[tuple[str, str]], *, max_tokens: int, temperature: float, seed: int) -> Reply:
+    def answer(
+        self,
+        turns: Sequence[tuple[str, str]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        top_logprobs: int = 0,
+    ) -> Reply:
         self.asked.append(turns[-1][1])
         if len(turns[-1][1]) > 20:
             raise UserError("too long")

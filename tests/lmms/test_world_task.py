@@ -1,10 +1,9 @@
 """The captioning task for lmms-eval, without lmms-eval: its folder as it is read, its figures, its errors."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
-import yaml
+from support.task_folder import load_task
 
 from avcap.errors import UserError
 from avcap.lmms.__main__ import main
@@ -13,22 +12,6 @@ from avcap.lmms.world_task import METRICS, WorldTask, sum_over_sum, write_task
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DOCS = [{"text": line} for line in (EXAMPLES / "truth.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-class Loader(yaml.SafeLoader):
-    """Reads `!function file.name` as lmms-eval does: the function of that name in the file beside the YAML file."""
-
-
-def load_task(path: Path) -> dict:
-    def function(loader, node):
-        file, name = loader.construct_scalar(node).rsplit(".", 1)
-        spec = importlib.util.spec_from_file_location(file, path.parent / f"{file}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return getattr(module, name)
-
-    Loader.add_constructor("!function", function)
-    return yaml.load(path.read_text(encoding="utf-8"), Loader)
 
 
 def test_the_folder_that_is_written_is_a_task(tmp_path):

@@ -133,6 +133,7 @@ OWN_TEXT = {
     "cli/rounds.py": "what avcap wrote: the decision of rounds",
     "cli/outputs.py": "whether a sign of avcap is in a file of any kind",
     "lmms/world_task.py": "whether a file begins as avcap's do",
+    "lmms/benchmark_task.py": "the same, and a doc that avcap wrote",
 }
 
 

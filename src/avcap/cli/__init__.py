@@ -9,6 +9,7 @@ from avcap.cli.starting import loaded  # first of all
 from avcap.cli import (
     bulk,
     caption,
+    compare,
     evaluate,
     events,
     judge,
@@ -31,6 +32,7 @@ loaded()
 __all__ = [
     "bulk",
     "caption",
+    "compare",
     "evaluate",
     "events",
     "judge",

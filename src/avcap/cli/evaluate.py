@@ -1,10 +1,9 @@
-"""`avcap evaluate` and `avcap compare`."""
+"""`avcap evaluate`."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -13,6 +12,7 @@ from rich.progress import track
 
 from avcap.captioners import find_source
 from avcap.cli.app import EXIT_SOME_FAILED, PrivateCommand, app, say, stderr, tell
+from avcap.cli.benchmarks import BenchmarkFlags, print_problems, read_wordings, run_benchmark
 from avcap.cli.caption import started
 from avcap.cli.engines import (
     CONCURRENCY,
@@ -25,45 +25,41 @@ from avcap.cli.engines import (
     budget_of,
 )
 from avcap.cli.engines import TIMEOUT_S as ENGINE_TIMEOUT_S
-from avcap.cli.judges import TIMEOUT_S, JudgeOptions, open_judge, read_calibration
+from avcap.cli.judges import TIMEOUT_S, JudgeOptions, JudgeProtocol, open_judge, protocol_of, read_calibration
 from avcap.cli.model_help import ANY_MODEL
-from avcap.cli.outputs import check_text
 from avcap.data.request import Request
 from avcap.errors import UserError
 from avcap.evaluation.caption import caption_samples
 from avcap.evaluation.evaluate import (
     EVALUATION,
+    EVENTS,
     UNSCORED,
     Evaluation,
     claim_evaluation,
     evaluate,
-    read_evaluation,
     setting_of,
 )
 from avcap.files.write import write_json
+from avcap.judge.benchmarks.registry import BENCHMARKS
 from avcap.judge.calibration.calibrate import Calibration
 from avcap.judge.calibration.correction import correct_rates
 from avcap.judge.inputs.events import extraction, read_corrections
-from avcap.judge.inputs.ingest import Intake, Problem, Truth, match, read_captions, read_truth
-from avcap.judge.metrics.compare import compare, comparison_to_dict
-from avcap.judge.metrics.error_rates import compute_metrics
-from avcap.judge.protocols.avcap1 import Avcap1
+from avcap.judge.inputs.ingest import Intake, Truth, match, read_captions, read_truth
 from avcap.judge.protocols.protocol import opening_requests
-from avcap.judge.tables import TABLES, closing_line, comparison_table, corrected_line
+from avcap.judge.protocols.registry import AVCAP_1, VerdictProtocol, check_judge_protocol
+from avcap.judge.tables import TABLES, closing_line, corrected_line
 from avcap.llm.chat import OpenAIChat
 from avcap.llm.dialogue import first_requests
 from avcap.llm.local import LocalChat
-from avcap.records import Caption, CaptionError, Decoding, Modality, Sample, Unscored
-from avcap.web.plot import DRAWN_BY, plot_rates
+from avcap.records import Caption, CaptionError, Decoding, Modality, Sample, Unscored, read_jsonl
 from avcap.web.report import write_report
 from avcap.world.oracle import JUDGE_NAME
 
 DEADLINE_S = 120.0
-COMPARISON, PLOT = "comparison.json", "comparison.png"
 OUT, CAPTIONS, CACHE, REPORT = Path("report"), "captions.jsonl", "replies.sqlite", "report.html"
 CORRECTED = "corrected.json"
+NUM_SHOWN = 3  # events of the first reference caption
 TRUTH_FILE = "truth.jsonl"
-NUM_NAMED = 3  # of each kind of problem on the terminal; evaluation.json has them all
 
 
 @app.command("evaluate", no_args_is_help=True, cls=PrivateCommand)
@@ -81,6 +77,15 @@ def evaluate_captions(
         typer.Option(metavar="MODEL", help=f"Caption the videos of the truth first, with this: {ANY_MODEL}."),
     ] = None,
     judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
+    judge_protocol: JudgeProtocol = AVCAP_1,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"By the data (--truth) and rules of a benchmark: {', '.join(BENCHMARKS)}."),
+    ] = None,
+    prompt_file: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]FILE", help="Use this prompt, such as the published one; repeatable."),
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report. The same command resumes.")] = OUT,
     modality: Annotated[str, typer.Option(help="Events that count: both, visual or audio.")] = "both",
     table: Annotated[str, typer.Option(help="Format of the table: terminal, markdown or latex.")] = "terminal",
@@ -113,44 +118,72 @@ def evaluate_captions(
 ) -> int:
     """Evaluate captions by atomic events: error rates with intervals, and a report."""
     _check(captions, model=model, modality=modality, table=table, max_unscored=max_unscored, dry_run=dry_run)
-    truth_file = truth / TRUTH_FILE if truth.is_dir() else truth
-    known = read_truth(truth_file)
-    asked = _modality(modality, known)
+    if benchmark is not None and (modality != "both" or table != "terminal" or corrections is not None):
+        raise UserError("got --benchmark and --modality, --table or --corrections, which belong to events of one's own")
+    check_judge_protocol(judge_protocol)
     replies = cache or out / CACHE
+    wordings = {} if benchmark else read_wordings(prompt_file or (), names=("judge",))
     options = JudgeOptions(
         spec=judge,
+        protocol=judge_protocol,
+        wordings=wordings,
+        calibration=calibration,
         cache=replies if replies.exists() or not dry_run else None,
         budget=budget_of(budget),
         prices=prices,
         concurrency=concurrency,
         timeout_s=TIMEOUT_S if timeout is None else timeout,
     )
+    flags = EngineFlags(
+        cache=cache,
+        budget=options.budget,
+        prices=prices,
+        concurrency=concurrency,
+        timeout_s=ENGINE_TIMEOUT_S if timeout is None else timeout,
+        allow_dropped_audio=allow_dropped_audio,
+    )
+
+    def caption(known: Truth, asked: Modality = "both") -> tuple[Path, str]:
+        assert model is not None
+        path = out / CAPTIONS
+        return path, _caption(known, model=model, out=path, modality=asked, batch_size=batch_size, flags=flags)
+
+    if benchmark is not None:
+        asked_for = BenchmarkFlags(
+            benchmark=benchmark,
+            data=truth,
+            captions=tuple(captions or ()),
+            out=out,
+            judge=options,
+            prompt_files=tuple(prompt_file or ()),
+            caption_field=caption_field,
+            max_unscored=max_unscored,
+            dry_run=dry_run,
+            caption=None if model is None else caption,
+        )
+        return run_benchmark(asked_for, watch=partial(_watch, "judging"))
+    truth_file = truth / TRUTH_FILE if truth.is_dir() else truth
+    known = read_truth(truth_file)
+    asked = _modality(modality, known)
     with open_judge(options, truth=known) as opened:
         noise = None if calibration is None else read_calibration(calibration, judge=opened.judge)
         files = list(captions or [])
         captioner = ", ".join(path.name for path in files)
         if model is not None:
-            claim_evaluation(out, setting_of(opened.judge, modality=asked))
-            files = [out / CAPTIONS]
-            flags = EngineFlags(
-                cache=cache,
-                budget=options.budget,
-                prices=prices,
-                concurrency=concurrency,
-                timeout_s=ENGINE_TIMEOUT_S if timeout is None else timeout,
-                allow_dropped_audio=allow_dropped_audio,
-            )
-            captioner = _caption(known, model=model, out=files[0], modality=asked, batch_size=batch_size, flags=flags)
+            claim_evaluation(out, setting_of(opened.judge, modality=asked, judge_protocol=judge_protocol))
+            path, captioner = caption(known, asked)
+            files = [path]
         intake = match(read_captions(files, text_field=caption_field), known)
         intake = replace(intake, problems=(*intake.problems, *opened.remarks(intake)))
         if dry_run:
-            tell(_describe_cost(intake, opened.chat))
+            tell(_describe_cost(intake, opened.chat, protocol=protocol_of(options)))
             return 0
         evaluation = evaluate(
             intake,
             judge=opened.judge,
             out_dir=out,
             modality=asked,
+            judge_protocol=judge_protocol,
             captioner=captioner,
             files=[*files, truth_file],
             extractor=opened.chat,
@@ -159,9 +192,22 @@ def evaluate_captions(
         )
     write_report(out / REPORT, evaluation)
     code = _print(evaluation, out=out, table=table, max_unscored=max_unscored)
+    if intake.needs_events:
+        _show_extracted(out)
     if noise is not None:
         _print_corrected(evaluation, noise, out=out)
     return code
+
+
+def _show_extracted(out: Path) -> None:
+    """Says where the events are that were taken from reference captions, and shows the first."""
+    samples = list(read_jsonl(out / EVENTS, Sample))
+    num_events = sum(len(sample.events) for sample in samples)
+    first = "; ".join(event.text for event in samples[0].events[:NUM_SHOWN]) if samples else "none"
+    say(
+        f"{out / EVENTS}: {num_events} events were taken from {len(samples)} reference captions, such as: {first}; "
+        "check them (avcap events check), they decide the rates"
+    )
 
 
 def _print_corrected(evaluation: Evaluation, calibration: Calibration, *, out: Path) -> None:
@@ -173,35 +219,6 @@ def _print_corrected(evaluation: Evaluation, calibration: Calibration, *, out: P
             corrected[kind] = correct_rates(scored, noise=calibration.noise)
             tell(corrected_line(kind, corrected[kind]))
     write_json(out / CORRECTED, {kind: asdict(rates) for kind, rates in corrected.items()})
-
-
-@app.command("compare", no_args_is_help=True)
-def compare_evaluations(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR DIR...", help="Folders of avcap evaluate; the first is the baseline.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write comparison.json and, with matplotlib, a plot here.")
-    ] = None,
-    allow_mixed: Annotated[
-        bool, typer.Option("--allow-mixed", help="Compare even if the judge, protocol, modality or truth differs.")
-    ] = False,
-) -> None:
-    """Compare evaluations: paired differences with intervals, and the share of videos on which each is better."""
-    if out is not None:
-        check_text(out / COMPARISON, sign='"pairs"', expected="a comparison of avcap")
-        check_text(out / PLOT, sign=DRAWN_BY, expected="a plot of avcap")
-    names = [str(folder) for folder in folders]
-    if len(set(names)) < len(names):
-        raise UserError("got a folder twice, expected different ones")
-    read = {name: read_evaluation(name) for name in names}
-    runs = {name: scored for name, (_, scored) in read.items()}
-    comparison = compare(runs, settings={name: setting for name, (setting, _) in read.items()}, allow_mixed=allow_mixed)
-    tell(comparison_table(comparison))
-    if out is not None:
-        write_json(out / COMPARISON, comparison_to_dict(comparison))
-        plot_rates(out / PLOT, {name: compute_metrics(scored) for name, scored in runs.items()})
-        say(f"written: {out / COMPARISON}, {out / PLOT}")
 
 
 def _check(
@@ -230,12 +247,12 @@ def _modality(name: str, truth: Truth) -> Modality:
     return next(modality for modality in get_args(Modality) if modality == name)
 
 
-def _describe_cost(intake: Intake, chat: OpenAIChat | LocalChat | None) -> str:
+def _describe_cost(intake: Intake, chat: OpenAIChat | LocalChat | None, *, protocol: VerdictProtocol) -> str:
     """What judging will cost, before anything is asked."""
     if chat is None:
         return f"{len(intake.cases)} captions to judge; the oracle costs nothing"
     told = [case for case in intake.cases if case.sample not in intake.needs_events]
-    lines = [f"{len(told)} captions to judge: {chat.estimate(opening_requests(Avcap1(), told))}"]
+    lines = [f"{len(told)} captions to judge: {chat.estimate(opening_requests(protocol, told))}"]
     if intake.needs_events:
         extracting = chat.estimate(first_requests(extraction(sample) for sample in intake.needs_events))
         lines.append(f"{len(intake.needs_events)} reference captions to take events from: {extracting}")
@@ -287,10 +304,7 @@ def _print(evaluation: Evaluation, *, out: Path, table: str, max_unscored: float
     if evaluation.setting.dropped:
         dropped = ", ".join(evaluation.setting.dropped)
         say(f"the server refused {dropped}, and was asked without; {out / EVALUATION} says so")
-    for kind, problems in groupby(sorted(evaluation.problems, key=_kind), key=_kind):
-        names = list(dict.fromkeys(problem.name for problem in problems))
-        more = ", ..." if len(names) > NUM_NAMED else ""
-        say(f"{kind}: {len(names)} ({', '.join(names[:NUM_NAMED])}{more}); see {out / EVALUATION}")
+    print_problems(evaluation.problems, out=out)
     if evaluation.num_unscored > max_unscored * evaluation.num_captions:
         reasons = [one.verdict.reason for one in evaluation.scored if isinstance(one.verdict, Unscored)]
         say(
@@ -299,7 +313,3 @@ def _print(evaluation: Evaluation, *, out: Path, table: str, max_unscored: float
         )
         return EXIT_SOME_FAILED
     return 0
-
-
-def _kind(problem: Problem) -> str:
-    return problem.kind

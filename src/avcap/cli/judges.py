@@ -3,12 +3,13 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from avcap.cli.app import say
 from avcap.errors import UserError
 from avcap.infer.find_checkpoint import find_chat_model
 from avcap.judge.calibration.calibrate import Calibration
@@ -16,6 +17,9 @@ from avcap.judge.calibration.noisy_oracle import NoisyJudge
 from avcap.judge.inputs.ingest import Intake, Problem, Truth
 from avcap.judge.oracle import OracleJudge
 from avcap.judge.protocols.avcap1 import LLMJudge, omissions_of
+from avcap.judge.protocols.avcap_yesno1 import Thresholds
+from avcap.judge.protocols.registry import AVCAP_1, JUDGE_PROTOCOLS, VerdictProtocol, judge_protocol
+from avcap.judge.protocols.wording import Wordings
 from avcap.judge.types import EventJudge
 from avcap.llm.budget import PRICES, Budget, read_prices
 from avcap.llm.cache import ReplyCache
@@ -31,12 +35,27 @@ Timeout = Annotated[
     float, typer.Option("--timeout", metavar="S", help="Time limit of one call to an LLM judge's server, in seconds.")
 ]
 
+JudgeProtocol = Annotated[
+    str,
+    typer.Option(
+        "--judge-protocol",
+        metavar="NAME",
+        help=f"How a language model is asked: {' or '.join(JUDGE_PROTOCOLS)} (for small models).",
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeOptions:
     """What the command line says about the judge."""
 
     spec: str
+    protocol: str = AVCAP_1
+    """How a language model is asked."""
+    calibration: Path | None = None
+    """Where the thresholds of avcap-yesno-1 come from."""
+    wordings: Wordings = field(default_factory=dict)
+    """Prompts that are not ours."""
     cache: Path | None = None
     """File of the replies, made if it is not there; None: none is kept."""
     budget_usd: float | None = None
@@ -74,8 +93,20 @@ def open_judge(options: JudgeOptions, *, truth: Truth) -> Iterator[OpenedJudge]:
     if options.spec.startswith(NOISY):
         yield OpenedJudge(judge=NoisyJudge(_oracle(truth), share=noisy_share(options.spec)))
         return
+    protocol = protocol_of(options)
     with open_language_model(options) as chat:
-        yield OpenedJudge(judge=LLMJudge(chat), chat=chat)
+        yield OpenedJudge(judge=LLMJudge(chat, protocol=protocol), chat=chat)
+
+
+def protocol_of(options: JudgeOptions) -> VerdictProtocol:
+    """Options -> how a language model is asked, with the thresholds of the calibration."""
+    return judge_protocol(options.protocol, thresholds=thresholds_of(options), wordings=options.wordings)
+
+
+def thresholds_of(options: JudgeOptions) -> Thresholds:
+    """Options -> the thresholds of the calibration, 0 without one."""
+    found = None if options.calibration is None else _read_calibration(options.calibration).thresholds
+    return found or Thresholds()
 
 
 @contextmanager
@@ -93,7 +124,9 @@ def open_language_model(options: JudgeOptions) -> Iterator[OpenAIChat | LocalCha
 
             yield LocalChat(LocalLLM(find_chat_model(place)), cache=cache)
         else:
-            yield stack.enter_context(_open_server(options, cache))
+            chat = stack.enter_context(_open_server(options, cache))
+            stack.callback(lambda: say(chat.advice) if chat.advice else None)
+            yield chat
 
 
 def check_spec(spec: str) -> None:
@@ -145,7 +178,7 @@ def _oracle(truth: Truth) -> OracleJudge:
 
 def read_calibration(path: Path, *, judge: EventJudge) -> Calibration:
     """File of `avcap judge calibrate` -> the calibration. UserError if it is of another judge, or asked otherwise."""
-    calibration = read_record(path, Calibration, expected="a file of avcap judge calibrate")
+    calibration = _read_calibration(path)
     got = f"{calibration.judge} {calibration.prompt_version}".strip()
     expected = f"{judge.name} {judge.prompt_version}".strip()
     if got != expected:
@@ -153,3 +186,7 @@ def read_calibration(path: Path, *, judge: EventJudge) -> Calibration:
             f"{path}: got the calibration of {got}, expected that of {expected}; calibrate the judge in use"
         )
     return calibration
+
+
+def _read_calibration(path: Path) -> Calibration:
+    return read_record(path, Calibration, expected="a file of avcap judge calibrate")

@@ -21,7 +21,7 @@ from avcap.cli.engines import (
 )
 from avcap.cli.engines import TIMEOUT_S as ENGINE_TIMEOUT_S
 from avcap.cli.evaluate import TRUTH_FILE
-from avcap.cli.judges import TIMEOUT_S, JudgeOptions, open_judge, read_calibration
+from avcap.cli.judges import TIMEOUT_S, JudgeOptions, JudgeProtocol, open_judge, read_calibration
 from avcap.cli.model_help import ANY_MODEL, WEIGHTS
 from avcap.cli.outputs import check_records, write_records
 from avcap.cli.round_data import claim_run, clause_reader
@@ -33,6 +33,7 @@ from avcap.files.lock import lock_folder
 from avcap.infer.caption_file import read_rows
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.judge.inputs.ingest import SampleIndex, Truth, WrittenCaption, read_truth
+from avcap.judge.protocols.registry import AVCAP_1
 from avcap.judge.types import Case
 from avcap.preference.clauses import compare_clauses
 from avcap.preference.formats import FLAVOURS, export_pairs, import_pairs
@@ -68,6 +69,7 @@ def build_pairs(
     ] = NUM_CAPTIONS,
     temperature: Annotated[float, typer.Option(help="Temperature of sampling, with --model.")] = TEMPERATURE,
     judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
+    judge_protocol: JudgeProtocol = AVCAP_1,
     verdicts: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Use existing verdicts instead of a judge.")
     ] = None,
@@ -118,6 +120,8 @@ def build_pairs(
     else:
         options = JudgeOptions(
             spec=judge,
+            protocol=judge_protocol,
+            calibration=calibration,
             cache=cache or REPLIES,
             budget=spending,
             prices=prices,

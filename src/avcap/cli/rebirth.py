@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from avcap.cli.app import app, say, tell
-from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge
+from avcap.cli.judges import TIMEOUT_S, JudgeOptions, JudgeProtocol, Timeout, open_judge
 from avcap.cli.model_help import WEIGHTS
 from avcap.cli.round_data import (
     claim_run,
@@ -26,6 +26,7 @@ from avcap.errors import UserError
 from avcap.files.lock import lock_folder
 from avcap.infer.find_checkpoint import find_checkpoint
 from avcap.judge.inputs.ingest import Truth
+from avcap.judge.protocols.registry import AVCAP_1
 from avcap.world.oracle import JUDGE_NAME
 
 
@@ -48,6 +49,7 @@ def rebirth(
         Path | None, typer.Option(metavar="FILE", help="Questions about --held-out. A world has its own.")
     ] = None,
     judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
+    judge_protocol: JudgeProtocol = AVCAP_1,
     timeout: Timeout = TIMEOUT_S,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run. Default: out/RECIPE.")] = None,
     assignments: Annotated[
@@ -93,7 +95,9 @@ def rebirth(
         student, final = find_checkpoint(student), find_checkpoint(final)
         opened = None
         if measured is not None:
-            options = JudgeOptions(spec=judge, cache=out_dir / "replies.sqlite", timeout_s=timeout)
+            options = JudgeOptions(
+                spec=judge, protocol=judge_protocol, cache=out_dir / "replies.sqlite", timeout_s=timeout
+            )
             opened = stack.enter_context(open_judge(options, truth=measured)).judge
         tell(run(student, final, config=resolved, round_data=round_data, judge=opened, out_dir=out_dir, say=say))
 

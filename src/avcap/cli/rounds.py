@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from avcap.captioners import open_engine_captioner
 from avcap.cli.app import App, app, say, tell
 from avcap.cli.engines import findings_folder, key_of
-from avcap.cli.judges import TIMEOUT_S, JudgeOptions, Timeout, open_judge, read_calibration
+from avcap.cli.judges import TIMEOUT_S, JudgeOptions, JudgeProtocol, Timeout, open_judge, read_calibration
 from avcap.cli.model_help import WEIGHTS
 from avcap.cli.outputs import check_text
 from avcap.cli.round_data import claim_run, clause_reader, questions_of, read_truths, samples_of
@@ -23,6 +23,7 @@ from avcap.engines.spec import EngineSpec, is_engine, read_engine_spec
 from avcap.errors import UserError
 from avcap.files.lock import lock_folder
 from avcap.infer.find_checkpoint import find_checkpoint
+from avcap.judge.protocols.registry import AVCAP_1
 from avcap.llm.chat import open_chat
 from avcap.preference.select import above_noise
 from avcap.web.plot import DRAWN_BY
@@ -58,6 +59,7 @@ def run(
         Path | None, typer.Option(metavar="FILE|DIR", help="Other videos with their events, to measure on.")
     ] = None,
     judge: Annotated[str, typer.Option(help="oracle (of a world), openai:MODEL@URL or local:PATH.")] = JUDGE_NAME,
+    judge_protocol: JudgeProtocol = AVCAP_1,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the rounds. Default: out/RECIPE.")] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the recipe; repeatable.")
@@ -115,7 +117,14 @@ def run(
         held_out_questions=questions_of(measured, held_out_questions),
         read_clauses=clause_reader(learned),
     )
-    options = JudgeOptions(spec=judge, cache=cache or out_dir / "replies.sqlite", budget_usd=budget, timeout_s=timeout)
+    options = JudgeOptions(
+        spec=judge,
+        protocol=judge_protocol,
+        calibration=calibration,
+        cache=cache or out_dir / "replies.sqlite",
+        budget_usd=budget,
+        timeout_s=timeout,
+    )
     known = replace(learned, worlds={**learned.worlds, **measured.worlds})
     with ExitStack() as stack:
         stack.enter_context(lock_folder(out_dir))

@@ -5,6 +5,7 @@
     OUT/cases.jsonl       what is judged: each caption with the events of its sample
     OUT/verdicts.jsonl    what the judge says, each line as soon as it is there
     OUT/unscored.jsonl    captions without a verdict, and why
+    OUT/events.jsonl      samples whose events were taken from a reference caption, with these
     OUT/setting.json      protocol, judge, prompt version, modality: a folder holds an evaluation of one kind
     OUT/metrics.json      every rate, with intervals
     OUT/evaluation.json   how it was made, and all that could not be used
@@ -29,7 +30,7 @@ from avcap.judge.inputs.events import Correction, ExtractionError, apply_correct
 from avcap.judge.inputs.ingest import Intake, Problem
 from avcap.judge.metrics.compare import Setting
 from avcap.judge.metrics.error_rates import Metrics, Scored, compute_metrics, metrics_to_dict
-from avcap.judge.protocols.avcap1 import Avcap1
+from avcap.judge.protocols.registry import AVCAP_1
 from avcap.judge.types import Case, EventJudge
 from avcap.llm.types import Chat
 from avcap.records import (
@@ -46,8 +47,9 @@ from avcap.records import (
 )
 from avcap.texts.json_text import read_json
 
-PROTOCOL = Avcap1().card.name
+PROTOCOL = AVCAP_1
 CASES, VERDICTS, UNSCORED = "cases.jsonl", "verdicts.jsonl", "unscored.jsonl"
+EVENTS = "events.jsonl"
 METRICS, EVALUATION, SETTING = "metrics.json", "evaluation.json", "setting.json"
 BEFORE = ("captions.jsonl", "answers.jsonl", "replies.sqlite*")
 """What may stand in a folder before it is judged: captions that its own model wrote, replies that were paid for."""
@@ -79,6 +81,7 @@ def evaluate(
     judge: EventJudge,
     out_dir: str | Path,
     modality: Modality = "both",
+    judge_protocol: str = PROTOCOL,
     captioner: str = "",
     files: Iterable[str | Path] = (),
     extractor: Chat | None = None,
@@ -91,10 +94,15 @@ def evaluate(
     `watch`: wraps the verdicts that are asked for, with their number, for a progress bar.
     """
     out_dir = Path(out_dir)
-    setting = setting_of(judge, modality=modality)
-    intake = _corrected(_with_events(intake, extractor=extractor), corrections)
+    setting = setting_of(judge, modality=modality, judge_protocol=judge_protocol)
+    untold = {sample.sample_id for sample in intake.needs_events}
+    intake = with_events(intake, extractor=extractor)
+    extracted = [case.sample for case in intake.cases if case.sample.sample_id in untold]
+    intake = _corrected(intake, corrections)
     with lock_folder(out_dir):
         claim_evaluation(out_dir, setting)
+        if untold:
+            write_jsonl(out_dir / EVENTS, extracted)
         answers = _judged(intake, judge=judge, out_dir=out_dir, watch=watch)
         scored = [*(Scored(case=case, verdict=answers[case.caption_id]) for case in intake.cases), *intake.failures]
         _write_answers(out_dir, scored)
@@ -117,15 +125,22 @@ def evaluate(
     return evaluation
 
 
-def setting_of(judge: EventJudge, *, modality: Modality) -> Setting:
+def setting_of(judge: EventJudge, *, modality: Modality, judge_protocol: str = PROTOCOL) -> Setting:
     """What a folder of evaluations is made by."""
-    return Setting(protocol=PROTOCOL, judge=judge.name, prompt_version=judge.prompt_version, modality=modality)
+    return Setting(protocol=judge_protocol, judge=judge.name, prompt_version=judge.prompt_version, modality=modality)
+
+
+def setting_to_dict(setting: Setting) -> dict[str, Any]:
+    """Setting -> plain values; without a benchmark as before there were any, so that old folders go on."""
+    data = dataclasses.asdict(setting)
+    return data if setting.benchmark else {name: value for name, value in data.items() if name != "benchmark"}
 
 
 def describe(evaluation: Evaluation) -> dict[str, Any]:
     """Evaluation -> what evaluation.json holds: all but what stands in the other files."""
     data = dataclasses.asdict(dataclasses.replace(evaluation, scored=(), metrics=None))  # type: ignore[arg-type]
     del data["scored"], data["metrics"]
+    data["setting"] = setting_to_dict(evaluation.setting)
     if not evaluation.setting.dropped:
         del data["setting"]["dropped"]
     return {**data, "num_problems": dict(Counter(problem.kind for problem in evaluation.problems))}
@@ -189,7 +204,7 @@ def _claim_about(event: Event) -> InventedClaim:
 # --- events of reference captions -------------------------------------------------------------------------------------
 
 
-def _with_events(intake: Intake, *, extractor: Chat | None) -> Intake:
+def with_events(intake: Intake, *, extractor: Chat | None) -> Intake:
     """The same, every sample with its events; a reference caption that gives none makes its caption a failure."""
     needed = intake.needs_events
     if not needed:
@@ -227,7 +242,7 @@ def _corrected(intake: Intake, corrections: Sequence[Correction]) -> Intake:
 
 def claim_evaluation(out_dir: Path, setting: Setting) -> None:
     """Makes the folder one of this setting. UserError if it holds an evaluation made otherwise, or anything else."""
-    claim(out_dir, SETTING, dataclasses.asdict(setting), ours=BEFORE)
+    claim(out_dir, SETTING, setting_to_dict(setting), ours=BEFORE)
 
 
 def _judged(

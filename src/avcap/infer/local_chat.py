@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 
 from avcap.errors import UserError
 from avcap.files.hub_names import folder_title, snapshot_name
+from avcap.infer.prefix_cache import PrefixCache
+from avcap.llm.types import TokenLogprobs
 
 TEMPLATE_MARKS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
 """Marks of turns that some templates write as ordinary text."""
@@ -28,6 +30,8 @@ class LocalAnswer:
     finished: bool
     input_tokens: int
     output_tokens: int
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """Of each token, where they were asked for."""
 
 
 class LocalLLM:
@@ -42,11 +46,33 @@ class LocalLLM:
         self._end_ids = _end_ids(self._model, tokenizer=self._tokenizer)
         # Whatever a call leaves open is taken from here, and a folder may want sampling or a punishment of repetition.
         self._model.generation_config = GenerationConfig()
+        self._prefixes = PrefixCache(self._model)
 
     def answer(
-        self, turns: Sequence[tuple[str, str]], *, max_tokens: int, temperature: float, seed: int
+        self,
+        turns: Sequence[tuple[str, str]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        top_logprobs: int = 0,
     ) -> LocalAnswer:
-        """(role, text) of each message -> the next one. Temperature 0 is greedy; `seed` matters above it alone."""
+        """The next message of a chat.
+
+        Args:
+            turns: (role, text) of each message.
+            max_tokens: The most that are written.
+            temperature: 0 is greedy.
+            seed: Matters above temperature 0 alone.
+            top_logprobs: Above 0: greedy, with the log-probability of each token and of so many likeliest ones in its
+                place; what the prompt has in common with the one before is not read again.
+
+        Returns:
+            The text, without special tokens, and its counts.
+
+        Raises:
+            UserError: The template does not take the messages, or they are too long for the model.
+        """
         ids_BL = self._encode(turns)
         num_input = ids_BL.shape[1]
         limit = getattr(self._model.config, "max_position_embeddings", None)
@@ -55,6 +81,8 @@ class LocalLLM:
                 f"{self.name}: got {num_input} tokens and {max_tokens} to write, expected {limit} at most; use a model "
                 f"with a longer context"
             )
+        if top_logprobs:
+            return self._scored(ids_BL, max_tokens=max_tokens, top_logprobs=top_logprobs)
         decoding = GenerationConfig(
             max_new_tokens=max_tokens,
             do_sample=temperature > 0,
@@ -72,6 +100,29 @@ class LocalLLM:
             finished=written[-1] in self._end_ids,
             input_tokens=num_input,
             output_tokens=len(written),
+        )
+
+    def _scored(self, ids_BL: torch.Tensor, *, max_tokens: int, top_logprobs: int) -> LocalAnswer:
+        """Prompt ids (1, L) -> the greedy answer with log-probabilities."""
+        written: list[int] = []
+        logprobs = []
+        for logits_V in self._prefixes.next_logits(ids_BL, max_tokens=max_tokens, written=written):
+            logprobs_V = torch.log_softmax(logits_V.float(), dim=-1)
+            top = torch.topk(logprobs_V, min(top_logprobs, len(logprobs_V)))
+            written.append(int(top.indices[0]))
+            told = tuple(
+                (self._tokenizer.decode([index]), float(logprob))
+                for index, logprob in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+            )
+            logprobs.append(TokenLogprobs(token=told[0][0], logprob=told[0][1], top=told))
+            if written[-1] in self._end_ids:
+                break
+        return LocalAnswer(
+            text=self._tokenizer.decode(written, skip_special_tokens=True),
+            finished=written[-1] in self._end_ids,
+            input_tokens=ids_BL.shape[1],
+            output_tokens=len(written),
+            logprobs=tuple(logprobs),
         )
 
     def _encode(self, turns: Sequence[tuple[str, str]]) -> torch.Tensor:

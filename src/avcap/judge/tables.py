@@ -5,7 +5,7 @@ global      0.310 ±0.022   0.032 ±0.007    0.343 ±0.024    0.007
  seen       0.112 ±0.020   ...
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from avcap.judge.calibration.correction import CorrectedRates
@@ -56,6 +56,13 @@ def format_rate(rate: Rate) -> str:
     if rate.low is None or rate.high is None:
         return format_value(rate.value)
     return f"{format_value(rate.value)} ±{(rate.high - rate.low) / 2:.3f}"
+
+
+def rate_lines(rates: Mapping[str, Rate], *, signed: bool = False) -> Iterator[str]:
+    """Numbers of a benchmark -> a line each. `signed`: differences; * behind one: its interval does not hold 0."""
+    width = max(map(len, rates), default=0) + 2
+    for name, rate in rates.items():
+        yield name.ljust(width) + (_format_difference(rate) if signed else format_rate(rate))
 
 
 def format_value(value: float | None) -> str:

@@ -17,6 +17,7 @@ import json
 import random
 import re
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -85,6 +86,8 @@ class ChatCounts:
     input_tokens: int = 0
     output_tokens: int = 0
     no_replies: int = 0
+    slow: int = 0
+    """Calls that took more than half of their time limit, or all of it."""
     spent_usd: float | None = None
     """At list prices; calls that may have been charged count in full. None: the model's price is not known."""
 
@@ -235,6 +238,20 @@ class OpenAIChat:
         """What the server said when it refused to hold replies to a JSON schema."""
         return next((said for part, said in self.refusals.items() if part.startswith("response_format")), None)
 
+    @property
+    def advice(self) -> str:
+        """What to do about replies that come slower than they are asked for; "" where they do not."""
+        if not self.counts.slow:
+            return ""
+        one_by_one = (
+            f" with {self._concurrency} at the same time; a server of one's own may answer one after the other: try "
+            "--concurrency 1, and"
+        )
+        return (
+            f"{self._role} {self.name}: {self.counts.slow} of {self.counts.calls} calls took more than half of the "
+            f"limit of {self._timeout_s:g} s{one_by_one if self._concurrency > 1 else '; try'} a larger --timeout"
+        )
+
     def key(self, request: ChatRequest) -> str:
         """Request -> its key in the cache, as it would be asked now."""
         return self._key_in(self._dialect, request)
@@ -382,6 +399,7 @@ class OpenAIChat:
         """One call over the network, within the deadline. `is_new`: the server cannot have seen the prompt before."""
         sent = request_body(request, model=self.model, dialect=dialect)
         self.counts.calls += 1
+        begun_s = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout_s):
                 response = await self._post(json.dumps(sent).encode(), is_stream=bool(sent.get("stream")))
@@ -392,6 +410,8 @@ class OpenAIChat:
             return Failure(reason=f"no whole reply within {self._timeout_s:g} s", again=True, billed=True)
         except httpx2.HTTPError as error:
             return Failure(reason=f"the connection broke: {self._clean(error)}", again=True, billed=True)
+        finally:
+            self.counts.slow += time.monotonic() - begun_s > self._timeout_s / 2
         self._connected = True
         if response.status == 200:
             if not response.whole:

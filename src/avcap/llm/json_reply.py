@@ -40,6 +40,14 @@ def parse_object(text: str, *, schema: Mapping[str, Any] | None = None) -> dict[
     return found[0]
 
 
+def parse_object_or_python(text: str, *, schema: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The same, of {'visual': 4} too: published prompts ask for that, and nothing is run to read it."""
+    try:
+        return parse_object(text, schema=schema)
+    except BadReply:
+        return parse_object(text.replace("'", '"'), schema=schema)
+
+
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,
     "array": list,
@@ -162,7 +170,50 @@ def take_seconds(item: Any, key: str, *, where: str) -> float | None:
 
 
 def is_quoted(quote: str, *, source: str) -> bool:
-    """Whether a quotation's words stand in the source, in a row; "..." in the quotation stands for words left out."""
+    """Whether a quotation's words stand in the source: in a row, or in order within one clause with some left out.
+
+    "..." in the quotation stands for whatever was left out. Within a whole sentence instead of a clause, the subject of
+    one part and the verb of another would make quotations of what nobody said (bench/quotations.py); "not" and the like
+    are never left out.
+    """
+    return _stands_in_a_row(quote, source=source) or _stands_in_a_clause(quote, source=source)
+
+
+LEAST_WORDS = 2
+_CLAUSE_END = re.compile(
+    r"[.!?;:,()\n。！？，；]+|\b(?:while|whilst|and|or|but|then|as|when|where|that|which|who|whose|before|after|because|if)\b",
+    re.IGNORECASE,
+)
+_NEVER_LEFT_OUT = frozenset(
+    ("not", "no", "never", "without", "nobody", "nothing", "neither", "nor", "t", "nt", "hardly")
+)
+
+
+def _stands_in_a_clause(quote: str, *, source: str) -> bool:
+    said = _letters(quote).split()
+    return len(said) >= LEAST_WORDS and any(_is_part_of(said, clause) for clause in _clauses(source))
+
+
+def _is_part_of(said: list[str], clause: tuple[str, ...]) -> bool:
+    """Whether words stand in a clause in order, with none left out that turns its meaning round."""
+    rest = iter(clause)
+    for word in said:
+        for other in rest:
+            if other == word:
+                break
+            if other in _NEVER_LEFT_OUT:
+                return False
+        else:
+            return False
+    return not any(word in _NEVER_LEFT_OUT for word in rest)
+
+
+@lru_cache(maxsize=32)
+def _clauses(text: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(_letters(part).split()) for part in _CLAUSE_END.split(text))
+
+
+def _stands_in_a_row(quote: str, *, source: str) -> bool:
     haystack = _letters(source)
     parts = [_letters(part) for part in re.split(r"\.{3}|…", quote)]
     said = [part for part in parts if part]

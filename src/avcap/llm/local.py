@@ -10,7 +10,7 @@ from typing import Protocol
 from avcap.errors import UserError
 from avcap.llm.budget import Estimate, Price, estimate
 from avcap.llm.cache import ReplyCache, reply_key
-from avcap.llm.types import ChatRequest, NoReply, Reply
+from avcap.llm.types import ChatRequest, NoReply, Reply, TokenLogprobs
 
 POLL_S = 0.1
 """How often a reply that another process is computing is looked for."""
@@ -28,7 +28,13 @@ class TextModel(Protocol):
         """Says which weights these are: equal versions answer alike."""
 
     def answer(
-        self, turns: Sequence[tuple[str, str]], *, max_tokens: int, temperature: float, seed: int
+        self,
+        turns: Sequence[tuple[str, str]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        top_logprobs: int = 0,
     ) -> "TextAnswer":
         """(role, text) of each message -> the next one. UserError for a request that it cannot take."""
 
@@ -42,6 +48,8 @@ class TextAnswer(Protocol):
     def input_tokens(self) -> int: ...
     @property
     def output_tokens(self) -> int: ...
+    @property
+    def logprobs(self) -> tuple[TokenLogprobs, ...]: ...
 
 
 class LocalChat:
@@ -91,7 +99,11 @@ class LocalChat:
         turns = [(message.role, message.content) for message in request.messages]
         try:
             answer = self._model.answer(
-                turns, max_tokens=request.max_tokens, temperature=request.temperature, seed=request.attempt
+                turns,
+                max_tokens=request.max_tokens,
+                temperature=request.temperature,
+                seed=request.attempt,
+                top_logprobs=int(request.options.get("top_logprobs", 0)) if request.options.get("logprobs") else 0,
             )
         except UserError as error:
             return NoReply(reason=str(error))
@@ -100,4 +112,5 @@ class LocalChat:
             finished=answer.finished,
             input_tokens=answer.input_tokens,
             output_tokens=answer.output_tokens,
+            logprobs=answer.logprobs,
         )

@@ -229,6 +229,12 @@ _SYNONYMS = tuple(
         (r"thrice", "three times"),
     )
 )
+# Joined before sentences are split: "A. At the same time B" is "A while B".
+_SAME_TIME = re.compile(r"[.;!?]+\s*(?:at the same time|simultaneously)\b,?")
+_COUNTED = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_LATER = re.compile(rf"\b({'|'.join(_COUNTED)}|\d{{1,4}}) seconds? later\b,?")
+_SAID_TIME = re.compile(r"@(\+?)(\d+)")
+_PRONOUN = re.compile(r"it (?=\w)")
 _QUOTED = re.compile(r'"([^".;!?\n]*)([.;!?,]?)"')
 # "at 3s", "at second 3", "at 3 seconds", "3.0 s", "at 3", but not "3 times".
 _TIME = re.compile(
@@ -269,6 +275,7 @@ def read_caption(text: str) -> Reading:
     pairs: set[tuple[Claim, Claim]] = set()
     unread: list[str] = []
     last_second: int | None = None
+    last_thing = ""
     for sentence in re.split(r"[.;!?\n]+", _normalised(text)):
         # A recap speaks of the whole clip, not of the last second.
         inherited = None if _RECAP_OPENING.match(sentence) else last_second
@@ -277,11 +284,13 @@ def read_caption(text: str) -> Reading:
             last_second = second if timed else last_second
             for i, side in enumerate(re.split(r"\bwhile\b", part)):
                 sides += [[]] if i else []
-                for phrase in _phrases(side):
+                for said in _phrases(side):
+                    phrase = _PRONOUN.sub(f"the {last_thing} ", said, count=1) if last_thing else said
                     claim = _read_claim(phrase, second)
                     if claim is None:
                         unread.append(phrase)
                         continue
+                    last_thing = f"{claim.colour} {claim.shape}" if claim.colour and claim.shape else last_thing
                     statements.append(Statement(claim=claim, timed=timed, text=phrase))
                     sides[-1].append(claim)
         pairs |= set(_joined_pairs(sides))
@@ -291,11 +300,31 @@ def read_caption(text: str) -> Reading:
 def _normalised(text: str) -> str:
     """Text -> lower case, synonyms replaced, "@3" for every time, and each quotation as one word: _lemon_tiger."""
     text = re.sub("[“”„«»]", '"', text.lower()).replace("@", " ").replace("_", " ")
+    text = _SAME_TIME.sub(" while", text)
     text = _QUOTED.sub(lambda match: f"_{'_'.join(re.findall(_W, match[1]))}{match[2]}", text)
     for pattern, word in _SYNONYMS:
         text = pattern.sub(word, text)
-    text = _TIME.sub(lambda match: f" @{int(match[1] or match[2] or match[3])} ", text)
+    text = _LATER.sub(lambda match: f" @+{_number_of(match[1])} ", text)
+    text = _absolute(_TIME.sub(lambda match: f" @{int(match[1] or match[2] or match[3])} ", text))
     return re.sub(r"[\"':()*]", " ", text)
+
+
+def _number_of(word: str) -> int:
+    return int(word) if word.isdigit() else _COUNTED.index(word)
+
+
+def _absolute(text: str) -> str:
+    """ "@3 ... @+2" -> "@3 ... @5"; a time that follows none is left out."""
+    last: int | None = None
+
+    def second(match: re.Match[str]) -> str:
+        nonlocal last
+        if match[1] and last is None:
+            return " "
+        last = int(match[2]) + (last or 0 if match[1] else 0)
+        return f"@{last}"
+
+    return _SAID_TIME.sub(second, text)
 
 
 def _timed_parts(sentence: str, inherited: int | None) -> Iterator[tuple[int | None, bool, str]]:

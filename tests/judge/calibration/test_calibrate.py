@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from avcap.errors import UserError
-from avcap.judge.calibration.calibrate import Calibration, Labelled, calibrate, calibration_text, make_calibration_cases
+from avcap.judge.calibration.calibrate import Calibration, calibrate
+from avcap.judge.calibration.cases import Labelled, make_calibration_cases
 from avcap.judge.calibration.noisy_oracle import JudgeNoise, NoisyOracle
+from avcap.judge.calibration.text import calibration_text
 from avcap.judge.metrics.error_counts import total_error
 from avcap.judge.metrics.error_rates import Scored, compute_metrics
 from avcap.records import from_json, to_json

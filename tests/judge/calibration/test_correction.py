@@ -9,7 +9,7 @@ import pytest
 
 from avcap.errors import UserError
 from avcap.judge.calibration.agreement import LABELS, Checked
-from avcap.judge.calibration.calibrate import Labelled, make_calibration_cases
+from avcap.judge.calibration.cases import Labelled, make_calibration_cases
 from avcap.judge.calibration.correction import NoiseCounts, correct_rates, count_noise
 from avcap.judge.calibration.noisy_oracle import JudgeNoise, NoisyOracle
 from avcap.judge.metrics.error_rates import Scored, compute_metrics

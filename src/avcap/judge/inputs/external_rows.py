@@ -16,7 +16,7 @@ from avcap.texts.json_text import parse_json, read_json_or_lines
 from avcap.texts.tables import read_table
 
 NAME_FIELDS = ("sample_id", "id", "video_id", "video", "video_path", "path", "file", "video_name")
-TEXT_FIELDS = ("pred", "prediction", "response", "output", "caption", "text")
+TEXT_FIELDS = ("pred", "prediction", "response", "output", "predicted_caption", "caption", "text")
 REFERENCE_CAPTION_FIELDS = ("reference_caption", "ref", "reference", "gt", "caption", "text")
 INTERVAL_FIELDS = ("interval_s", "timestamps", "interval")
 LIST_FIELDS = ("data", "results", "samples", "annotations")

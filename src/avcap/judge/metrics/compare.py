@@ -28,6 +28,8 @@ class Setting:
     modality: str
     dropped: tuple[str, ...] = ()
     """What the judge's server refused and was asked without; known once it has been asked."""
+    benchmark: str = ""
+    """Whose data and rules, with their version; "" for captions and truth of one's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,12 @@ in the caption. Otherwise the same is asked again; after the last try the captio
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from avcap.judge.protocols import prompts
-from avcap.judge.protocols.protocol import Card, ErrorRates, error_rates
+from avcap.judge.protocols.protocol import CaptionProtocol, Card, ErrorRates, error_rates
+from avcap.judge.protocols.wording import Wordings, worded
 from avcap.judge.types import Case
 from avcap.llm import json_reply
 from avcap.llm.dialogue import MAX_TRIES, RETRY_TEMPERATURE, Dialogue, Failed, ask_until_valid, converse
@@ -45,13 +46,14 @@ class Avcap1:
     """The protocol avcap-1: one call for a caption, however many events it has. `max_tries` calls at most."""
 
     max_tries: int = MAX_TRIES
+    wordings: Wordings = field(default_factory=dict)
 
     @property
     def card(self) -> Card:
         return Card(
             name="avcap-1",
             version=1,
-            prompt_version=prompts.fingerprint(*_example()),
+            prompt_version=prompts.fingerprint(*_example(self.wordings)),
             decoding=f"temperature 0; up to {self.max_tries} tries, the later ones at {RETRY_TEMPERATURE}",
             aggregation="sums over captions before dividing by the sum of events",
         )
@@ -69,7 +71,7 @@ class Avcap1:
             missed = tuple(EventVerdict(event_id=event.event_id, label="missing") for event in events)
             return Verdict(caption_id=case.caption_id, events=missed)
         found = yield from ask_until_valid(
-            judge_request(case, block=block),
+            judge_request(case, block=block, wordings=self.wordings),
             read=lambda text: read_verdict(text, case=case, block=block),
             max_tries=self.max_tries,
         )
@@ -78,20 +80,25 @@ class Avcap1:
         return found
 
     def summarise(self, scores: Sequence[Verdict], /) -> ErrorRates:
-        labels = [event.label for verdict in scores for event in verdict.events]
-        return error_rates(
-            num_captions=len(scores),
-            num_events=len(labels),
-            missing=labels.count("missing"),
-            incorrect=labels.count("incorrect"),
-            invented=sum(len(verdict.invented) for verdict in scores),
-        )
+        return summarise_verdicts(scores)
+
+
+def summarise_verdicts(verdicts: Sequence[Verdict]) -> ErrorRates:
+    """Verdicts of a set of captions -> rates: sums before dividing."""
+    labels = [event.label for verdict in verdicts for event in verdict.events]
+    return error_rates(
+        num_captions=len(verdicts),
+        num_events=len(labels),
+        missing=labels.count("missing"),
+        incorrect=labels.count("incorrect"),
+        invented=sum(len(verdict.invented) for verdict in verdicts),
+    )
 
 
 class LLMJudge:
-    """A language model as a judge of atomic events (base.EventJudge), by the protocol avcap-1."""
+    """A language model as a judge of atomic events (types.EventJudge), by avcap-1 or another protocol of verdicts."""
 
-    def __init__(self, chat: Chat, *, protocol: Avcap1 | None = None):
+    def __init__(self, chat: Chat, *, protocol: CaptionProtocol[Case, Verdict, ErrorRates] | None = None):
         self.protocol = protocol or Avcap1()
         self._chat = chat
 
@@ -105,10 +112,17 @@ class LLMJudge:
 
     def judge(self, cases: Sequence[Case]) -> Iterator[Verdict | Unscored]:
         """Cases -> one answer for each, in order."""
-        prompt_version = self.prompt_version
+        card = self.protocol.card
         for result in converse((self.protocol.dialogue(case) for case in cases), chat=self._chat):
             if isinstance(result, Verdict):
-                yield replace(result, judge=self.name, prompt_version=prompt_version, dropped=self._chat.dropped)
+                dropped = tuple(dict.fromkeys((*self._chat.dropped, *result.dropped)))
+                yield replace(
+                    result,
+                    judge=self.name,
+                    prompt_version=card.prompt_version,
+                    judge_protocol=card.name,
+                    dropped=dropped,
+                )
             else:
                 yield result
 
@@ -118,13 +132,13 @@ def omissions_of(case: Case) -> tuple[str, ...]:
     return delimit(case.text, name="caption").omissions
 
 
-def judge_request(case: Case, *, block: Block) -> ChatRequest:
+def judge_request(case: Case, *, block: Block, wordings: Wordings) -> ChatRequest:
     """A case and its delimited caption -> what is asked."""
-    return prompts.request(
+    parts = {"events": event_list(case.sample), "about": what_is_captioned(case.sample), "caption": block.text}
+    return worded(
         prompts.JUDGE,
-        event_list(case.sample),
-        what_is_captioned(case.sample),
-        block.text,
+        parts,
+        wording=wordings.get("judge"),
         max_tokens=TOKENS_BESIDE_EVENTS + TOKENS_PER_EVENT * len(case.sample.events),
         schema=SCHEMA,
     )
@@ -204,10 +218,10 @@ def _read_invented(item: Any, *, block: Block, where: str) -> InventedClaim:
     return claim
 
 
-def _example() -> Iterator[ChatRequest]:
+def _example(wordings: Wordings) -> Iterator[ChatRequest]:
     """Requests that show all that avcap-1 can ask."""
     event = Event(event_id="1", text="a man waves", modality="visual", start_s=1.0, end_s=2.0)
     for interval_s in (None, (1.0, 2.0)):
         sample = Sample(sample_id="1", video="1.mp4", prompt="", interval_s=interval_s, events=(event,))
         case = Case(caption_id="1", sample=sample, text="A man waves.")
-        yield judge_request(case, block=delimit(case.text, name="caption"))
+        yield judge_request(case, block=delimit(case.text, name="caption"), wordings=wordings)

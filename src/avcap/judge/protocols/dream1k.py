@@ -12,11 +12,12 @@ that cannot be read in ten tries is left out, and here it is counted.
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from avcap.judge.protocols import prompts
 from avcap.judge.protocols.protocol import Card
+from avcap.judge.protocols.wording import Wordings, worded
 from avcap.llm import json_reply
 from avcap.llm.dialogue import RETRY_TEMPERATURE, Dialogue, Failed, ask_until_valid, side_by_side
 from avcap.llm.json_reply import BadReply
@@ -86,12 +87,14 @@ class DreamSummary:
 class Dream1k:
     """The protocol."""
 
+    wordings: Wordings = field(default_factory=dict)
+
     @property
     def card(self) -> Card:
         return Card(
             name="dream-1k",
             version=1,
-            prompt_version=prompts.fingerprint(*_example()),
+            prompt_version=prompts.fingerprint(*_example(self.wordings)),
             decoding=f"temperature 0; up to {MAX_TRIES} tries, the later ones at {RETRY_TEMPERATURE}",
             aggregation="means over the videos of a source, then over sources; F1 of these",
         )
@@ -102,13 +105,13 @@ class Dream1k:
         if not delimit(reference_caption, name="description").body:
             return Unscored(caption_id=case.caption_id, reason="no reference caption")
         found = yield from side_by_side(
-            [_events_of(caption), _given_or_found(case, reference_caption=reference_caption)]
+            [self._events_of(caption), self._given_or_found(case, reference_caption=reference_caption)]
         )
         if failed := [one for one in found if isinstance(one, Failed)]:
             return _unscored(case, failed[0])
         of_caption, of_reference_caption = (one for one in found if not isinstance(one, Failed))
         shares = yield from side_by_side(
-            [_entailed(of_reference_caption, by=caption), _entailed(of_caption, by=reference_caption)]
+            [self._entailed(of_reference_caption, by=caption), self._entailed(of_caption, by=reference_caption)]
         )
         if failed := [share for share in shares if isinstance(share, Failed)]:
             return _unscored(case, failed[0])
@@ -121,6 +124,34 @@ class Dream1k:
             reference_caption_events=of_reference_caption,
             caption_events=of_caption,
         )
+
+    def _given_or_found(self, case: DreamCase, *, reference_caption: str) -> Dialogue[tuple[str, ...] | Failed]:
+        if case.reference_caption_events is not None:
+            return tuple(map(_plain, case.reference_caption_events))
+        return (yield from self._events_of(reference_caption))
+
+    def _events_of(self, description: str) -> Dialogue[tuple[str, ...] | Failed]:
+        """A description -> its key events. One that says nothing has none, and nobody is asked."""
+        if not delimit(description, name="description").body:
+            return ()
+        return (
+            yield from ask_until_valid(
+                events_request(description, wordings=self.wordings), read=read_events, max_tries=MAX_TRIES
+            )
+        )
+
+    def _entailed(self, events: tuple[str, ...], *, by: str) -> Dialogue[float | Failed]:
+        """Events and a description -> the share of them that follows from it; 1 of no events, 0 of no description."""
+        if not events:
+            return 1.0
+        if not delimit(by, name="description").body:
+            return 0.0
+        relations = yield from ask_until_valid(
+            relation_request(events, description=by, wordings=self.wordings),
+            read=lambda text: read_relations(text, num_events=len(events)),
+            max_tries=MAX_TRIES,
+        )
+        return relations if isinstance(relations, Failed) else relations.count("entailment") / len(events)
 
     def summarise(self, scores: Sequence[DreamScore], /) -> DreamSummary:
         groups: defaultdict[str, list[DreamScore]] = defaultdict(list)
@@ -148,45 +179,23 @@ def _plain(text: str) -> str:
     return text.lower().replace('"', "'")
 
 
-def _given_or_found(case: DreamCase, *, reference_caption: str) -> Dialogue[tuple[str, ...] | Failed]:
-    if case.reference_caption_events is not None:
-        return tuple(map(_plain, case.reference_caption_events))
-    return (yield from _events_of(reference_caption))
-
-
-def _events_of(description: str) -> Dialogue[tuple[str, ...] | Failed]:
-    """A description -> its key events. One that says nothing has none, and nobody is asked."""
-    if not delimit(description, name="description").body:
-        return ()
-    return (yield from ask_until_valid(events_request(description), read=read_events, max_tries=MAX_TRIES))
-
-
-def _entailed(events: tuple[str, ...], *, by: str) -> Dialogue[float | Failed]:
-    """Events and a description -> the share of them that follows from it; 1 of no events, 0 of no description."""
-    if not events:
-        return 1.0
-    if not delimit(by, name="description").body:
-        return 0.0
-    relations = yield from ask_until_valid(
-        relation_request(events, description=by),
-        read=lambda text: read_relations(text, num_events=len(events)),
-        max_tries=MAX_TRIES,
+def events_request(description: str, *, wordings: Wordings) -> ChatRequest:
+    parts = {"caption": delimit(description, name="description").text}
+    return worded(
+        prompts.DREAM_EVENTS, parts, wording=wordings.get("events"), max_tokens=MAX_TOKENS, schema=EVENTS_SCHEMA
     )
-    return relations if isinstance(relations, Failed) else relations.count("entailment") / len(events)
 
 
-def events_request(description: str) -> ChatRequest:
-    block = delimit(description, name="description").text
-    return prompts.request(prompts.DREAM_EVENTS, block, max_tokens=MAX_TOKENS, schema=EVENTS_SCHEMA)
-
-
-def relation_request(events: tuple[str, ...], *, description: str) -> ChatRequest:
+def relation_request(events: tuple[str, ...], *, description: str, wordings: Wordings) -> ChatRequest:
     lines = [f"{number}. {one_line(event)}" for number, event in enumerate(events, 1)]
-    block = delimit(description, name="description").text
-    return prompts.request(
+    parts = {
+        "caption": delimit(description, name="description").text,
+        "events": "\n".join([f"The {len(lines)} events:", *lines]),
+    }
+    return worded(
         prompts.DREAM_RELATION,
-        block,
-        "\n".join([f"The {len(lines)} events:", *lines]),
+        parts,
+        wording=wordings.get("relation"),
         max_tokens=MAX_TOKENS + 32 * len(events),
         schema=RELATIONS_SCHEMA,
     )
@@ -216,6 +225,6 @@ def read_relations(text: str, *, num_events: int) -> list[str]:
     return [relations[number] for number in range(1, num_events + 1)]
 
 
-def _example() -> Iterator[ChatRequest]:
-    yield events_request("a man waves.")
-    yield relation_request(("a man waves",), description="a man waves.")
+def _example(wordings: Wordings) -> Iterator[ChatRequest]:
+    yield events_request("a man waves.", wordings=wordings)
+    yield relation_request(("a man waves",), description="a man waves.", wordings=wordings)

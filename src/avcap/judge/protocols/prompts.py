@@ -39,6 +39,29 @@ Reply with one JSON object and nothing else:
 "invented": [{{"text": "a dog barks twice", "modality": "audio", "time_s": null}}], \
 "counts": {{"correct": 1, "missing": 1, "incorrect": 0, "invented": 1}}}}"""
 
+YESNO_CAPTION = f"""\
+You are given the caption of a video and one event that is known to be true of the video. You say what the caption \
+tells of the event. Your whole answer is one word, Yes or No.
+
+{QUOTED}"""
+
+IS_TOLD_RIGHT = """\
+Does the caption tell this event, in whatever words, with every part of it right: who, what, which colour, how many, \
+where, when, which words were spoken? Answer Yes or No."""
+
+IS_TOLD_AT_ALL = """\
+Does the caption tell of this event at all, even if it gets a part of it wrong? Answer Yes or No."""
+
+YESNO_STATEMENT = f"""\
+You are given a numbered list of all events that are known to be true of a video, and one statement from a caption of \
+it. You say whether the list supports the statement. Your whole answer is one word, Yes or No.
+
+{QUOTED}"""
+
+IS_SUPPORTED = """\
+Does this statement tell of one of the events of the list, even if it gets a part of it wrong, or does it plausibly \
+follow from them? Answer Yes or No."""
+
 EXTRACT_EVENTS = f"""\
 You take apart the reference caption of a video into events, in the order in which they are told.
 
@@ -119,6 +142,35 @@ same; other words for it are fine.
 Reply with one JSON object and nothing else: {{"correct": "yes", "score": 4}}
 "correct" is "yes" or "no"; "score" is a whole number from 0 (nothing right) to 5 (the same meaning)."""
 
+CLOZE = f"""\
+You are given the caption of a video, and a passage about the same video with numbered blanks. Fill in every blank \
+from the caption alone. Take one of the options A to D if the caption says so, or if what it says leaves no other. \
+Take E if it does not say: do not guess.
+
+{QUOTED}
+
+Reply with one JSON object and nothing else, with every number: {{"1": "A", "2": "E", "3": "D"}}"""
+
+UGC_SCORES = f"""\
+You compare the caption of a video with a reference that is known to be good. Give 1 to 5 points for each of three:
+"visual": scene, people, objects, actions and visible text.
+"audio": voices, music and sounds, and the mood of them.
+"details": completeness, purpose and coherence, and how seeing and hearing are brought together.
+1: most is missing or wrong. 2: one or two things are right. 3: most is right, but general or incomplete. 4: nearly \
+all is right and told clearly. 5: everything is there, exact and fine.
+
+{QUOTED}
+
+Reply with one JSON object of three whole numbers and nothing else: {{"visual": 3, "audio": 2, "details": 3}}"""
+
+CAPTION_QA = f"""\
+You answer a multiple-choice question about a video of which you know only a caption. Use nothing but the caption. If \
+it does not say enough, the answer is N/A.
+
+{QUOTED}
+
+Reply with the letter of the option alone, or with N/A."""
+
 _MODALITY_WORDS = {"visual": "seen", "audio": "heard", "both": "seen and heard"}
 
 
@@ -129,20 +181,27 @@ def request(
     temperature: float = 0.0,
     attempt: int = 0,
     schema: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> ChatRequest:
     """Rules, and the parts of what they are applied to -> a request."""
     messages = (Message(role="system", content=system), Message(role="user", content="\n\n".join(parts)))
     return ChatRequest(
-        messages=messages, max_tokens=max_tokens, temperature=temperature, attempt=attempt, schema=schema
+        messages=messages,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        attempt=attempt,
+        schema=schema,
+        options=options or {},
     )
 
 
-def event_line(number: int, event: Event, *, text: str) -> str:
-    """An event -> its line of a numbered list. `text`: the event's, made safe."""
+def event_line(number: int | None, event: Event, *, text: str) -> str:
+    """An event -> its line of a numbered list, or without a number. `text`: the event's, made safe."""
     times = [f"{time_s:g} s" for time_s in (event.start_s, event.end_s) if time_s is not None]
     details = [_MODALITY_WORDS[event.modality]] if event.modality else []
     details += [" to ".join(times)] if times else []
-    return f"{number}. ({', '.join(details)}) {text}" if details else f"{number}. {text}"
+    line = f"({', '.join(details)}) {text}" if details else text
+    return line if number is None else f"{number}. {line}"
 
 
 def object_schema(**properties: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,13 @@ caption that ran into its token limit has its repetitions taken out first, as th
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from avcap.judge.protocols import prompts
 from avcap.judge.protocols.avcap1 import TOKENS_BESIDE_EVENTS, TOKENS_PER_EVENT, event_list, what_is_captioned
 from avcap.judge.protocols.protocol import Card, ErrorRates, error_rates
+from avcap.judge.protocols.wording import Wordings, worded
 from avcap.judge.types import Case
 from avcap.llm import json_reply
 from avcap.llm.dialogue import Dialogue, Failed, ask_until_valid, side_by_side
@@ -81,13 +82,14 @@ class GptTestset:
 
     num_runs: int = NUM_RUNS
     temperature: float = 1.0
+    wordings: Wordings = field(default_factory=dict)
 
     @property
     def card(self) -> Card:
         return Card(
             name="testset-gpt",
             version=1,
-            prompt_version=prompts.fingerprint(*_example()),
+            prompt_version=prompts.fingerprint(*_example(self.wordings)),
             decoding=f"temperature {self.temperature:g}; {self.num_runs} runs; {LIST_TRIES} tries, then {COUNT_TRIES} "
             "for counts alone",
             aggregation="per run sums over captions before dividing by the sum of events; the run of the median Total",
@@ -114,7 +116,10 @@ class GptTestset:
 
     def _run(self, case: Case, *, run: int) -> Dialogue[RunCounts | Unscored]:
         """A case -> its counts in one run. Attempts of different runs never meet: run, run + 7, run + 14, ..."""
-        lists, counts = (replace(request, attempt=run, temperature=self.temperature) for request in requests_of(case))
+        lists, counts = (
+            replace(request, attempt=run, temperature=self.temperature)
+            for request in requests_of(case, wordings=self.wordings)
+        )
         found = yield from ask_until_valid(
             lists,
             read=lambda text: read_lists(text, sample=case.sample),
@@ -154,13 +159,23 @@ def _summarise_run(scores: Sequence[SevenRuns], *, run: int) -> RunSummary:
     return RunSummary(rates=rates, num_unscored=len(pairs) - len(scored))
 
 
-def requests_of(case: Case) -> tuple[ChatRequest, ChatRequest]:
+def requests_of(case: Case, *, wordings: Wordings) -> tuple[ChatRequest, ChatRequest]:
     """A case -> (what is asked for with lists, what for counts alone)."""
-    parts = [event_list(case.sample), what_is_captioned(case.sample), delimit(case.text, name="caption").text]
+    parts = {
+        "events": event_list(case.sample),
+        "about": what_is_captioned(case.sample),
+        "caption": delimit(case.text, name="caption").text,
+    }
     max_tokens = TOKENS_BESIDE_EVENTS + TOKENS_PER_EVENT * len(case.sample.events)
     return (
-        prompts.request(prompts.TESTSET, *parts, max_tokens=max_tokens, schema=LIST_SCHEMA),
-        prompts.request(prompts.TESTSET_COUNTS, *parts, max_tokens=TOKENS_BESIDE_EVENTS, schema=COUNT_SCHEMA),
+        worded(prompts.TESTSET, parts, wording=wordings.get("lists"), max_tokens=max_tokens, schema=LIST_SCHEMA),
+        worded(
+            prompts.TESTSET_COUNTS,
+            parts,
+            wording=wordings.get("counts"),
+            max_tokens=TOKENS_BESIDE_EVENTS,
+            schema=COUNT_SCHEMA,
+        ),
     )
 
 
@@ -214,9 +229,9 @@ def read_counts(text: str, *, num_events: int) -> RunCounts:
     )
 
 
-def _example() -> Iterator[ChatRequest]:
+def _example(wordings: Wordings) -> Iterator[ChatRequest]:
     """Requests that show all that is asked here."""
     event = Event(event_id="1", text="a man waves", modality="visual", start_s=1.0, end_s=2.0)
     for interval_s in (None, (1.0, 2.0)):
         sample = Sample(sample_id="1", video="1.mp4", prompt="", interval_s=interval_s, events=(event,))
-        yield from requests_of(Case(caption_id="1", sample=sample, text="A man waves."))
+        yield from requests_of(Case(caption_id="1", sample=sample, text="A man waves."), wordings=wordings)

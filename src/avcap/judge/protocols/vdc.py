@@ -9,10 +9,11 @@ the released script; so a caption that answers nothing raises the mean. The *str
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from avcap.judge.protocols import prompts
 from avcap.judge.protocols.protocol import Card
+from avcap.judge.protocols.wording import Wordings, worded
 from avcap.llm import json_reply
 from avcap.llm.answer import answer_of
 from avcap.llm.dialogue import MAX_TRIES, RETRY_TEMPERATURE, Dialogue, Failed, ask_until_valid, side_by_side
@@ -103,12 +104,14 @@ class VdcSummary:
 class Vdc:
     """The protocol."""
 
+    wordings: Wordings = field(default_factory=dict)
+
     @property
     def card(self) -> Card:
         return Card(
             name="vdc",
             version=1,
-            prompt_version=prompts.fingerprint(*_example()),
+            prompt_version=prompts.fingerprint(*_example(self.wordings)),
             decoding=f"temperature 0, {MAX_TOKENS} tokens; up to {MAX_TRIES} tries of scoring, the later ones at "
             f"{RETRY_TEMPERATURE}",
             aggregation="means over videos; official: without those of accuracy or score 0; strict: with them",
@@ -118,7 +121,9 @@ class Vdc:
         """A case -> its scores: all questions are answered together, then all answers are scored together."""
         if not case.questions:
             return Unscored(caption_id=case.caption_id, reason="the case has no questions")
-        answers = yield from side_by_side([_judge_question(one, caption=case.caption) for one in case.questions])
+        answers = yield from side_by_side(
+            [_judge_question(one, caption=case.caption, wordings=self.wordings) for one in case.questions]
+        )
         failed = [answer for answer in answers if isinstance(answer, Failed)]
         if len(failed) == len(answers):
             reason = f"no question could be scored; the last: {failed[-1].reason}"
@@ -149,11 +154,11 @@ def _means(videos: Sequence[VdcScore]) -> VdcMeans:
     )
 
 
-def _judge_question(pair: QuestionAnswer, *, caption: str) -> Dialogue[AnswerScore | Failed]:
+def _judge_question(pair: QuestionAnswer, *, caption: str, wordings: Wordings) -> Dialogue[AnswerScore | Failed]:
     """A question and a caption -> what the caption's answer is worth. An empty caption answers nothing, unasked."""
     if not delimit(caption, name="description").body:
         return AnswerScore(answer=NO_CAPTION, is_correct=False, score=0)
-    request = answer_request(pair, caption=caption)
+    request = answer_request(pair, caption=caption, wordings=wordings)
     (reply,) = yield [request]
     if isinstance(reply, Reply) and not reply.finished and not answer_of(reply.text).text.strip():
         # all of the limit went into thoughts
@@ -163,40 +168,39 @@ def _judge_question(pair: QuestionAnswer, *, caption: str) -> Dialogue[AnswerSco
     answer = answer_of(reply.text).text.strip()  # one that was cut off is scored as far as it goes
     if not answer:
         return Failed(reason="the answer from the caption is empty", reply=reply.text)
-    request = score_request(pair, answer=answer)
+    request = score_request(pair, answer=answer, wordings=wordings)
     return (yield from ask_until_valid(request, read=lambda text: read_score(text, answer=answer)))
 
 
-def answer_request(pair: QuestionAnswer, *, caption: str) -> ChatRequest:
-    block = delimit(caption, name="description").text
-    return prompts.request(
-        prompts.VDC_ANSWER, f"The description:\n{block}", f"Question: {one_line(pair.question)}", max_tokens=MAX_TOKENS
-    )
+def answer_request(pair: QuestionAnswer, *, caption: str, wordings: Wordings) -> ChatRequest:
+    parts = {
+        "caption": f"The description:\n{delimit(caption, name='description').text}",
+        "question": f"Question: {one_line(pair.question)}",
+    }
+    return worded(prompts.VDC_ANSWER, parts, wording=wordings.get("answer"), max_tokens=MAX_TOKENS)
 
 
-def score_request(pair: QuestionAnswer, *, answer: str) -> ChatRequest:
-    block = delimit(answer, name="answer").text
-    return prompts.request(
-        prompts.VDC_SCORE,
-        f"Question: {one_line(pair.question)}",
-        f"The right answer: {one_line(pair.answer)}",
-        f"The answer to be scored:\n{block}",
-        max_tokens=MAX_TOKENS,
-        schema=SCORE_SCHEMA,
-    )
+def score_request(pair: QuestionAnswer, *, answer: str, wordings: Wordings) -> ChatRequest:
+    parts = {
+        "question": f"Question: {one_line(pair.question)}",
+        "reference_caption": f"The right answer: {one_line(pair.answer)}",
+        "answer": f"The answer to be scored:\n{delimit(answer, name='answer').text}",
+    }
+    return worded(prompts.VDC_SCORE, parts, wording=wordings.get("score"), max_tokens=MAX_TOKENS, schema=SCORE_SCHEMA)
 
 
 def read_score(text: str, *, answer: str) -> AnswerScore:
     """A reply -> the score. "yes" with 0 is a contradiction; "no" with some points is not."""
-    reply = json_reply.parse_object(text, schema=SCORE_SCHEMA)
-    is_correct = json_reply.take_choice(reply, "correct", where="the reply", choices=("yes", "no")) == "yes"
+    reply = json_reply.parse_object_or_python(text, schema=SCORE_SCHEMA)
+    said = "pred" if "correct" not in reply and "pred" in reply else "correct"  # "pred": as their prompt has it
+    is_correct = json_reply.take_choice(reply, said, where="the reply", choices=("yes", "no")) == "yes"
     score = json_reply.take_count(reply, "score", where="the reply", most=BEST_SCORE)
     if is_correct and score == 0:
         raise BadReply("correct, and yet 0 points")
     return AnswerScore(answer=answer, is_correct=is_correct, score=score)
 
 
-def _example() -> Iterator[ChatRequest]:
+def _example(wordings: Wordings) -> Iterator[ChatRequest]:
     pair = QuestionAnswer(question="Who waves?", answer="A man.")
-    yield answer_request(pair, caption="A man waves.")
-    yield score_request(pair, answer="A man.")
+    yield answer_request(pair, caption="A man waves.", wordings=wordings)
+    yield score_request(pair, answer="A man.", wordings=wordings)
