@@ -4,7 +4,7 @@
 
 The model is a scripted engine of this process, reached by HTTP, so what is paid for is counted where it is answered.
 Three ways of running: one process, two shards of which one is killed, and `--ray local` (where Ray is installed) with
-either the command itself or one of its two actors killed. A series begins in an empty folder and starts the command
+either the command itself or one of its two actors killed after its first caption. A series begins in an empty folder and starts the command
 until it ends by itself; its record, merged, has to equal that of one undisturbed process byte for byte (records hold no
 times and no hosts). kills.jsonl says of each series what happened; the same command goes on after those in it, and a
 series depends on nothing but the seed, its number, and how fast the machine is.
@@ -109,6 +109,13 @@ def kill_one(way: str, runs: list[subprocess.Popen], rng: random.Random) -> int:
     return 1
 
 
+def wait_for_a_caption(engine: ScriptedEngine, runs: list[subprocess.Popen]) -> None:
+    """Until the engine has answered one more, or all have ended: most of a run of Ray is its start."""
+    before = len(engine.captions)
+    while len(engine.captions) == before and any(run.poll() is None for run in runs):
+        time.sleep(0.01)
+
+
 def merged(out: Path) -> bytes:
     """The record of a folder, or of its shards, merged."""
     files = sorted(out.glob("captions*.jsonl"))
@@ -130,7 +137,10 @@ def one_series(
         series.starts += 1
         is_hit = False
         if rng.random() < KILL_CHANCE:
-            time.sleep(rng.uniform(0.3, length))
+            if way == "ray":
+                wait_for_a_caption(engine, runs)
+                length = CLIPS * DELAY_S / 2
+            time.sleep(rng.uniform(0.0 if way == "ray" else 0.3, length))
             killed = kill_one(way, runs, rng)
             series.kills += killed
             is_hit = killed > 0

@@ -23,6 +23,7 @@ from avcap.records import CaptionError, Sample, to_json
 LOCAL = "local"
 MOST_BATCHES = 10_000
 """More blocks than this cost Ray more than they save; batches of one block are lost together with their actor."""
+BATCHES_PER_WORKER = 4
 TRIES = 5
 CONNECT_S = 10.0
 CPUS_PER_WORKER = 4
@@ -38,6 +39,7 @@ class RayOptions:
     num_workers: int | None = None
     """None: one for each GPU if the model runs in the workers, else one for every four CPUs."""
     batch_size: int = 32
+    """At most; of few files less, so that each worker has several."""
 
     def __post_init__(self) -> None:
         if self.num_workers is not None and self.num_workers < 1:
@@ -83,10 +85,12 @@ def ray_rows(
     num_gpus = int(ray.cluster_resources().get("GPU", 0)) if source.engine is None else 0
     num_cpus = int(ray.cluster_resources().get("CPU", 1))
     size = options.num_workers or num_gpus or max(1, num_cpus // CPUS_PER_WORKER)
-    size = min(size, -(-len(samples) // options.batch_size))
+    # of few files each worker gets some
+    batch_size = max(1, min(options.batch_size, -(-len(samples) // (BATCHES_PER_WORKER * size))))
+    size = min(size, -(-len(samples) // batch_size))
     dataset = ray.data.from_items(
         [{"sample": as_utf8(to_json(sample))} for sample in samples],
-        override_num_blocks=min(MOST_BATCHES, -(-len(samples) // options.batch_size)),
+        override_num_blocks=min(MOST_BATCHES, -(-len(samples) // batch_size)),
     )
     with warnings.catch_warnings():
         # Ray 2.64 will take the tries away; until then nothing else ends a batch that kills every actor
@@ -94,11 +98,12 @@ def ray_rows(
         done = dataset.map_batches(
             _Worker,
             fn_constructor_args=(make,),
-            batch_size=options.batch_size,
+            batch_size=batch_size,
             # what waits at an actor that dies loses a try, too: little does
             compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
             num_gpus=1 if num_gpus else None,
-            num_cpus=None if num_gpus else min(1, num_cpus / size),
+            # here all workers have to find room at once; a cluster may grow, or let some of them wait
+            num_cpus=None if num_gpus else min(1, num_cpus / size // 1e-4 * 1e-4) if options.address == LOCAL else 1,
             max_task_retries=TRIES - 1,
         )
     for found in done.iter_rows():
