@@ -169,7 +169,7 @@ ROUND_OPTIM = OptimConfig(lr=1e-3, muon_lr=None, warmup_steps=1)
 ROUNDS = RoundsConfig(
     num_rounds=2,
     guidance=(0.1,),
-    sampling=SamplingConfig(num_prompts=4, local_share=0.0, captions_per_prompt=8, temperature=2.0),
+    sampling=SamplingConfig(num_prompts=4, local_share=0.0, captions_per_prompt=32, temperature=2.0),
     pairs=PairConfig(rule="best_vs_worst", min_gap=0.01, min_length_ratio=0.01, max_length_ratio=100.0),
     dpo=DpoConfig(
         lora=LoraConfig(rank=4, alpha=8, dropout=0.0),

@@ -128,7 +128,7 @@ def toy_rounds(*, num_rounds: int = 1, **fields: Any) -> RoundsConfig:
         num_rounds=num_rounds,
         guidance=(0.1,),
         dpo=DPO,
-        sampling=SamplingConfig(num_prompts=4, local_share=0.0, captions_per_prompt=8, temperature=2.0),
+        sampling=SamplingConfig(num_prompts=4, local_share=0.0, captions_per_prompt=32, temperature=2.0),
         pairs=PairConfig(rule="best_vs_worst", min_gap=0.01, min_length_ratio=0.01, max_length_ratio=100.0),
         **fields,
     )
