@@ -4,10 +4,10 @@
 
 The model is a scripted engine of this process, reached by HTTP, so what is paid for is counted where it is answered.
 Three ways of running: one process, two shards of which one is killed, and `--ray local` (where Ray is installed) with
-either the command itself or one of its two actors killed after its first caption. A series begins in an empty folder and starts the command
-until it ends by itself; its record, merged, has to equal that of one undisturbed process byte for byte (records hold no
-times and no hosts). kills.jsonl says of each series what happened; the same command goes on after those in it, and a
-series depends on nothing but the seed, its number, and how fast the machine is.
+either the command itself or one of its two actors killed after its first caption. A series begins in an empty folder
+and starts the command until it ends by itself; its record, merged, has to equal that of one undisturbed process byte
+for byte (records hold no times and no hosts). kills.jsonl says of each series what happened; the same command goes on
+after those in it, and a series depends on nothing but the seed, its number, and how fast the machine is.
 """
 
 import argparse
