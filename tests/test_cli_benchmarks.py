@@ -63,6 +63,9 @@ def test_the_numbers_of_a_benchmark(tmp_path, run, name):
     setting = json.loads((tmp_path / "out/evaluation.json").read_text())["setting"]
     assert setting["benchmark"] == f"{name}-1" and setting["protocol"] and setting["prompt_version"]
     assert RULES_THEIRS in (tmp_path / "out/report.html").read_text()
+    row = json.loads((tmp_path / "out/shares.jsonl").read_text().splitlines()[0])
+    told = (row["benchmark"], row["judge_protocol"], row["judge"], row["prompt_version"])
+    assert told == (setting["benchmark"], setting["protocol"], "openai:m", setting["prompt_version"])
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"scores.jsonl", "shares.jsonl", "unscored.jsonl", "setting.json"} <= names
 
@@ -91,6 +94,8 @@ def test_a_benchmark_of_events_can_be_asked_by_yes_or_no(tmp_path, run):
     assert "protocol avcap-yesno-1" in out
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert metrics["recall effects"]["value"] == 0.5 and metrics["recall visual"]["value"] == 0.25
+    verdict = json.loads((tmp_path / "out/scores.jsonl").read_text().splitlines()[0])
+    assert (verdict["benchmark"], verdict["judge_protocol"]) == ("avscapbench-1", "avcap-yesno-1")
 
 
 def test_their_own_prompt_takes_the_place_of_ours(tmp_path, run):

@@ -34,9 +34,10 @@ from avcap.judge.benchmarks.benchmark import (
 from avcap.judge.inputs.ingest import Intake, Problem, Truth, WrittenCaption, match
 from avcap.judge.metrics.bootstrap import Rate
 from avcap.judge.metrics.compare import Setting
+from avcap.judge.types import Case
 from avcap.llm.dialogue import converse
 from avcap.llm.types import Chat
-from avcap.records import Unscored, from_data, read_jsonl, write_jsonl
+from avcap.records import Unscored, Verdict, from_data, read_jsonl, write_jsonl
 from avcap.texts.json_text import read_json
 
 SCORES, SHARES = "scores.jsonl", "shares.jsonl"
@@ -130,12 +131,8 @@ def evaluate_benchmark(
             if isinstance(answer, Unscored):
                 unscored.append(answer)
                 continue
-            scores.append(answer)
-            sample = case.sample
-            told = {name: list(share) for name, share in benchmark.tally(answer).items()}
-            shares.append(
-                CaptionShares(caption_id=case.caption_id, sample_id=sample.sample_id, video=sample.video, shares=told)
-            )
+            scores.append(_told_how(answer, setting) if isinstance(answer, Verdict) else answer)
+            shares.append(_shares(benchmark, answer, case=case, setting=setting))
         for name, rows in ((SCORES, scores), (SHARES, shares), (UNSCORED, unscored)):
             write_jsonl(out_dir / name, rows)
         evaluation = BenchmarkEvaluation(
@@ -152,6 +149,31 @@ def evaluate_benchmark(
         )
         _write(out_dir, evaluation)
     return evaluation
+
+
+def _told_how(verdict: Verdict, setting: Setting) -> Verdict:
+    """A verdict -> the same, saying whose it is and how it was asked for."""
+    return dataclasses.replace(
+        verdict,
+        judge=setting.judge,
+        prompt_version=setting.prompt_version,
+        judge_protocol=setting.protocol,
+        benchmark=setting.benchmark,
+    )
+
+
+def _shares(benchmark: Benchmark, score: Any, *, case: Case, setting: Setting) -> CaptionShares:
+    """A caption's score -> what it adds to the numbers, saying how it was asked for."""
+    return CaptionShares(
+        caption_id=case.caption_id,
+        sample_id=case.sample.sample_id,
+        video=case.sample.video,
+        shares={name: list(share) for name, share in benchmark.tally(score).items()},
+        benchmark=setting.benchmark,
+        judge_protocol=setting.protocol,
+        judge=setting.judge,
+        prompt_version=setting.prompt_version,
+    )
 
 
 def _intake(benchmark: Benchmark, captions: Iterable[WrittenCaption], truth: Truth, *, chat: Chat) -> Intake:

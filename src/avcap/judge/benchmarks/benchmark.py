@@ -81,6 +81,10 @@ class CaptionShares:
     video: str
     shares: dict[str, Any]
     """Name -> [above, below]."""
+    benchmark: str = ""
+    judge_protocol: str = ""
+    judge: str = ""
+    prompt_version: str = ""
 
 
 def unchanged(numbers: Numbers) -> Numbers:
