@@ -21,6 +21,8 @@ from support.scripted_server import ScriptedServer
 
 from avcap.judge.protocols import prompts
 from avcap.judge.protocols.avcap1 import Avcap1, LLMJudge, event_list, what_is_captioned
+from avcap.judge.protocols.avcap_yesno1 import AvcapYesNo1
+from avcap.judge.protocols.protocol import opening_requests
 from avcap.llm.chat import open_chat
 from avcap.llm.quoting import delimit
 from avcap.llm.types import ChatRequest
@@ -34,7 +36,9 @@ HONEST = json.dumps(
         "counts": {"correct": 0, "missing": 2, "incorrect": 0, "invented": 0},
     }
 )
-BLOCK = re.compile(r"<caption[^>]*>.*?<\s*/\s*caption[^>]*>", re.DOTALL | re.IGNORECASE)  # reads no hash
+BLOCK = re.compile(
+    r"<(?:caption|statement)[^>]*>.*?<\s*/\s*(?:caption|statement)[^>]*>", re.DOTALL | re.IGNORECASE
+)  # reads no hash
 SPECIAL = re.compile(r"<\|.*?\|>|</?s>|</?\w*_of_turn>|<<?/?SYS>?>|\[/?INST\]|<｜.*?｜>", re.IGNORECASE)
 
 
@@ -161,6 +165,15 @@ def test_hostile_events_do_not_leave_their_line():
     lines = event_list(case.sample).splitlines()
     assert len(lines) == 1 + len(hostile)
     assert not SPECIAL.search("\n".join(lines))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_question_for_yes_or_no_has_an_order_outside_of_its_block(name):
+    """Neither those about events, with the whole caption, nor those about each of its statements."""
+    case = make_case(HOSTILE[name], events=EVENTS)
+    requests = list(opening_requests(AvcapYesNo1(), [case]))
+    assert len(requests) >= len(EVENTS) or not delimit(case.text, name="caption").body
+    assert all(ask_gullible(request) == HONEST for request in requests)
 
 
 def test_the_whole_protocol_is_deterministic():
