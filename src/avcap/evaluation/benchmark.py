@@ -119,20 +119,11 @@ def evaluate_benchmark(
     setting = benchmark_setting(benchmark, chat=chat, asked=asked)
     intake = _intake(benchmark, captions, benchmark_truth(items, folder=folder), chat=chat)
     about = {item.sample.sample_id: item.about for item in items}
-    protocol = benchmark.protocol(asked)
     with lock_folder(out_dir):
         claim_evaluation(out_dir, setting)
         cases = [benchmark.make_case(case, about.get(case.sample.sample_id)) for case in intake.cases]
-        answers = watch(converse(map(protocol.dialogue, cases), chat=chat), len(cases))
-        scores: list[Any] = []
-        shares: list[CaptionShares] = []
-        unscored = [one.verdict for one in intake.failures if isinstance(one.verdict, Unscored)]
-        for case, answer in zip(intake.cases, answers, strict=True):
-            if isinstance(answer, Unscored):
-                unscored.append(answer)
-                continue
-            scores.append(_told_how(answer, setting) if isinstance(answer, Verdict) else answer)
-            shares.append(_shares(benchmark, answer, case=case, setting=setting))
+        answers = watch(converse(map(benchmark.protocol(asked).dialogue, cases), chat=chat), len(cases))
+        scores, shares, unscored = _sorted_out(benchmark, answers, intake=intake, setting=setting)
         for name, rows in ((SCORES, scores), (SHARES, shares), (UNSCORED, unscored)):
             write_jsonl(out_dir / name, rows)
         evaluation = BenchmarkEvaluation(
@@ -149,6 +140,22 @@ def evaluate_benchmark(
         )
         _write(out_dir, evaluation)
     return evaluation
+
+
+def _sorted_out(
+    benchmark: Benchmark, answers: Iterable[Any], *, intake: Intake, setting: Setting
+) -> tuple[list[Any], list[CaptionShares], list[Unscored]]:
+    """What the judge gave each case -> (scores, their shares, what has none)."""
+    scores: list[Any] = []
+    shares: list[CaptionShares] = []
+    unscored = [one.verdict for one in intake.failures if isinstance(one.verdict, Unscored)]
+    for case, answer in zip(intake.cases, answers, strict=True):
+        if isinstance(answer, Unscored):
+            unscored.append(answer)
+            continue
+        scores.append(_told_how(answer, setting) if isinstance(answer, Verdict) else answer)
+        shares.append(_shares(benchmark, answer, case=case, setting=setting))
+    return scores, shares, unscored
 
 
 def _told_how(verdict: Verdict, setting: Setting) -> Verdict:
