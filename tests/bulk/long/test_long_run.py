@@ -59,12 +59,12 @@ def film(videos, tmp_path, monkeypatch):
     """
     monkeypatch.setattr("avcap.bulk.long.windowing.find_border", lambda path, *, end_s, **_: end_s)
 
-    def film(model, *, names=("c.mp4",), carry=False, windowing=None, request=None, **fields) -> Told:
+    def film(model, *, names=("c.mp4",), items=None, carry=False, windowing=None, request=None, **fields) -> Told:
         windowing = windowing or Windowing(window_s=2.0, overlap_s=0.5, carry=carry)
         job = FolderJob(
             out=tmp_path / "out",
             root=Root(folder=str(videos)),
-            videos=tuple(Item(video=str(videos / name)) for name in names),
+            videos=tuple(items or [Item(video=str(videos / name)) for name in names]),
             request=request or Request(decoding=DECODING),
             forms=("txt",),
             long=windowing,
@@ -75,6 +75,14 @@ def film(videos, tmp_path, monkeypatch):
         return caption_folder(job, stream=model, check=lambda row: None)
 
     return film
+
+
+def test_a_rows_own_part_has_no_window_twice(film, tmp_path, videos):
+    """Windows 0..2, 1.5..3.5 and 3 s to the end: of 1.6..1.9 s one window is left, of 1..3 s two."""
+    row = Item(video=str(videos / "c.mp4"), sample_id="short", interval_s=(1.6, 1.9))
+    model = Windowed()
+    film(model, items=[row, Item(video=row.video, sample_id="long", interval_s=(1.0, 3.0))])
+    assert sorted(model.asked) == ["long#t=1,2", "long#t=1.5,3", "short"]
 
 
 def rows_of(folder: Path, name: str = "captions.jsonl"):

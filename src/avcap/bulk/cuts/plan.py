@@ -80,7 +80,7 @@ class CutPlan:
             raise
         except UserError as error:
             return error
-        within = [one for one in (_within(part, item.interval_s) for part in intervals) if one is not None]
+        within = _within(intervals, item.interval_s)
         return CutFile(
             sample_id=sample_id,
             video=item.video,
@@ -92,12 +92,16 @@ class CutPlan:
         )
 
 
-def _within(part: Interval, asked: Interval | None) -> Interval | None:
-    """An interval of a file -> what of it a row of a list asks for."""
-    start_s, end_s = part
-    if asked is not None:
+def _within(intervals: Iterable[Interval], asked: Interval | None) -> list[Interval]:
+    """Intervals of a file -> what of them a row of a list asks for; of windows that overlap, none that adds nothing."""
+    if asked is None:
+        return list(intervals)
+    found: list[Interval] = []
+    for start_s, end_s in intervals:
         start_s, end_s = max(start_s, asked[0]), min(end_s, asked[1])
-    return (start_s, end_s) if start_s < end_s else None
+        if start_s < end_s and not (found and end_s <= found[-1][1]):
+            found.append((start_s, end_s))
+    return found
 
 
 def intervals_of(cut: CutFile) -> list[Interval]:
