@@ -3,7 +3,7 @@
 import gc
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from enum import StrEnum
@@ -61,17 +61,17 @@ from avcap.cli.folders import (
 )
 from avcap.cli.model_help import ANY_MODEL
 from avcap.cli.opened import OpenedOnce
+from avcap.cli.printed import print_captions, show_captions
 from avcap.cli.scale import RayAddress, RayCaptioner, Workers, ray_options, refuse_packed
 from avcap.cli.style import LanguageOption, StyleOption, form_of
 from avcap.data.request import Interval, Request
-from avcap.errors import visible_line
 from avcap.files.names import short_names
 from avcap.files.walk import RealPaths
 from avcap.infer.caption_file import CaptionFile
 from avcap.infer.find_checkpoint import find_checkpoint, tiny_models
 from avcap.infer.inputs import MediaFiles
 from avcap.infer.official.options import name_with_official, official_decoding, refuse_interval_of
-from avcap.records import Caption, CaptionError, Decoding, Seen
+from avcap.records import Caption, CaptionError, Decoding
 
 if TYPE_CHECKING:
     from avcap.engines.captioner import EngineCaptioner
@@ -270,7 +270,7 @@ def caption(
     with ExitStack() as stack:
         opened = stack.enter_context(opened_once)
         if out is None:
-            return _print_captions(_rows(items, request, opened), request, names=names)
+            return print_captions(_rows(items, request, opened), request, names=names)
         root = root_of(inputs, items, lists=found.lists, relative_to=relative_to)
         if to_folder:
             summarizer = stack.enter_context(opened_summarizer(cutting, flags))
@@ -297,7 +297,7 @@ def caption(
                 job,
                 stream=lambda videos: opened.stream(videos, job.request),
                 check=checked(job.request),
-                show=lambda rows: _show(rows, job.request, names=names),
+                show=lambda rows: show_captions(rows, job.request, names=names),
             )
         if (part := shard_of(folder_flags)) is not None:
             items = [item for item in items if part.holds(item.name(root))]
@@ -381,58 +381,6 @@ def start_captioner(
 
 def _weight_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-
-
-def _print_captions(rows: Iterable[Caption | CaptionError], request: Request, *, names: Mapping[str, str]) -> int:
-    """Captions to stdout as text, with an empty line between two; errors to stderr -> exit code.
-
-    `names`: path -> what to call the file, so that those of several folders are told apart.
-    """
-    num_captions, num_errors = 0, 0
-    for row in rows:
-        if isinstance(row, CaptionError):
-            say(row.error)
-            num_errors += 1
-            continue
-        ending = "" if row.finished else " [cut off: --max-new-tokens]"
-        gap = "\n" if num_captions else ""
-        notes = "".join(f"  ({note})\n" for note in row.seen.notes)
-        tell(f"{gap}{_describe_seen(row, request, name=names[row.video])}\n{notes}{row.text}{ending}")
-        num_captions += 1
-    if num_errors and num_captions + num_errors > 1:
-        say(f"{num_captions} captions, {num_errors} errors")
-    return EXIT_SOME_FAILED if num_errors else 0
-
-
-def _show(captions: Iterable[Caption], request: Request, *, names: Mapping[str, str]) -> None:
-    """Captions to stdout as text: those of --sample, to be looked at."""
-    _print_captions(captions, request, names={**{caption.video: caption.video for caption in captions}, **names})
-
-
-def _describe_seen(caption: Caption, request: Request, *, name: str) -> str:
-    """A caption -> "two_bells.mp4  10.0 s: 10 frames, 10.0 s of sound": the file, and what was really seen of it."""
-    seen = caption.seen
-    length = f"{caption.duration_s:.1f} s"
-    if caption.interval_s is not None:
-        length = f"{caption.interval_s[0]:g} to {caption.interval_s[1]:g} s of {length}"
-    no_video = "no picture" if request.use_video else "picture left out"
-    no_audio = "no sound track" if request.use_audio else "sound left out"
-    parts = [
-        f"{seen.frames} frame{'s' if seen.frames > 1 else ''}" if seen.frames else no_video,
-        _describe_audio(seen) or no_audio,
-    ]
-    if seen.bad_packets:
-        parts.append(f"{seen.bad_packets} bad packets")
-    return f"{visible_line(name)}  {length}: {', '.join(parts)}"
-
-
-def _describe_audio(seen: Seen) -> str:
-    """What was seen -> "10.0 s of sound", and of an engine whether it arrived; "" where there was none."""
-    if seen.audio == "dropped":
-        return "its sound was dropped"
-    if not (seen.audio_tokens or seen.audio_seconds):
-        return ""
-    return f"{seen.audio_seconds:.1f} s of sound" + (f" ({seen.audio})" if seen.audio else "")
 
 
 def _caption_to_file(
