@@ -33,10 +33,7 @@ def serve(address: str) -> None:
     import gc
     import select
 
-    import avcap.cli
-    import avcap.infer.captioner
-    import avcap.model.salmonn2_plus.modeling
-    import avcap.stages.train  # noqa: F401
+
 
     gc.collect()
     gc.freeze()
