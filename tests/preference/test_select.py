@@ -277,7 +277,14 @@ def test_a_caption_that_nobody_judged_is_dropped():
     assert report.captions_dropped == {"nobody judged it": 1}
 
 
-def test_the_report_tells_margins_fixes_and_what_length_could_finetune():
+def test_an_empty_caption_is_in_no_pair():
+    captions = [caption("one", texts(told=(0, 1))), caption("two", texts(told=(0,))), caption("three", " \n")]
+    chosen = select(captions)
+    assert [pair.rejected for pair in chosen.pairs] == [captions[1].text]  # though the empty one misses more
+    assert chosen.report.captions_dropped == {"it is empty": 1}
+
+
+def test_the_report_tells_margins_fixes_and_what_length_alone_explains():
     captions = [
         caption("good", texts(told=(0, 1, 2, 3))),
         caption("bad", texts(told=(0, 1))),  # 26 - 16 words

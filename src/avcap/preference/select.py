@@ -200,6 +200,8 @@ def _judged(
             dropped["nobody judged it"] += 1
         elif isinstance(verdict, Unscored):
             dropped["the judge gave no verdict"] += 1
+        elif not caption.text.strip():
+            dropped["it is empty"] += 1
         elif any(caption.text == answer.caption.text for answer in answers):
             dropped["equal to another caption of its prompt"] += 1
             num_equal[prompt] += 1
