@@ -392,9 +392,10 @@ def test_help_names_every_form_of_a_model():
         ("rebirth", "model"),
         ("rebirth", "teacher"),
         ("rounds run", "model"),
+        ("serve", "model"),
         ("train", "model"),
     }
-    assert len(found) == 15 and needs_weights < found.keys()
+    assert len(found) == 16 and needs_weights < found.keys()
     for key, text in found.items():
         assert (WEIGHTS if key in needs_weights else ANY_MODEL) in text, key
         assert ("openai:" in text) == (key not in needs_weights), key

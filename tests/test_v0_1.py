@@ -24,7 +24,7 @@ from avcap.judge.inputs.ingest import read_truth
 from avcap.model.salmonn2.modeling import Salmonn2ForCaptioning
 from avcap.recipes import RECIPES
 from avcap.records import Caption, PreferencePair, from_json, read_jsonl
-from avcap.stages import train
+from avcap.runs import recipe
 
 ROOT = Path(__file__).parent.parent
 OLD = Path("tests/data/v0_1")  # as the runs there know it: they began in the root of a checkout
@@ -160,7 +160,7 @@ def test_a_training_run_goes_on_to_the_weights_of_0_1(run, tmp_path, monkeypatch
     monkeypatch.setattr(feature_tracks, "ProcessPoolExecutor", HereAndNow)
     monkeypatch.setattr(feature_tracks, "end_with_parent", lambda: None)
     # of no weight: the check that the checkpoint is given beside them
-    monkeypatch.setattr(train, "fit_world_check", functools.partial(fit_world_check, num_scenes=12))
+    monkeypatch.setattr(recipe, "fit_world_check", functools.partial(fit_world_check, num_scenes=12))
     folder, words = old_run(tmp_path, "train")
     code, out, err = run("train", "tiny_align", "--model", OLD / "model", "--out", folder, *words)
     assert code == 0, err

@@ -25,7 +25,7 @@ def encoded(responder, videos):
     captioner, request = responder.captioner, Request(decoding=GREEDY)
     samples = {name: request.sample(videos / f"{name}.mp4") for name in ("a", "b")}
     rows = captioner.encode([sample.video for sample in samples.values()], request)
-    return {name: row.clip for name, row in zip(samples, rows, strict=True)}
+    return {name: row.encoded for name, row in zip(samples, rows, strict=True)}
 
 
 def test_answers_are_the_captions_of_the_captioner(responder, encoded, videos):
@@ -93,4 +93,4 @@ def test_a_clip_without_what_was_asked_for_is_refused(responder, videos):
     request = Request(decoding=GREEDY, interval_s=(2.0, 9.0))
     sample = request.sample(videos / "a.mp4")
     with pytest.raises(UserError, match="got an interval that ends at 9 s"):
-        responder.captioner.encode_clip(read_clip(sample.video), sample=sample, request=request)
+        responder.captioner.encoder.encode_clip(read_clip(sample.video), sample=sample, request=request)

@@ -33,7 +33,10 @@ def serve(address: str) -> None:
     import gc
     import select
 
-
+    import avcap.cli
+    import avcap.infer.captioner
+    import avcap.model.salmonn2_plus.modeling
+    import avcap.runs.recipe  # noqa: F401
 
     gc.collect()
     gc.freeze()

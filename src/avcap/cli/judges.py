@@ -125,8 +125,9 @@ def open_language_model(options: JudgeOptions) -> Iterator[OpenAIChat | LocalCha
             yield LocalChat(LocalLLM(find_chat_model(place)), cache=cache)
         else:
             chat = stack.enter_context(_open_server(options, cache))
-            stack.callback(lambda: say(chat.advice) if chat.advice else None)
             yield chat
+            if chat.advice:  # not said of a run that was ended: it has one line
+                say(chat.advice)
 
 
 def check_spec(spec: str) -> None:

@@ -13,6 +13,7 @@ import typer
 from avcap.captioners import find_source
 from avcap.cli.app import Stopped, app, say
 from avcap.cli.caption import Device, DeviceMap, DtypeOption, QuantizeOption, start_captioner
+from avcap.cli.model_help import WEIGHTS
 from avcap.errors import UserError
 from avcap.infer.settings import read_settings
 from avcap.web.server.settings import Access, Limits, ServerSettings
@@ -29,9 +30,7 @@ OPEN, BOUNDS = "What is opened", "Limits"
 
 @app.command("serve")
 def serve(
-    model: Annotated[
-        str, typer.Option(metavar="NAME|DIR|ORG/NAME", help="The model: tiny, a folder, or a name on the hub.")
-    ] = "tiny",
+    model: Annotated[str, typer.Option(metavar="NAME|DIR|ORG/NAME", help=f"What is served: {WEIGHTS}.")] = "tiny",
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="What requests call it. Default: the model's own name.")
     ] = None,
