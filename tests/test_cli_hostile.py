@@ -37,7 +37,8 @@ def words_for(command, words: tuple[str, ...], *, param, value: str, folder: Pat
     """A command line in which one parameter has this value, and the other required ones name what is not there."""
     line = list(words)
     for other in command.params:
-        if other is not param and not other.required:
+        is_needed = other.required or (words == ("serve",) and other.name == "model")  # or it would serve for ever
+        if other is not param and not is_needed:
             continue
         given = value if other is param else str(folder / "absent*")
         line += [given] if type(other).__name__ == "TyperArgument" else [other.opts[0], given]
