@@ -6,8 +6,8 @@ BIN = $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-# Two processes; a file's tests stay together, as they share what they have made.
-WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes for two cores, as tests also wait; the tests of a file stay together: they share what they have made.
+WORKERS = -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check static fast train clean test-newest test-oldest test-models lock
 

@@ -22,12 +22,13 @@ from support.scripted_engine import (
 
 from avcap.captioners import find_source, open_engine_captioner
 from avcap.data.request import Request
-from avcap.engines.captioner import ENGINE_PROMPTS, EngineCaptioner
+from avcap.engines.captioner import ENGINE_PROMPTS, EngineCaptioner, said
 from avcap.engines.engine import AudioDropped, EngineOptions
 from avcap.engines.spec import read_engine_spec
 from avcap.errors import UserError
 from avcap.llm.budget import Budget, Price
 from avcap.llm.cache import ReplyCache
+from avcap.llm.types import Choice
 from avcap.records import Caption, CaptionError, Decoding, Sample, Seen
 
 GREEDY = Request(decoding=Decoding(max_new_tokens=64))
@@ -204,6 +205,15 @@ def test_thoughts_are_no_caption(videos):
         first, second = captioner.stream([str(videos / "a.mp4"), str(videos / "b.mp4")], GREEDY)
     assert first.text == "A dog barks."
     assert "got nothing but thoughts" in second.error
+
+
+def test_an_empty_draw_among_several_is_kept_and_nothing_but_empty_ones_is_an_error():
+    choices = [Choice(text=text) for text in ("A cat.", " ", "<think>Hm</think>")]
+    assert said(choices, path="a.mp4", engine="e") == ["A cat.", "", ""]
+    with pytest.raises(UserError, match=r"a\.mp4: got an empty answer of e"):
+        said(choices[1:], path="a.mp4", engine="e")
+    with pytest.raises(UserError, match="got nothing but thoughts"):
+        said(choices[2:], path="a.mp4", engine="e")
 
 
 def test_fields_that_are_refused_are_left_out_and_told(talk, caplog):

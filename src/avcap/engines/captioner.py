@@ -10,7 +10,7 @@ import logging
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -244,7 +244,7 @@ class EngineCaptioner:
             self._check_arrival(asked, seen, reply)
             choices = list(reply.choices[:num_answers])
             choices += self._more(asked, decoding=decoding, have=len(choices), want=num_answers)
-            texts = [said(choice, path=asked.sample.video, engine=self.checkpoint) for choice in choices]
+            texts = said(choices, path=asked.sample.video, engine=self.checkpoint)
         except UserError as error:
             yield CaptionError(sample_id=asked.sample.sample_id, video=asked.sample.video, error=str(error))
             return
@@ -301,15 +301,19 @@ def replied(answer: Reply | NoReply, *, path: str, engine: str) -> Reply:
     return answer
 
 
-def said(choice: Choice, *, path: str, engine: str) -> str:
-    """An answer about a file -> its text without thoughts. UserError if nothing is left."""
-    answer = answer_of(choice.text)
-    text = answer.text.strip()
-    if not text:
-        why = "nothing but thoughts" if answer.has_thoughts else "an empty answer"
-        todo = "" if choice.finished else "; it was cut off: raise --max-new-tokens"
+def said(choices: Sequence[Choice], *, path: str, engine: str) -> list[str]:
+    """Answers about one file -> their texts without thoughts; of several samples some may be empty, as any draw may.
+
+    Raises:
+        UserError: nothing is left of any of them.
+    """
+    answers = [answer_of(choice.text) for choice in choices]
+    texts = [answer.text.strip() for answer in answers]
+    if not any(texts):
+        why = "nothing but thoughts" if answers[0].has_thoughts else "an empty answer"
+        todo = "" if choices[0].finished else "; it was cut off: raise --max-new-tokens"
         raise UserError(f"{path}: got {why} of {engine}, expected a text{todo}")
-    return text
+    return texts
 
 
 def _options_of(decoding: Decoding) -> dict[str, Any]:
